@@ -1,0 +1,79 @@
+//! A resource as people write it: `apiVersion`, `kind`, `metadata`, `spec`; unknown keys refused.
+//!
+//! Routes are Gateway API documents, accepted unchanged; our own kinds are `meshd.io/v1alpha1`.
+
+use std::collections::BTreeMap;
+
+use crate::{catalog::ResourceKey, name::Namespace};
+
+/// Reads documents out of YAML or JSON text, every fault with its line.
+pub mod parse;
+/// The route kinds of Gateway API, as written.
+pub mod route;
+/// Our own kinds, as written.
+pub mod spec;
+
+pub use parse::{DocumentError, parse_documents};
+pub use spec::Spec;
+
+/// `metadata` of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Unique in kind and namespace.
+    pub name: String,
+    /// `default` unless set; always empty for kinds of the mesh.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Notes for tools; kept, not read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Set by the mesh; accepted and ignored on input (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
+    /// Set by the mesh: revision of the resource. On input: the revision that the edit is based on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// Set by Kubernetes; accepted and ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Set by Kubernetes; accepted and ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Set by Kubernetes; accepted and ignored.
+    #[serde(default, skip_serializing)]
+    pub managed_fields: Option<serde_json::Value>,
+}
+
+/// A checked document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// As written, such as `gateway.networking.k8s.io/v1`.
+    pub api_version: String,
+    /// The kind, aliases resolved (`Sidecar` is `Scope`).
+    pub kind: String,
+    /// Name, namespace (filled with `default`), labels.
+    pub metadata: Metadata,
+    /// The typed body.
+    pub spec: Spec,
+    /// The whole document as JSON, keys in written order, `status` dropped: what is stored and shown.
+    pub json: serde_json::Value,
+}
+
+impl Document {
+    /// The identity of the resource.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey {
+            kind: self.kind.clone(),
+            namespace: self.metadata.namespace.clone(),
+            name: self.metadata.name.clone(),
+        }
+    }
+    /// The namespace; `default` for kinds of the mesh.
+    pub fn namespace(&self) -> Namespace {
+        Namespace::new(&self.metadata.namespace).unwrap_or_default()
+    }
+}

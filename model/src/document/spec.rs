@@ -1,0 +1,224 @@
+//! Our own kinds, as written: the `spec` of each.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::route::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
+
+/// The body of a document, by kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spec {
+    /// `v1 Service` or `meshd.io/v1alpha1 Service`.
+    Service(ServiceSpec),
+    /// `gateway.networking.k8s.io/v1 HTTPRoute`.
+    HttpRoute(HttpRouteSpec),
+    /// `gateway.networking.k8s.io/v1 GRPCRoute`.
+    GrpcRoute(GrpcRouteSpec),
+    /// `gateway.networking.k8s.io/v1alpha2 TCPRoute`.
+    TcpRoute(TcpRouteSpec),
+    /// `gateway.networking.k8s.io/v1 TLSRoute` (also v1alpha2, v1alpha3).
+    TlsRoute(TlsRouteSpec),
+    /// `meshd.io/v1alpha1 DelegationTable` (alias `Dtab`).
+    DelegationTable(DelegationTableSpec),
+    /// `meshd.io/v1alpha1 PeerAuthentication`.
+    PeerAuthentication(PeerAuthenticationSpec),
+    /// `meshd.io/v1alpha1 AuthorizationPolicy`.
+    AuthorizationPolicy(AuthorizationPolicySpec),
+    /// `meshd.io/v1alpha1 Revocation`: of an operator or a host; a kind of the mesh (no namespace).
+    Revocation(RevocationSpec),
+}
+
+/// A service: ports, and which workloads belong to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Ports; at least one.
+    pub ports: Vec<ServicePortSpec>,
+    /// Labels that a workload must carry; empty means: the workloads of the service's own name.
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
+    /// True: callers are refused, not sent on directly, while their daemon is down.
+    #[serde(default)]
+    pub fail_closed: bool,
+    /// Of Kubernetes: accepted; `None` makes the service headless, anything else is ignored.
+    #[serde(default, rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    /// Of Kubernetes: accepted and ignored.
+    #[serde(default, rename = "type")]
+    pub type_: Option<String>,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServicePortSpec {
+    /// Unique in the service; may be left out of a single port.
+    #[serde(default)]
+    pub name: String,
+    /// What callers dial, 1 to 65535.
+    pub port: u16,
+    /// Port number or port name of the workload; the same as `port` unless set.
+    #[serde(default)]
+    pub target_port: Option<PortOrName>,
+    /// `detect`, `http`, `http2`, `grpc`, `tcp` or a Kubernetes `appProtocol`.
+    #[serde(default)]
+    pub app_protocol: Option<String>,
+    /// `TCP`; anything else is refused.
+    #[serde(default)]
+    pub protocol: Option<String>,
+}
+
+/// A port by number or by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PortOrName {
+    /// A number.
+    Port(u16),
+    /// A port's name.
+    Name(String),
+}
+
+/// A delegation table (dtab).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DelegationTableSpec {
+    /// The table as text: `/svc/words => 9 * /svc/words-v1 & 1 * /svc/words-v2;`.
+    pub dtab: String,
+}
+
+/// How strictly a service asks for mTLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum MtlsMode {
+    /// Of the level above (namespace, mesh, genesis).
+    #[default]
+    Unset,
+    /// Plaintext from unmeshed callers is accepted.
+    Permissive,
+    /// Plaintext is refused.
+    Strict,
+}
+
+/// mTLS mode of the mesh, a namespace or selected workloads.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerAuthenticationSpec {
+    /// Which workloads; none: the whole namespace (`meshd-system`: the whole mesh).
+    #[serde(default)]
+    pub selector: Option<LabelSelector>,
+    /// The mode.
+    #[serde(default)]
+    pub mtls: MtlsSpec,
+}
+
+/// `mtls:` of [`PeerAuthenticationSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MtlsSpec {
+    /// The mode.
+    #[serde(default)]
+    pub mode: MtlsMode,
+}
+
+/// Labels that must all match.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelSelector {
+    /// The labels.
+    #[serde(default)]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// What a policy does with what it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PolicyAction {
+    /// Allow; anything that no ALLOW policy matches is then refused.
+    #[default]
+    Allow,
+    /// Refuse, before any ALLOW is asked.
+    Deny,
+}
+
+/// Who may call what.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuthorizationPolicySpec {
+    /// Which workloads; none: the whole namespace (`meshd-system`: the whole mesh).
+    #[serde(default)]
+    pub selector: Option<LabelSelector>,
+    /// What it does.
+    #[serde(default)]
+    pub action: PolicyAction,
+    /// It matches when one of the rules does; an empty ALLOW list refuses everything.
+    #[serde(default)]
+    pub rules: Vec<PolicyRule>,
+}
+
+/// A rule: somebody from `from` doing something of `to`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyRule {
+    /// Any of them; empty: everybody.
+    #[serde(default)]
+    pub from: Vec<PolicyFrom>,
+    /// Any of them; empty: everything.
+    #[serde(default)]
+    pub to: Vec<PolicyTo>,
+}
+
+/// `from:` of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyFrom {
+    /// The caller.
+    pub source: PolicySource,
+}
+
+/// Who calls; all given lists must match, one entry of each is enough.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicySource {
+    /// `trust-domain/ns/namespace/sa/account`, with `*` at one end allowed; `*` alone: any authenticated caller.
+    #[serde(default)]
+    pub principals: Vec<String>,
+    /// Namespaces of the caller's identity.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+}
+
+/// `to:` of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyTo {
+    /// The call.
+    pub operation: PolicyOperation,
+}
+
+/// What is called; all given lists must match, one entry of each is enough.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyOperation {
+    /// Target ports of the workload, as text.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// Methods.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Paths, `*` at one end allowed.
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+/// A right taken back. Exactly one of the two is set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RevocationSpec {
+    /// Ed25519 key of an operator, hexadecimal: its commits made after this one are void.
+    #[serde(default)]
+    pub operator_key: Option<String>,
+    /// A host id: its grant is void.
+    #[serde(default)]
+    pub host: Option<String>,
+}

@@ -1,0 +1,160 @@
+//! Match, authorize, choose: pure functions that the proxy and `explain` both run.
+
+use std::borrow::Cow;
+
+use super::{Authorization, AuthorizationRule, Backend, Filter, Frontend, Rule, RuleTable, Target};
+
+mod fits;
+use crate::{name::Namespace, principal::SpiffeId};
+
+/// A request as rules see it.
+pub trait RequestView {
+    /// The method, such as `GET`.
+    fn method(&self) -> &str;
+    /// The path without the query, normalised for matching.
+    fn path(&self) -> &str;
+    /// The query without `?`; empty when there is none.
+    fn query(&self) -> &str;
+    /// The value of a header (name in lower case); several lines joined with `,`.
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+}
+
+/// What the rules say of a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Matched<'a> {
+    /// This rule acts.
+    Rule(&'a std::sync::Arc<Rule>),
+    /// No route is attached: the service's own backend takes it.
+    Default(&'a std::sync::Arc<Backend>),
+    /// Routes are attached and none matches: 404 (gRPC: UNIMPLEMENTED).
+    NoRule,
+}
+
+/// The rules that act for a caller of `namespace`: its consumer routes, or else the producer's.
+pub fn rules_for<'a>(frontend: &'a Frontend, namespace: &Namespace) -> &'a RuleTable {
+    frontend.consumer_rules.get(namespace).unwrap_or(&frontend.rules)
+}
+
+/// Finds the rule for a request.
+pub fn matched<'a>(
+    frontend: &'a Frontend,
+    namespace: &Namespace,
+    request: &impl RequestView,
+) -> Matched<'a> {
+    let table = rules_for(frontend, namespace);
+    if !table.attached {
+        return Matched::Default(&frontend.backend);
+    }
+    table
+        .rules
+        .iter()
+        .find(|rule| rule.matches.fits(request))
+        .map_or(Matched::NoRule, Matched::Rule)
+}
+
+/// A backend chosen from a target, with the filters met on the way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Choice<'a> {
+    /// This backend.
+    Backend {
+        /// The backend.
+        backend: &'a std::sync::Arc<Backend>,
+        /// Filters of the shares that led to it, outermost first.
+        filters: Vec<&'a [Filter]>,
+    },
+    /// The mesh answers itself.
+    Fail {
+        /// HTTP status.
+        status: u16,
+        /// Documented code.
+        code: &'static str,
+        /// What is wrong.
+        reason: &'a str,
+    },
+}
+
+/// Chooses once per request. `draw(n)` gives a number below `n`; `usable` says whether a backend has an
+/// endpoint that may be used now (for failover).
+pub fn choose<'a>(
+    target: &'a Target,
+    draw: &mut impl FnMut(u64) -> u64,
+    usable: &impl Fn(&Backend) -> bool,
+) -> Choice<'a> {
+    let mut filters = Vec::new();
+    let mut target = target;
+    loop {
+        match target {
+            Target::Backend(backend) => return Choice::Backend { backend, filters },
+            Target::Fail { status, code, reason } => {
+                return Choice::Fail { status: *status, code, reason };
+            }
+            Target::Failover(targets) => {
+                let first = targets.iter().find(|t| is_usable(t, usable)).or(targets.first());
+                let Some(next) = first else { return NO_BACKEND };
+                target = next;
+            }
+            Target::Weighted(shares) => {
+                let total: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
+                if total == 0 {
+                    return NO_BACKEND;
+                }
+                let mut left = draw(total);
+                let share = shares.iter().find(|share| {
+                    let weight = u64::from(share.weight);
+                    let hit = left < weight;
+                    left = left.saturating_sub(weight);
+                    hit
+                });
+                let Some(share) = share else { return NO_BACKEND };
+                if !share.filters.is_empty() {
+                    filters.push(&*share.filters);
+                }
+                target = &share.target;
+            }
+        }
+    }
+}
+
+const NO_BACKEND: Choice<'static> =
+    Choice::Fail { status: 500, code: "no-backend", reason: "the rule names no backend with a weight" };
+
+fn is_usable(target: &Target, usable: &impl Fn(&Backend) -> bool) -> bool {
+    match target {
+        Target::Backend(backend) => usable(backend),
+        Target::Weighted(shares) => {
+            shares.iter().any(|share| share.weight > 0 && is_usable(&share.target, usable))
+        }
+        Target::Failover(targets) => targets.iter().any(|target| is_usable(target, usable)),
+        Target::Fail { .. } => false,
+    }
+}
+
+/// What policies say of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// Allowed; by which policy, or none when nothing forbids it.
+    Allow(Option<&'a str>),
+    /// Refused; by which policy, or none when no ALLOW matches.
+    Deny(Option<&'a str>),
+}
+
+/// Whether `caller` (none: unauthenticated) may call. `request` is none for opaque connections, and for
+/// the first check of a connection whose requests are checked one by one.
+pub fn authorize<'a>(
+    authorization: &'a Authorization,
+    caller: Option<&SpiffeId>,
+    port: u16,
+    request: Option<(&str, &str)>,
+) -> Verdict<'a> {
+    let hit = |rules: &'a [AuthorizationRule]| {
+        rules.iter().find(|rule| rule.fits(caller, port, request)).map(|rule| &*rule.policy)
+    };
+    if let Some(policy) = hit(&authorization.deny) {
+        return Verdict::Deny(Some(policy));
+    }
+    match hit(&authorization.allow) {
+        Some(policy) => Verdict::Allow(Some(policy)),
+        None if authorization.allow_only => Verdict::Deny(None),
+        None => Verdict::Allow(None),
+    }
+}
