@@ -1,3 +1,23 @@
-//! Placeholder.
+//! The mesh daemon: reads its arguments, opens the rooms, ends with an exit code.
 
-fn main() {}
+mod arguments;
+mod boot;
+mod config;
+mod notify;
+mod stop;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    match arguments::carry_out(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            telemetry::report(&error);
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Reads the configuration's files; the checking is `mesh_model::config`'s.
+//!
+//! In: a path. Out: `Boot` and `Live`, or every fault with file, line and key.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use mesh_model::config::{Boot, ConfigError, Live, Sources};
+
+/// A configuration that was found good.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    /// What needs a restart.
+    pub(crate) boot: Boot,
+    /// What a reload may change.
+    pub(crate) live: Live,
+}
+
+const MAX_FILE: u64 = 4 << 20;
+
+/// Reads `path`, `conf.d/*.toml` and `services.d/*.toml` beside it, in this order, each by name.
+/// A missing main file means defaults, so that a fresh install runs idle.
+pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<ConfigError>> {
+    let mut faults = Vec::new();
+    let mut files = Vec::new();
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    if path.exists() {
+        take(path, &mut files, &mut faults);
+    }
+    for folder in ["conf.d", "services.d"] {
+        for file in toml_files(&directory.join(folder)) {
+            take(&file, &mut files, &mut faults);
+        }
+    }
+    let uids = named_users(&files);
+    match mesh_model::config::read(&Sources { files, uids }) {
+        Ok((boot, live)) if faults.is_empty() => Ok(Loaded { boot, live }),
+        Ok(_) => Err(faults),
+        Err(more) => {
+            faults.extend(more);
+            Err(faults)
+        }
+    }
+}
+
+/// All faults, one a line.
+pub(crate) fn faults_text(faults: &[ConfigError]) -> String {
+    faults.iter().map(|fault| format!("{fault}\n")).collect()
+}
+
+fn take(path: &Path, files: &mut Vec<(String, String)>, faults: &mut Vec<ConfigError>) {
+    let name = path.display().to_string();
+    let read = std::fs::metadata(path).and_then(|found| {
+        if found.len() > MAX_FILE {
+            return Err(std::io::Error::other("larger than 4 MiB"));
+        }
+        std::fs::read_to_string(path)
+    });
+    match read {
+        Ok(text) => files.push((name, text)),
+        Err(error) => faults.push(ConfigError {
+            file: name,
+            line: 0,
+            key: String::new(),
+            what: format!("cannot be read: {error}"),
+            remedy: "make it a readable UTF-8 text file".to_owned(),
+        }),
+    }
+}
+
+fn toml_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| {
+            !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The user ids of every user name that a `user` key mentions, by the host's own name service.
+fn named_users(files: &[(String, String)]) -> BTreeMap<String, u32> {
+    let mut names = Vec::new();
+    for (_, text) in files {
+        if let Ok(value) = toml::from_str::<toml::Value>(text) {
+            collect_users(&value, &mut names);
+        }
+    }
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let user = nix::unistd::User::from_name(&name).ok().flatten()?;
+            Some((name, user.uid.as_raw()))
+        })
+        .collect()
+}
+
+fn collect_users(value: &toml::Value, names: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, inner) in table {
+                match (key.as_str(), inner) {
+                    ("user" | "users", toml::Value::String(name)) => names.push(name.clone()),
+                    ("user" | "users", toml::Value::Array(list)) => {
+                        names.extend(list.iter().filter_map(|v| v.as_str().map(str::to_owned)));
+                    }
+                    (_, inner) => collect_users(inner, names),
+                }
+            }
+        }
+        toml::Value::Array(list) => list.iter().for_each(|inner| collect_users(inner, names)),
+        _ => {}
+    }
+}
