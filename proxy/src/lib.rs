@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The data plane: obeys a snapshot, and cannot ask why.
+//!
+//! A map. Each worker is one thread with its own runtime, listeners, pools and counters; workers share
+//! only atomics and immutable values.
+
+/// Picks one endpoint of a backend for a request or connection.
+mod balance;
+/// What the proxy takes at start: addresses, limits, time-outs.
+pub mod config;
+/// One connection: where it comes from, and its bytes.
+mod connection;
+/// TLS, HTTP/1, HTTP/2 or opaque, from the first bytes.
+mod detect;
+/// Stop accepting, finish, then force.
+mod drain;
+/// What went wrong, whose fault it is, and what the caller sees.
+mod failure;
+/// CONNECT streams in mTLS, ours and a foreign mesh's.
+mod hbone;
+/// HTTP, request by request.
+mod http;
+/// From the mesh to the local program.
+mod inbound;
+/// Accept loops.
+mod listen;
+/// Every metric, access-log field and failure record of the data plane.
+mod observe;
+/// Where a connection was going, and who opened it.
+mod origin;
+/// From the local program to the mesh.
+mod outbound;
+/// Opaque streams.
+mod tcp;
+/// Handshakes on both sides.
+mod tls;
+/// Live state by endpoint: pools, loads, ejections, budgets.
+mod upstream;
+/// One thread of the data plane.
+mod worker;
+
+pub use config::Config;
