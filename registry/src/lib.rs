@@ -1,1 +1,47 @@
-//! Placeholder.
+//! What the outside says exists: discovery sources of one shape, and their last complete views.
+//!
+//! To add a source: 1. a settings variant in `mesh_model::config::SourceKind`; 2. a file here that
+//! implements [`Source`], with its decoder pure and apart (as `file/parse.rs`); 3. one arm in `open.rs`;
+//! 4. a world for `contract.rs`, against a fake and, where there is one, the real server; 5. a line in
+//! `docs/config.md` (generated).
+//!
+//! In: settings, and what registries answer. Out: [`Published`]: one fact per source and service.
+//! Never: deletes because of an error. A lost source ages its view; only an authoritative absence removes,
+//! and a large removal is held first.
+
+/// Waits between attempts: full jitter.
+pub mod backoff;
+/// The law that every source must pass.
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+/// Which services anybody needs.
+pub mod demand;
+/// A source in memory that misbehaves on demand.
+#[cfg(any(test, feature = "contract"))]
+pub mod fake;
+/// A directory of files, watched.
+pub mod file;
+/// Which removals wait before they count.
+mod hold;
+/// The gauges and counters of this room.
+mod metrics;
+/// Settings to a source.
+pub mod open;
+/// Views to bytes and back, for the next boot.
+mod saved;
+/// What a source reports.
+pub mod sink;
+/// What a source is.
+pub mod source;
+/// Runs the sources and publishes their views.
+mod start;
+/// Keeps one source running.
+mod supervise;
+/// The last complete view of one source.
+mod view;
+
+pub use demand::Demand;
+pub use saved::RestoreError;
+pub use sink::{ServiceSet, Sink, SyncGuard};
+pub use source::{Capabilities, Reach, Source, SourceError, SourceStatus, Version};
+pub use start::{Published, PublishedView, Registry, Settings, SourceRow, start, start_with};

@@ -1,0 +1,181 @@
+//! Views to bytes and back, so that a restart during an outage of the registry still routes.
+//!
+//! In: facts. Out: bytes that the caller stores, and back. Never: touches a disk.
+
+use std::sync::Arc;
+
+use mesh_model::{
+    address::Address,
+    endpoint::{Endpoint, Health, ServiceKey},
+    fact::{RegistryView, WireHealth},
+    name::{Namespace, ServiceName},
+    service::AppProtocol,
+};
+use prost::Message;
+
+use crate::sink::ServiceSet;
+
+/// Saved views older than this are not used: 24 hours.
+pub(crate) const MAX_AGE_MS: u64 = 24 * 3600 * 1000;
+/// The format that this version writes and reads.
+const FORMAT: u32 = 1;
+
+#[derive(Clone, PartialEq, Message)]
+struct Saved {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(uint64, tag = "2")]
+    written_ms: u64,
+    #[prost(message, repeated, tag = "3")]
+    views: Vec<SavedView>,
+    #[prost(fixed64, tag = "4")]
+    checksum: u64,
+}
+
+/// A view with the part of its key that a fact does not carry.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SavedView {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) view: Option<RegistryView>,
+    #[prost(string, tag = "2")]
+    pub(crate) port_name: String,
+}
+
+/// Why saved bytes are not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Not ours, cut off or changed.
+    #[error("saved views are damaged")]
+    Damaged,
+    /// Written by another version.
+    #[error("saved views have format {0}, this version reads {FORMAT}")]
+    Format(u32),
+    /// Older than 24 hours.
+    #[error("saved views are {} h old, at most 24 are used", .0 / 3_600_000)]
+    Old(u64),
+}
+
+/// The views as bytes.
+pub(crate) fn save(views: Vec<SavedView>, now_ms: u64) -> Vec<u8> {
+    let mut saved = Saved {
+        format: FORMAT,
+        written_ms: now_ms,
+        views,
+        checksum: 0,
+    };
+    saved.checksum = checksum(&saved.encode_to_vec());
+    saved.encode_to_vec()
+}
+
+/// The views of earlier.
+pub(crate) fn restore(bytes: &[u8], now_ms: u64) -> Result<Vec<SavedView>, RestoreError> {
+    let mut saved = Saved::decode(bytes).map_err(|_cut| RestoreError::Damaged)?;
+    let claimed = std::mem::take(&mut saved.checksum);
+    if saved.format != FORMAT {
+        return Err(RestoreError::Format(saved.format));
+    }
+    if checksum(&saved.encode_to_vec()) != claimed {
+        return Err(RestoreError::Damaged);
+    }
+    let age = now_ms.saturating_sub(saved.written_ms);
+    if age > MAX_AGE_MS {
+        return Err(RestoreError::Old(age));
+    }
+    Ok(saved.views)
+}
+
+/// A fact back to what a source would say; `None` when a name or address no longer makes sense.
+pub(crate) fn observation(saved: &SavedView) -> Option<(ServiceKey, ServiceSet)> {
+    let view = saved.view.as_ref()?;
+    let key = ServiceKey {
+        namespace: Some(Namespace::new(&view.namespace).ok()?),
+        name: ServiceName::new(&view.service).ok()?,
+        port_name: Some(saved.port_name.as_str())
+            .filter(|name| !name.is_empty())
+            .map(Arc::from),
+    };
+    let endpoints = view
+        .endpoints
+        .iter()
+        .filter_map(|one| {
+            Some(Endpoint {
+                id: Arc::from(one.id.as_str()),
+                address: Address::Socket(one.address.parse().ok()?),
+                health: WireHealth::try_from(one.health).map_or(Health::Unknown, Health::from),
+                weight: one.weight.max(1),
+                priority: u16::try_from(one.priority).unwrap_or(u16::MAX),
+                locality: None,
+                metadata: Arc::new(one.labels.clone()),
+                host: None,
+                tunnel: None,
+            })
+        })
+        .collect();
+    let protocol = view.protocol.parse().unwrap_or(AppProtocol::Detect);
+    Some((
+        key,
+        ServiceSet {
+            port: u16::try_from(view.port).ok()?,
+            protocol,
+            endpoints,
+        },
+    ))
+}
+
+/// FNV-1a, 64 bit: against damage, not against malice (the file is the daemon's own).
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> SavedView {
+        let view = RegistryView {
+            source: "file/x".into(),
+            namespace: "default".into(),
+            service: "web".into(),
+            endpoints: vec![mesh_model::fact::ViewEndpoint {
+                id: "a".into(),
+                address: "10.0.0.1:80".into(),
+                weight: 1,
+                ..Default::default()
+            }],
+            protocol: "http".into(),
+            port: 80,
+        };
+        SavedView {
+            view: Some(view),
+            port_name: "admin".into(),
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let bytes = save(vec![view()], 1_000);
+        assert_eq!(restore(&bytes, 2_000).unwrap(), [view()]);
+        let (key, set) = observation(&view()).unwrap();
+        assert_eq!(
+            (key.name.as_str(), set.endpoints.len(), set.port),
+            ("web", 1, 80)
+        );
+    }
+
+    #[test]
+    fn damage_and_age_are_noticed() {
+        let bytes = save(vec![view()], 1_000);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(restore(&damaged, 2_000).is_err(), "byte {at}");
+        }
+        assert_eq!(
+            restore(&bytes, 1_000 + MAX_AGE_MS + 1),
+            Err(RestoreError::Old(MAX_AGE_MS + 1))
+        );
+        assert!(restore(b"garbage", 0).is_err());
+    }
+}

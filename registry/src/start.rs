@@ -1,0 +1,518 @@
+//! Runs the sources and publishes their views as one value.
+//!
+//! In: settings of the sources, and what was saved at the last run. Out: [`Published`] through a watch,
+//! coalesced: 20 ms of quiet, at most 100 ms. Never: lets one source delay or blank another.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mesh_model::{
+    config::SourceConfig,
+    endpoint::ServiceKey,
+    fact::RegistryView,
+    finding::{Finding, Severity},
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    demand::Wanted,
+    metrics, open, saved,
+    saved::{RestoreError, SavedView},
+    sink::{Outlet, Sink},
+    source::{Source, SourceStatus},
+    supervise::{Opener, Supervised, supervise},
+    view::View,
+};
+
+/// Times and guards; the defaults are for production, tests shorten them.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a large removal waits before it counts; 30 s; zero switches the hold off.
+    pub removal_hold: Duration,
+    /// A change is published after this much quiet; 20 ms.
+    pub quiet: Duration,
+    /// A change is published after this at the latest; 100 ms.
+    pub at_most: Duration,
+    /// First wait after a failure; 250 ms.
+    pub first_wait: Duration,
+    /// Longest wait after failures; 30 s.
+    pub longest_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            removal_hold: Duration::from_secs(30),
+            quiet: Duration::from_millis(20),
+            at_most: Duration::from_millis(100),
+            first_wait: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The whole set of one service as one source has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishedView {
+    /// The fact.
+    pub view: Arc<RegistryView>,
+    /// True: share it with the mesh; false: for this host only.
+    pub publish: bool,
+}
+
+/// How a source is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRow {
+    /// Its id.
+    pub id: String,
+    /// Its status.
+    pub status: SourceStatus,
+    /// When the status began, milliseconds since the epoch.
+    pub since_ms: u64,
+    /// Last complete success, milliseconds since the epoch; 0: never since the daemon started.
+    pub last_success_ms: u64,
+    /// Services in its view.
+    pub services: usize,
+    /// Endpoints in its view, the held ones among them.
+    pub endpoints: usize,
+    /// Endpoints that the source removed and that are kept for now.
+    pub held: usize,
+    /// Why the newest set of some service was refused.
+    pub refusal: Option<String>,
+}
+
+impl SourceRow {
+    /// What a person should know about it.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut all = Vec::new();
+        let mut say = |code: &str, what: String, remedy: &str| {
+            let subject = format!("source {}", self.id);
+            let finding = Finding::new(code, Severity::Warning, subject, what, remedy);
+            all.push(Finding {
+                since_ms: self.since_ms,
+                ..finding
+            });
+        };
+        if let Some(error) = self.status.error() {
+            say(
+                "registry-degraded",
+                format!("{error}; its last good content is used"),
+                "repair the source; nothing is removed meanwhile",
+            );
+        }
+        if let Some(refusal) = &self.refusal {
+            say(
+                "registry-refused",
+                format!("a set was refused: {refusal}"),
+                "make it smaller; the last good set is used",
+            );
+        }
+        if self.held > 0 {
+            say(
+                "registry-removal-held",
+                format!(
+                    "{} endpoints were removed at once and are kept as degraded for now",
+                    self.held
+                ),
+                "nothing, if the removal was meant: it takes effect by itself",
+            );
+        }
+        all
+    }
+}
+
+/// All views at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Published {
+    /// Grows with each publication.
+    pub version: u64,
+    /// By record key, `view/<source>/<namespace>/<service>`.
+    pub views: BTreeMap<String, PublishedView>,
+    /// By id.
+    pub sources: Vec<SourceRow>,
+}
+
+/// One source that runs.
+struct Slot {
+    config: SourceConfig,
+    view: View,
+    stop: CancellationToken,
+}
+
+struct Shared {
+    settings: Settings,
+    slots: Mutex<BTreeMap<String, Slot>>,
+    wanted: Mutex<Wanted>,
+    published: watch::Sender<Arc<Published>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The running sources. Dropping it does not stop them; its token does.
+#[derive(Clone)]
+pub struct Registry(Arc<Shared>);
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("sources", &self.0.published.borrow().sources)
+            .finish()
+    }
+}
+
+/// Starts the sources. They run on the calling runtime until `stop`.
+pub fn start(sources: &[SourceConfig], stop: CancellationToken) -> Registry {
+    start_with(sources, None, Settings::default(), stop).0
+}
+
+/// Starts the sources from what [`Registry::save`] gave at the last run; bytes that cannot be used are
+/// told and ignored.
+pub fn start_with(
+    sources: &[SourceConfig],
+    saved: Option<&[u8]>,
+    settings: Settings,
+    stop: CancellationToken,
+) -> (Registry, Option<RestoreError>) {
+    let registry = Registry(Arc::new(Shared {
+        settings,
+        slots: Mutex::default(),
+        wanted: Mutex::new(Wanted::everything()),
+        published: watch::channel(Arc::default()).0,
+        tracker: TaskTracker::new(),
+        stop,
+    }));
+    let (restored, error) = match saved.map(|bytes| saved::restore(bytes, now_ms())) {
+        None => (Vec::new(), None),
+        Some(Ok(views)) => (views, None),
+        Some(Err(error)) => (Vec::new(), Some(error)),
+    };
+    for config in sources {
+        let view = registry.0.restored_view(&config.id, &restored);
+        let again = config.clone();
+        registry
+            .0
+            .add(config.clone(), view, Arc::new(move || open::open(&again)));
+    }
+    registry.0.publish();
+    (registry, error)
+}
+
+impl Registry {
+    /// The views, now and whenever they change. Everything is in the value: a slow reader misses nothing.
+    pub fn views(&self) -> watch::Receiver<Arc<Published>> {
+        self.0.published.subscribe()
+    }
+
+    /// Takes new settings: sources that are gone stop and their views go, new ones start, changed ones
+    /// start again and keep their views, unchanged ones are not touched.
+    pub fn reload(&self, sources: &[SourceConfig]) {
+        let mut changed: BTreeMap<String, View> = BTreeMap::new();
+        {
+            let mut slots = self.0.slots();
+            let stays = |id: &str, slot: &Slot| {
+                sources
+                    .iter()
+                    .any(|config| config.id == id && *config == slot.config)
+            };
+            let leaving: Vec<String> = slots
+                .iter()
+                .filter(|(id, slot)| !stays(id, slot))
+                .map(|(id, _)| id.clone())
+                .collect();
+            for id in leaving {
+                if let Some(slot) = slots.remove(&id) {
+                    slot.stop.cancel();
+                    changed.insert(id, slot.view);
+                }
+            }
+        }
+        for config in sources {
+            if self.0.slots().contains_key(&config.id) {
+                continue;
+            }
+            let view = changed
+                .remove(&config.id)
+                .unwrap_or_else(|| self.0.empty_view(&config.id));
+            let again = config.clone();
+            self.0
+                .add(config.clone(), view, Arc::new(move || open::open(&again)));
+        }
+        self.0.publish();
+    }
+
+    /// Adds a source that is not made from settings: for other crates' sources and for tests.
+    pub fn add(
+        &self,
+        id: &str,
+        publish: bool,
+        open: impl Fn() -> Box<dyn Source> + Send + Sync + 'static,
+    ) {
+        self.add_restored(id, publish, None, open);
+    }
+
+    /// As [`Registry::add`], from what was saved at the last run.
+    pub fn add_restored(
+        &self,
+        id: &str,
+        publish: bool,
+        saved: Option<&[u8]>,
+        open: impl Fn() -> Box<dyn Source> + Send + Sync + 'static,
+    ) {
+        let kind = mesh_model::config::SourceKind::File {
+            directory: std::path::PathBuf::new(),
+        };
+        let config = SourceConfig {
+            id: id.to_owned(),
+            publish,
+            kind,
+        };
+        let restored = saved
+            .and_then(|bytes| saved::restore(bytes, now_ms()).ok())
+            .unwrap_or_default();
+        let view = self.0.restored_view(id, &restored);
+        self.0.add(config, view, Arc::new(open));
+        self.0.publish();
+    }
+
+    /// Says which services are needed; until the first call everything is.
+    pub fn need(&self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.0
+            .wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(services, now_ms());
+    }
+
+    /// Waits until no source is connecting any more, at most `longest`. True when that came to be.
+    pub async fn settled(&self, longest: Duration) -> bool {
+        let mut views = self.views();
+        let all = views.wait_for(|now| {
+            now.sources
+                .iter()
+                .all(|row| row.status != SourceStatus::Connecting)
+        });
+        matches!(tokio::time::timeout(longest, all).await, Ok(Ok(_)))
+    }
+
+    /// The views as bytes for [`start_with`] at the next boot; the caller keeps them.
+    pub fn save(&self) -> Vec<u8> {
+        let views = self
+            .0
+            .slots()
+            .values()
+            .flat_map(|slot| slot.view.saved())
+            .collect();
+        saved::save(views, now_ms())
+    }
+
+    /// Appends this room's metrics in Prometheus' text format.
+    pub fn metrics(&self, out: &mut String) {
+        let slots = self.0.slots();
+        let rows = slots.iter().map(|(id, slot)| (id.as_str(), &slot.view));
+        metrics::render(rows, out);
+    }
+
+    /// Waits until every task has ended; after the token was cancelled.
+    pub async fn ended(&self) {
+        self.0.tracker.close();
+        self.0.tracker.wait().await;
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn empty_view(&self, id: &str) -> View {
+        View::new(id, millis(self.settings.removal_hold), now_ms())
+    }
+
+    fn restored_view(&self, id: &str, restored: &[SavedView]) -> View {
+        let mut view = self.empty_view(id);
+        let of_this = |old: &&SavedView| old.view.as_ref().is_some_and(|fact| fact.source == id);
+        for (key, set) in restored
+            .iter()
+            .filter(of_this)
+            .filter_map(saved::observation)
+        {
+            view.restore(key, set);
+        }
+        view
+    }
+
+    fn add(self: &Arc<Self>, config: SourceConfig, view: View, open: Opener) {
+        let stop = self.stop.child_token();
+        let (sink, outlet) = Sink::new();
+        let supervised = Supervised {
+            open,
+            sink,
+            demand: self
+                .wanted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .subscribe(),
+            first_wait: self.settings.first_wait,
+            longest_wait: self.settings.longest_wait,
+        };
+        let id = config.id.clone();
+        self.slots().insert(
+            id.clone(),
+            Slot {
+                config,
+                view,
+                stop: stop.clone(),
+            },
+        );
+        let (shared, name) = (Arc::clone(self), id.clone());
+        let restarted = move || {
+            if let Some(slot) = shared.slots().get_mut(&name) {
+                slot.view.restarted();
+            }
+        };
+        self.tracker.spawn(supervise(
+            supervised,
+            self.tracker.clone(),
+            stop.clone(),
+            restarted,
+        ));
+        self.tracker.spawn(Arc::clone(self).pump(id, outlet, stop));
+    }
+
+    /// Moves what one source reports into its view and publishes, until `stop`.
+    async fn pump(self: Arc<Self>, id: String, outlet: Outlet, stop: CancellationToken) {
+        loop {
+            let deadline = self
+                .slots()
+                .get(&id)
+                .and_then(|slot| slot.view.deadline_ms());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = outlet.filled() => self.quiet(&outlet).await,
+                () = until_ms(deadline) => {}
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+            self.look(&id, &outlet);
+        }
+    }
+
+    /// Waits for quiet, so that a burst is one publication.
+    async fn quiet(&self, outlet: &Outlet) {
+        let end = Instant::now() + self.settings.at_most;
+        while Instant::now() < end {
+            let pause = self
+                .settings
+                .quiet
+                .min(end.saturating_duration_since(Instant::now()));
+            if tokio::time::timeout(pause, outlet.filled()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn look(&self, id: &str, outlet: &Outlet) {
+        {
+            let mut slots = self.slots();
+            let Some(slot) = slots.get_mut(id) else {
+                return;
+            };
+            let now = now_ms();
+            if let Some(batch) = outlet.take() {
+                let (_, doubt) = slot.view.apply(batch, now);
+                if doubt {
+                    outlet.ask_again();
+                }
+            }
+            slot.view.expire(now);
+        }
+        self.publish();
+    }
+
+    /// Publishes when anything is different.
+    fn publish(&self) {
+        let (views, sources) = {
+            let slots = self.slots();
+            let views: BTreeMap<String, PublishedView> = slots
+                .values()
+                .flat_map(|slot| {
+                    let publish = slot.config.publish;
+                    slot.view.facts().map(move |(key, view)| {
+                        (
+                            key,
+                            PublishedView {
+                                view: Arc::clone(view),
+                                publish,
+                            },
+                        )
+                    })
+                })
+                .collect();
+            (
+                views,
+                slots
+                    .iter()
+                    .map(|(id, slot)| row(id, &slot.view))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        self.published.send_if_modified(|current| {
+            if same(&current.views, &views) && current.sources == sources {
+                return false;
+            }
+            *current = Arc::new(Published {
+                version: current.version + 1,
+                views,
+                sources,
+            });
+            true
+        });
+    }
+}
+
+/// Equal, by pointer where possible.
+fn same(one: &BTreeMap<String, PublishedView>, other: &BTreeMap<String, PublishedView>) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|((left, a), (right, b))| {
+            left == right
+                && a.publish == b.publish
+                && (Arc::ptr_eq(&a.view, &b.view) || a.view == b.view)
+        })
+}
+
+fn row(id: &str, view: &View) -> SourceRow {
+    let (status, since_ms) = view.status();
+    SourceRow {
+        id: id.to_owned(),
+        status: status.clone(),
+        since_ms,
+        last_success_ms: view.last_success_ms(),
+        services: view.service_count(),
+        endpoints: view.facts().map(|(_, fact)| fact.endpoints.len()).sum(),
+        held: view.held_count(),
+        refusal: view.refusal().map(str::to_owned),
+    }
+}
+
+async fn until_ms(deadline: Option<u64>) {
+    match deadline {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(now_ms()))).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, millis)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
