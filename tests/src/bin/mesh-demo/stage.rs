@@ -1,0 +1,210 @@
+//! Three hosts with their programs: configured, started, joined, and asked.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use mesh_tests::{
+    Mesh,
+    host::{Host, Kind},
+    process::{finished, tail},
+    wait::within,
+};
+
+use crate::table::say;
+
+const WORDS: u32 = 5001;
+const SIMON: u32 = 5002;
+const CAPITALIZER: u32 = 5003;
+const CLIENT: u32 = 5004;
+
+/// The mesh with its programs.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) mesh: Mesh,
+    kind: Kind,
+    fail_file: PathBuf,
+}
+
+impl Stage {
+    /// Starts everything and waits until it is whole.
+    pub(crate) fn set(kind: Kind) -> anyhow::Result<Self> {
+        let mut mesh = Mesh::new(kind, 3)?;
+        let fail_file = mesh.directory.path().join("fail-share");
+        std::fs::write(&fail_file, "0")?;
+        for host in &mut mesh.hosts {
+            configure(host, kind)?;
+            start_programs(host, kind, &fail_file.display().to_string())?;
+        }
+        say("· starting three daemons; h1 makes the mesh, h2 joins as a second authority, h3 joins");
+        mesh.form(2, &[])?;
+        say("· three hosts see each other; waiting for three healthy instances of words");
+        let stage = Self { mesh, kind, fail_file };
+        stage.apply("services.yaml")?;
+        for host in 0..3 {
+            stage.mesh.wait_endpoints(host, "words", 3, Duration::from_secs(30))?;
+            stage.mesh.wait_endpoints(host, "capitalizer", 1, Duration::from_secs(30))?;
+            stage.mesh.wait_endpoints(host, "simon", 1, Duration::from_secs(30))?;
+        }
+        stage.first_call()?;
+        Ok(stage)
+    }
+
+    fn host(&self, index: usize) -> anyhow::Result<&Host> {
+        self.mesh.hosts.get(index).context("no such host")
+    }
+
+    fn first_call(&self) -> anyhow::Result<()> {
+        let answer = within(Duration::from_secs(20), || {
+            let text = self.client(&["get", "http://capitalizer/simon"])?;
+            if text.starts_with("200") { Ok(text) } else { bail!("the first call: {text}") }
+        })?;
+        say(&format!("· first call: client → capitalizer → simon → words: {}", answer.lines().last().unwrap_or_default()));
+        Ok(())
+    }
+
+    /// Applies a file of `tests/demo` and waits until every host has it.
+    pub(crate) fn apply(&self, file: &str) -> anyhow::Result<()> {
+        let path = mesh_tests::binary::workspace().join("tests/demo").join(file);
+        self.host(0)?.ctl(&["apply", "-f", &path.display().to_string(), "--wait", "all", "--reason", "demonstration"])?;
+        Ok(())
+    }
+
+    /// Removes a resource everywhere.
+    pub(crate) fn delete(&self, kind: &str, name: &str) -> anyhow::Result<()> {
+        self.host(0)?.ctl(&["delete", kind, name, "--wait", "all"])?;
+        Ok(())
+    }
+
+    /// Runs the plain program on the client's host, as the client.
+    pub(crate) fn client(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let host = self.host(2)?;
+        let mut command = host.command_as(CLIENT, mesh_tests::binary::built("mesh-demo-app"));
+        if self.kind == Kind::Loopback {
+            command.env("http_proxy", format!("http://{}:4140", host.v4));
+        }
+        finished("mesh-demo-app", command.args(arguments).output()?)
+    }
+
+    /// Makes v2 fail this share of its calls.
+    pub(crate) fn fail_share(&self, share: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(&self.fail_file, share)?)
+    }
+
+    /// How many calls v2 has failed, by its own count.
+    pub(crate) fn failures_of_v2(&self) -> anyhow::Result<u64> {
+        let host = self.host(2)?;
+        let url = format!("http://{}:8080/-/counts", host.v4);
+        let mut command = host.command(mesh_tests::binary::built("mesh-demo-app"));
+        let text = finished("counts", command.args(["get", &url]).output()?)?;
+        let line = text.lines().nth(1).unwrap_or_default();
+        let counts: serde_json::Value = serde_json::from_str(line).with_context(|| text.clone())?;
+        counts["failed"].as_u64().context("no count")
+    }
+
+    /// What `meshctl` says at the end.
+    pub(crate) fn summary(&self) -> anyhow::Result<String> {
+        let members = self.host(0)?.ctl(&["members"])?;
+        let stat = self.host(0)?.ctl(&["stat"])?;
+        Ok(format!("$ meshctl members\n{members}\n$ meshctl stat\n{stat}"))
+    }
+
+    /// The ends of the daemons' logs.
+    pub(crate) fn troubles(&self) -> String {
+        self.mesh.hosts.iter().map(|host| format!("--- {} ---\n{}\n", host.name, tail(&host.meshd_log(), 20))).collect()
+    }
+
+    /// Prints what to try, and waits until the program is told to end.
+    pub(crate) fn explore(&mut self) -> anyhow::Result<()> {
+        let file = mesh_tests::binary::workspace().join("target/demo.env");
+        let mut text = String::new();
+        for host in &self.mesh.hosts {
+            let shell = host.meshctl();
+            let words: Vec<String> = std::iter::once(shell.get_program())
+                .chain(shell.get_args())
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+            let env: Vec<String> = shell
+                .get_envs()
+                .filter_map(|(key, value)| Some(format!("{}={}", key.to_string_lossy(), value?.to_string_lossy())))
+                .collect();
+            text.push_str(&format!("{}: env {} {}\n", host.name, env.join(" "), words.join(" ")));
+        }
+        std::fs::write(&file, &text)?;
+        say("the mesh is up; `make demo-down` ends it. Try, with scripts/demo-ctl.sh HOST …:");
+        for line in [
+            "scripts/demo-ctl.sh h1",
+            "scripts/demo-ctl.sh h1 members",
+            "scripts/demo-ctl.sh h3 endpoints words",
+            "scripts/demo-ctl.sh h1 route split words v1=90 v2=10 --confirm-within 5m",
+            "scripts/demo-ctl.sh h1 explain --from capitalizer GET http://words/",
+            "scripts/demo-ctl.sh h1 curl --as capitalizer http://words/",
+            "scripts/demo-ctl.sh h1 history",
+        ] {
+            say(&format!("  {line}"));
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// The user ids of a host's one recognised caller.
+fn caller_uid(kind: Kind, own: u32) -> u32 {
+    match kind {
+        Kind::Users => own,
+        Kind::OneUser | Kind::Loopback => nix::unistd::geteuid().as_raw(),
+    }
+}
+
+fn configure(host: &Host, kind: Kind) -> anyhow::Result<()> {
+    host.configure("meshd.toml", &host.default_config(""))?;
+    let words = |version: &str| {
+        let user = if kind == Kind::Users { format!("user = {WORDS}\n") } else { String::new() };
+        format!(
+            "[[service]]\nname = \"words\"\nversion = \"{version}\"\nlabels = {{ app = \"words\" }}\n{user}\
+             ports = [{{ name = \"http\", port = 80, target = 8080, protocol = \"http\" }}]\n\
+             health = {{ kind = \"http\", port = 8080, path = \"/health\", interval = \"1s\" }}\n"
+        )
+    };
+    let service = |name: &str, target: u16, uid: u32| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nuser = {uid}\n\
+             ports = [{{ name = \"http\", port = 80, target = {target}, protocol = \"http\" }}]\n\
+             health = {{ kind = \"tcp\", port = {target}, interval = \"1s\" }}\n"
+        )
+    };
+    match host.name.as_str() {
+        "h1" => {
+            host.configure("services.d/words.toml", &words("v1"))?;
+            host.configure("services.d/capitalizer.toml", &service("capitalizer", 8082, caller_uid(kind, CAPITALIZER)))
+        }
+        "h2" => {
+            host.configure("services.d/words.toml", &words("v1"))?;
+            host.configure("services.d/simon.toml", &service("simon", 8081, caller_uid(kind, SIMON)))
+        }
+        _ => {
+            host.configure("services.d/words.toml", &words("v2"))?;
+            let uid = caller_uid(kind, CLIENT);
+            host.configure("services.d/client.toml", &format!("[[service]]\nname = \"client\"\nuser = {uid}\n"))
+        }
+    }
+}
+
+fn start_programs(host: &mut Host, kind: Kind, fail_file: &str) -> anyhow::Result<()> {
+    let address = if kind == Kind::Loopback { host.v4.to_string() } else { "0.0.0.0".to_owned() };
+    let at = |port: u16| format!("{address}:{port}");
+    match host.name.as_str() {
+        "h1" => {
+            host.start_app(WORDS, &["words", "--version", "v1", "--listen", &at(8080)])?;
+            host.start_app(CAPITALIZER, &["capitalizer", "--listen", &at(8082)])?;
+        }
+        "h2" => {
+            host.start_app(WORDS, &["words", "--version", "v1", "--listen", &at(8080)])?;
+            host.start_app(SIMON, &["simon", "--listen", &at(8081)])?;
+        }
+        _ => {
+            host.start_app(WORDS, &["words", "--version", "v2", "--listen", &at(8080), "--fail-file", fail_file])?;
+        }
+    }
+    Ok(())
+}
