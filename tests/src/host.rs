@@ -286,6 +286,11 @@ impl Host {
         Ok(self.programs.len() - 1)
     }
 
+    /// Ends every program of this host.
+    pub fn end_programs(&mut self) {
+        self.programs.clear();
+    }
+
     /// A program started before.
     pub fn app(&mut self, index: usize) -> Option<&mut Child> {
         self.programs.get_mut(index)

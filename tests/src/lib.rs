@@ -6,6 +6,8 @@
 
 /// Programs of the build and of the system.
 pub mod binary;
+/// The demonstration's hosts and programs.
+pub mod demo;
 /// A host: a network, mount and UTS namespace with a real `meshd`.
 pub mod host;
 /// Plain HTTP requests for assertions.

@@ -2,10 +2,9 @@
 
 use anyhow::Context as _;
 
-use crate::{
-    stage::Stage,
-    table::{Row, say},
-};
+use mesh_tests::demo::Stage;
+
+use crate::table::{Row, say};
 
 /// How an exercise is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

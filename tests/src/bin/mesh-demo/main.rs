@@ -2,13 +2,12 @@
 //! each by route and by delegation table.
 
 mod exercise;
-mod stage;
 mod table;
 
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use mesh_tests::host::Kind;
+use mesh_tests::{demo::Stage, host::Kind};
 
 /// The demonstration.
 #[derive(Debug, Parser)]
@@ -53,9 +52,9 @@ fn main() -> ExitCode {
 
 fn play(kind: Kind, arguments: &Arguments) -> anyhow::Result<bool> {
     table::opening(kind);
-    let mut stage = stage::Stage::set(kind)?;
+    let mut stage = Stage::set(kind, table::say)?;
     if arguments.keep {
-        stage.explore()?;
+        stage.explore(table::say)?;
         return Ok(true);
     }
     table::head();

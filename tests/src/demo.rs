@@ -1,42 +1,56 @@
-//! Three hosts with their programs: configured, started, joined, and asked.
+//! The demonstration's three hosts with their programs: configured, started, joined, and asked.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use mesh_tests::{
+use crate::{
     Mesh,
+    binary::{built, workspace},
     host::{Host, Kind},
     process::{finished, tail},
     wait::within,
 };
 
-use crate::table::say;
-
-const WORDS: u32 = 5001;
-const SIMON: u32 = 5002;
-const CAPITALIZER: u32 = 5003;
-const CLIENT: u32 = 5004;
+/// User id of words.
+pub const WORDS: u32 = 5001;
+/// User id of simon.
+pub const SIMON: u32 = 5002;
+/// User id of the capitalizer.
+pub const CAPITALIZER: u32 = 5003;
+/// User id of the client.
+pub const CLIENT: u32 = 5004;
 
 /// The mesh with its programs.
 #[derive(Debug)]
-pub(crate) struct Stage {
-    pub(crate) mesh: Mesh,
+pub struct Stage {
+    /// The hosts: h1 words v1 and capitalizer, h2 words v1 and simon, h3 words v2 and the client.
+    pub mesh: Mesh,
     kind: Kind,
     fail_file: PathBuf,
 }
 
 impl Stage {
     /// Starts everything and waits until it is whole.
-    pub(crate) fn set(kind: Kind) -> anyhow::Result<Self> {
+    pub fn set(kind: Kind, say: fn(&str)) -> anyhow::Result<Self> {
+        Self::set_with(kind, say, &[], &|_, text| text)
+    }
+
+    /// The same, with more arguments for `init`, and with each service file changed by `edit`.
+    pub fn set_with(
+        kind: Kind,
+        say: fn(&str),
+        init: &[&str],
+        edit: &dyn Fn(&str, String) -> String,
+    ) -> anyhow::Result<Self> {
         let mut mesh = Mesh::new(kind, 3)?;
         let fail_file = mesh.directory.path().join("fail-share");
         std::fs::write(&fail_file, "0")?;
         for host in &mut mesh.hosts {
-            configure(host, kind)?;
+            configure(host, kind, edit)?;
             start_programs(host, kind, &fail_file.display().to_string())?;
         }
         say("· starting three daemons; h1 makes the mesh, h2 joins as a second authority, h3 joins");
-        mesh.form(2, &[])?;
+        mesh.form(2, init)?;
         say("· three hosts see each other; waiting for three healthy instances of words");
         let stage = Self { mesh, kind, fail_file };
         stage.apply("services.yaml")?;
@@ -45,15 +59,16 @@ impl Stage {
             stage.mesh.wait_endpoints(host, "capitalizer", 1, Duration::from_secs(30))?;
             stage.mesh.wait_endpoints(host, "simon", 1, Duration::from_secs(30))?;
         }
-        stage.first_call()?;
+        stage.first_call(say)?;
         Ok(stage)
     }
 
-    fn host(&self, index: usize) -> anyhow::Result<&Host> {
+    /// A host by its place.
+    pub fn host(&self, index: usize) -> anyhow::Result<&Host> {
         self.mesh.hosts.get(index).context("no such host")
     }
 
-    fn first_call(&self) -> anyhow::Result<()> {
+    fn first_call(&self, say: fn(&str)) -> anyhow::Result<()> {
         let answer = within(Duration::from_secs(20), || {
             let text = self.client(&["get", "http://capitalizer/simon"])?;
             if text.starts_with("200") { Ok(text) } else { bail!("the first call: {text}") }
@@ -63,38 +78,44 @@ impl Stage {
     }
 
     /// Applies a file of `tests/demo` and waits until every host has it.
-    pub(crate) fn apply(&self, file: &str) -> anyhow::Result<()> {
-        let path = mesh_tests::binary::workspace().join("tests/demo").join(file);
+    pub fn apply(&self, file: &str) -> anyhow::Result<()> {
+        let path = workspace().join("tests/demo").join(file);
         self.host(0)?.ctl(&["apply", "-f", &path.display().to_string(), "--wait", "all", "--reason", "demonstration"])?;
         Ok(())
     }
 
     /// Removes a resource everywhere.
-    pub(crate) fn delete(&self, kind: &str, name: &str) -> anyhow::Result<()> {
+    pub fn delete(&self, kind: &str, name: &str) -> anyhow::Result<()> {
         self.host(0)?.ctl(&["delete", kind, name, "--wait", "all"])?;
         Ok(())
     }
 
-    /// Runs the plain program on the client's host, as the client.
-    pub(crate) fn client(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    /// The plain program on the client's host as the client, ready to be started.
+    pub fn client_command(&self, arguments: &[&str]) -> anyhow::Result<std::process::Command> {
         let host = self.host(2)?;
-        let mut command = host.command_as(CLIENT, mesh_tests::binary::built("mesh-demo-app"));
+        let mut command = host.command_as(CLIENT, built("mesh-demo-app"));
         if self.kind == Kind::Loopback {
             command.env("http_proxy", format!("http://{}:4140", host.v4));
         }
-        finished("mesh-demo-app", command.args(arguments).output()?)
+        command.args(arguments);
+        Ok(command)
+    }
+
+    /// Runs the plain program on the client's host, as the client.
+    pub fn client(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        finished("mesh-demo-app", self.client_command(arguments)?.output()?)
     }
 
     /// Makes v2 fail this share of its calls.
-    pub(crate) fn fail_share(&self, share: &str) -> anyhow::Result<()> {
+    pub fn fail_share(&self, share: &str) -> anyhow::Result<()> {
         Ok(std::fs::write(&self.fail_file, share)?)
     }
 
     /// How many calls v2 has failed, by its own count.
-    pub(crate) fn failures_of_v2(&self) -> anyhow::Result<u64> {
+    pub fn failures_of_v2(&self) -> anyhow::Result<u64> {
         let host = self.host(2)?;
         let url = format!("http://{}:8080/-/counts", host.v4);
-        let mut command = host.command(mesh_tests::binary::built("mesh-demo-app"));
+        let mut command = host.command(built("mesh-demo-app"));
         let text = finished("counts", command.args(["get", &url]).output()?)?;
         let line = text.lines().nth(1).unwrap_or_default();
         let counts: serde_json::Value = serde_json::from_str(line).with_context(|| text.clone())?;
@@ -102,20 +123,20 @@ impl Stage {
     }
 
     /// What `meshctl` says at the end.
-    pub(crate) fn summary(&self) -> anyhow::Result<String> {
+    pub fn summary(&self) -> anyhow::Result<String> {
         let members = self.host(0)?.ctl(&["members"])?;
         let stat = self.host(0)?.ctl(&["stat"])?;
         Ok(format!("$ meshctl members\n{members}\n$ meshctl stat\n{stat}"))
     }
 
     /// The ends of the daemons' logs.
-    pub(crate) fn troubles(&self) -> String {
+    pub fn troubles(&self) -> String {
         self.mesh.hosts.iter().map(|host| format!("--- {} ---\n{}\n", host.name, tail(&host.meshd_log(), 20))).collect()
     }
 
     /// Prints what to try, and waits until the program is told to end.
-    pub(crate) fn explore(&mut self) -> anyhow::Result<()> {
-        let file = mesh_tests::binary::workspace().join("target/demo.env");
+    pub fn explore(&mut self, say: fn(&str)) -> anyhow::Result<()> {
+        let file = workspace().join("target/demo.env");
         let mut text = String::new();
         for host in &self.mesh.hosts {
             let shell = host.meshctl();
@@ -156,7 +177,8 @@ fn caller_uid(kind: Kind, own: u32) -> u32 {
     }
 }
 
-fn configure(host: &Host, kind: Kind) -> anyhow::Result<()> {
+fn configure(host: &Host, kind: Kind, edit: &dyn Fn(&str, String) -> String) -> anyhow::Result<()> {
+    let write = |file: &str, text: String| host.configure(file, &edit(&host.name, text));
     host.configure("meshd.toml", &host.default_config(""))?;
     let words = |version: &str| {
         let user = if kind == Kind::Users { format!("user = {WORDS}\n") } else { String::new() };
@@ -175,17 +197,17 @@ fn configure(host: &Host, kind: Kind) -> anyhow::Result<()> {
     };
     match host.name.as_str() {
         "h1" => {
-            host.configure("services.d/words.toml", &words("v1"))?;
-            host.configure("services.d/capitalizer.toml", &service("capitalizer", 8082, caller_uid(kind, CAPITALIZER)))
+            write("services.d/words.toml", words("v1"))?;
+            write("services.d/capitalizer.toml", service("capitalizer", 8082, caller_uid(kind, CAPITALIZER)))
         }
         "h2" => {
-            host.configure("services.d/words.toml", &words("v1"))?;
-            host.configure("services.d/simon.toml", &service("simon", 8081, caller_uid(kind, SIMON)))
+            write("services.d/words.toml", words("v1"))?;
+            write("services.d/simon.toml", service("simon", 8081, caller_uid(kind, SIMON)))
         }
         _ => {
-            host.configure("services.d/words.toml", &words("v2"))?;
+            write("services.d/words.toml", words("v2"))?;
             let uid = caller_uid(kind, CLIENT);
-            host.configure("services.d/client.toml", &format!("[[service]]\nname = \"client\"\nuser = {uid}\n"))
+            write("services.d/client.toml", format!("[[service]]\nname = \"client\"\nuser = {uid}\n"))
         }
     }
 }

@@ -1,0 +1,113 @@
+//! The control state as operators use it: compare-and-set, history, rollback, confirm-or-revert, speed.
+
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a file of tests"
+)]
+
+use std::time::{Duration, Instant};
+
+use mesh_tests::{demo::Stage, eventually, host::Kind, need, process::tell};
+
+fn say(text: &str) {
+    tell(&format!("{text}\n"));
+}
+
+fn weight_of_v2(stage: &Stage, host: usize) -> String {
+    let text = stage.host(host).unwrap().ctl(&["explain", "--from", "capitalizer", "GET", "http://words/"]).unwrap_or_default();
+    text
+}
+
+#[test]
+fn edits_are_compared_kept_and_undone() {
+    need!(namespaces);
+    need!(root);
+    let stage = Stage::set(Kind::Users, say).unwrap();
+    stage.apply("split-10.yaml").unwrap();
+    let h1 = stage.host(0).unwrap();
+    let first = h1.ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap();
+    assert!(first.contains("resourceVersion"), "{first}");
+
+    // An edit on a stale base is refused with the difference.
+    stage.apply("split-50.yaml").unwrap();
+    let file = stage.mesh.directory.path().join("stale.yaml");
+    std::fs::write(&file, &first).unwrap();
+    let (code, out, error) = h1.ctl_full(&["apply", "-f", &file.display().to_string()]).unwrap();
+    assert_eq!(code, 4, "{out}{error}");
+    assert!(format!("{out}{error}").contains("50"), "no difference shown: {out}{error}");
+
+    // History names author and reason; a rollback is a new commit.
+    let history = h1.ctl_json(&["history", "HTTPRoute", "words"]).unwrap();
+    let rows = history.as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{history}");
+    assert!(rows.iter().all(|row| row["reason"] == "demonstration"), "{history}");
+    let oldest = rows[1]["id"].as_str().unwrap().to_owned();
+    h1.ctl(&["rollback", &oldest, "--wait", "all"]).unwrap();
+    let now = h1.ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap();
+    assert!(now.contains("90"), "{now}");
+
+    // A tentative edit undoes itself on every host.
+    let half = mesh_tests::binary::workspace().join("tests/demo/split-50.yaml");
+    h1.ctl(&["apply", "-f", &half.display().to_string(), "--confirm-within", "3s", "--wait", "all"]).unwrap();
+    assert!(h1.ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap().contains("50"));
+    eventually("the revert on every host", Duration::from_secs(10), || {
+        for host in 0..3 {
+            let text = stage.host(host).unwrap().ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap();
+            if text.contains("50") {
+                return Err(format!("h{}: {text}", host + 1));
+            }
+        }
+        Ok(())
+    });
+
+    // A confirmed one stays.
+    let answer = h1.ctl_json(&["apply", "-f", &half.display().to_string(), "--confirm-within", "4s", "--wait", "all"]).unwrap();
+    let id = answer["id"].as_str().unwrap_or_default().to_owned();
+    h1.ctl(&["confirm", &id, "--wait", "all"]).unwrap();
+    let begun = Instant::now();
+    eventually("the end of the term", Duration::from_secs(10), || {
+        if begun.elapsed() > Duration::from_secs(5) { Ok(()) } else { Err("not yet") }
+    });
+    assert!(stage.host(2).unwrap().ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap().contains("50"));
+
+    // The hurried way, and how fast a change is everywhere.
+    let out = h1.ctl(&["route", "split", "words", "v1=75", "v2=25", "--wait", "all"]).unwrap();
+    assert!(out.contains("HTTPRoute") && out.contains("75"), "{out}");
+    let begun = Instant::now();
+    h1.ctl(&["apply", "-f", &mesh_tests::binary::workspace().join("tests/demo/split-0.yaml").display().to_string(), "--wait", "all"]).unwrap();
+    let took = begun.elapsed();
+    say(&format!("a change was on all three hosts after {took:?}, meshctl's own start included"));
+    let told = weight_of_v2(&stage, 2);
+    assert!(told.contains("words"), "{told}");
+
+    // Somebody without an operator's key cannot commit, though the host itself would send it on.
+    let (code, out, error) = stage.host(1).unwrap().ctl_full(&["apply", "-f", &half.display().to_string()]).unwrap();
+    assert_ne!(code, 0, "{out}{error}");
+}
+
+#[test]
+fn everything_is_there_after_a_restart_of_all() {
+    need!(namespaces);
+    need!(root);
+    let mut stage = Stage::set(Kind::Users, say).unwrap();
+    stage.apply("split-100.yaml").unwrap();
+    for host in 0..3 {
+        stage.mesh.host(host).stop_meshd().unwrap();
+    }
+    for host in 0..3 {
+        stage.mesh.host(host).start_meshd().unwrap();
+    }
+    stage.mesh.wait_members(Duration::from_secs(15)).unwrap();
+    for host in 0..3 {
+        let text = stage.host(host).unwrap().ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap();
+        assert!(text.contains("100"), "{text}");
+    }
+    eventually("calls go to v2 alone", Duration::from_secs(10), || {
+        let answer = stage.client(&["get", "http://words/"]).map_err(|error| format!("{error:#}"))?;
+        if answer.contains("\nz") { Ok(()) } else { Err(answer) }
+    });
+}
