@@ -1,0 +1,610 @@
+//! One atomic change in, verified; what was lost is put back; all of it goes when asked.
+//!
+//! In: an [`Intent`]. Out: the kernel follows it when [`Interceptor::apply`] returns, or nothing of the
+//! tables changed. Routes and rules come before the tables: no address is captured that cannot be dialled.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mesh_model::finding::{Finding, Severity};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    bypass,
+    installed::{Installed, TABLE},
+    intent::{Intent, reply_mark},
+    nft::{self, Nft, NftError, Owner},
+    routes::{Piece, Range, RouteError, Routes, has_v6},
+    rules, sshd,
+};
+
+/// How often everything is looked at when nothing seems disturbed.
+const ROUND: Duration = Duration::from_secs(10);
+/// Least time between two looks: somebody may be fighting us.
+const REST: Duration = Duration::from_millis(200);
+/// How long the table of a daemon that has just died may take to vanish.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where things are, and which numbers are ours.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Runtime directory: the last transaction is kept there as `rules.nft`.
+    pub runtime_dir: PathBuf,
+    /// State directory: the bypass marker, and what is installed.
+    pub state_dir: PathBuf,
+    /// The `nft` program; found in `PATH` when `None`.
+    pub nft: Option<PathBuf>,
+    /// Number of our routing table, and priority of the `ip rule` that leads to it; 7700.
+    pub table: u32,
+}
+
+impl Settings {
+    /// The usual numbers.
+    pub fn new(runtime_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            runtime_dir: runtime_dir.into(),
+            state_dir: state_dir.into(),
+            nft: None,
+            table: TABLE,
+        }
+    }
+}
+
+/// Interception cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No usable `nft`.
+    #[error("interception needs nft")]
+    Nft(#[from] NftError),
+    /// No routing socket.
+    #[error("interception needs the kernel's routes")]
+    Routes(#[from] RouteError),
+    /// The path would mean something else to nft.
+    #[error("runtime directory {} has a character that nft does not take in a path", .0.display())]
+    Path(PathBuf),
+}
+
+/// An intent that could not be applied; the tables are as they were.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// nft failed.
+    #[error("rules cannot be applied")]
+    Nft(#[from] NftError),
+    /// A route or rule was refused.
+    #[error("routes cannot be applied")]
+    Routes(#[from] RouteError),
+    /// A file cannot be written.
+    #[error("{} cannot be written", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process holds the table.
+    #[error("table inet {} is held by another process", rules::OWNER)]
+    Held,
+}
+
+/// Something could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// nft failed.
+    #[error("rules cannot be removed")]
+    Nft(#[from] NftError),
+    /// A route or rule was refused.
+    #[error("routes cannot be removed")]
+    Routes(#[from] RouteError),
+    /// The bypass marker or the record cannot be changed.
+    #[error("{} cannot be changed", path.display())]
+    Record {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What an apply did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// How.
+    pub how: How,
+    /// Registered ports that are not captured.
+    pub skipped: Vec<Skipped>,
+    /// What works less well than it should.
+    pub findings: Vec<Finding>,
+}
+
+/// How an intent was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Whole tables were replaced.
+    Replaced,
+    /// Elements were changed.
+    Changed,
+    /// The kernel followed it already.
+    Unchanged,
+    /// Not at all: bypass is on, everything of ours was taken away.
+    Bypassed,
+}
+
+/// A registered port that is not captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// The port.
+    pub address: SocketAddr,
+    /// True: sshd listens on it; false: the configuration says so.
+    pub ssh: bool,
+}
+
+/// How much is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The daemon stops: programs go on directly, by the fallback.
+    Stop,
+    /// Nothing of ours stays: leave, bypass, purge.
+    Everything,
+}
+
+/// Keeps the kernel at an intent.
+#[derive(Debug)]
+pub struct Interceptor {
+    settings: Settings,
+    nft: Nft,
+    owner: Option<Owner>,
+    routes: Routes,
+    followed: Option<Followed>,
+    next_round: Instant,
+    last_wake: Instant,
+}
+
+/// What the kernel follows.
+#[derive(Debug)]
+struct Followed {
+    asked: Intent,
+    cleared: Intent,
+    fallback: Option<u64>,
+}
+
+impl Interceptor {
+    /// Finds nft and opens the kernel's sockets; installs nothing.
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let path = settings.runtime_dir.to_string_lossy();
+        if !settings.runtime_dir.is_absolute() || path.contains(['"', '*', '?', '[', '{', '\n']) {
+            return Err(StartError::Path(settings.runtime_dir));
+        }
+        Ok(Self {
+            nft: Nft::find(settings.nft.as_deref())?,
+            routes: Routes::open()?,
+            settings,
+            owner: None,
+            followed: None,
+            next_round: Instant::now() + ROUND,
+            last_wake: Instant::now(),
+        })
+    }
+
+    /// Makes the kernel follow the intent; verified when it returns.
+    pub async fn apply(&mut self, intent: &Intent) -> Result<Applied, ApplyError> {
+        let (cleared, skipped) = cleared(intent).await;
+        let mut findings: Vec<Finding> = skipped.iter().map(skip_finding).collect();
+        if bypass::active(&self.settings.state_dir) {
+            self.followed = None;
+            self.take_down().await?;
+            return Ok(Applied {
+                how: How::Bypassed,
+                skipped,
+                findings,
+            });
+        }
+        let previous = Installed::read(&self.settings.state_dir);
+        let installed = Installed::of(&cleared, self.settings.table);
+        if previous.as_ref() != Some(&installed) {
+            self.record(&installed)?;
+        }
+        for (piece, problem) in self.put_routes(&cleared).await? {
+            findings.extend(problem.map(|error| route_finding(&piece, &error)));
+        }
+        let how = self.put_tables(&cleared).await?;
+        if let Some(previous) = previous.filter(|previous| *previous != installed) {
+            self.drop_stale(&previous, &installed).await?;
+        }
+        self.remember(intent, cleared, how).await?;
+        Ok(Applied {
+            how,
+            skipped,
+            findings,
+        })
+    }
+
+    /// Waits until something of ours may be lost, or it is time to look anyway: then call [`Self::reassert`].
+    pub async fn disturbed(&mut self) {
+        let owner_ended = async {
+            match self.owner.as_mut() {
+                Some(owner) => owner.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.routes.disturbed() => {}
+            () = owner_ended => {}
+            () = sleep_until(self.next_round) => {}
+        }
+        sleep_until(self.last_wake + REST).await;
+    }
+
+    /// Puts back what is lost; yields what that was. Takes everything away when bypass was switched on.
+    pub async fn reassert(&mut self) -> Result<Vec<Finding>, ApplyError> {
+        self.routes.settle();
+        self.last_wake = Instant::now();
+        self.next_round = self.last_wake + ROUND;
+        let Some(followed) = &self.followed else {
+            return Ok(Vec::new());
+        };
+        let (asked, was, seen) = (
+            followed.asked.clone(),
+            followed.cleared.clone(),
+            followed.fallback,
+        );
+        if bypass::active(&self.settings.state_dir) {
+            self.followed = None;
+            self.take_down().await?;
+            return Ok(vec![lost(
+                "bypass is on",
+                "all rules and routes were removed",
+            )]);
+        }
+        let mut findings = Vec::new();
+        let (owner, fallback) = rules::versions(&was);
+        let alive = self.owner.as_mut().is_some_and(Owner::alive);
+        if !alive || self.nft.version_of(rules::OWNER).await? != Some(owner) {
+            findings.push(lost("table inet meshd", "it was gone and is applied again"));
+            self.forget_tables().await;
+        } else if self.nft.version_of(rules::FALLBACK).await? != Some(fallback)
+            || self.nft.fingerprint(rules::FALLBACK).await? != seen
+        {
+            findings.push(lost(
+                "table inet meshd_fallback",
+                "another program changed it; it is applied again",
+            ));
+            self.followed = None;
+        }
+        for (piece, problem) in self.put_routes(&was).await? {
+            findings.push(match problem {
+                None => lost(&piece.to_string(), "it was gone and is put back"),
+                Some(error) => route_finding(&piece, &error),
+            });
+        }
+        let (cleared, _skipped) = cleared(&asked).await;
+        if self.followed.is_none() || cleared != was {
+            self.apply(&asked).await?;
+        }
+        Ok(findings)
+    }
+
+    /// Takes down what is installed.
+    pub async fn remove(&mut self, removal: Removal) -> Result<(), RemoveError> {
+        self.followed = None;
+        if let Some(owner) = self.owner.take() {
+            owner.close().await;
+        }
+        match removal {
+            Removal::Stop => self.routes.remove_table(self.settings.table).await?,
+            Removal::Everything => {
+                remove_all(&self.nft, &self.routes, &self.settings).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_down(&mut self) -> Result<(), ApplyError> {
+        self.remove(Removal::Everything)
+            .await
+            .map_err(|error| match error {
+                RemoveError::Nft(error) => ApplyError::Nft(error),
+                RemoveError::Routes(error) => ApplyError::Routes(error),
+                RemoveError::Record { path, source } => ApplyError::Write { path, source },
+            })
+    }
+
+    /// Puts missing pieces there. A piece of IPv6 that is refused is a finding, of IPv4 an error.
+    async fn put_routes(
+        &self,
+        intent: &Intent,
+    ) -> Result<Vec<(Piece, Option<RouteError>)>, ApplyError> {
+        let mut missing = Vec::new();
+        for piece in pieces(intent, self.settings.table) {
+            if self.routes.present(&piece).await? {
+                continue;
+            }
+            match self.routes.put(&piece).await {
+                Ok(()) => missing.push((piece, None)),
+                Err(error) if piece.v6() => missing.push((piece, Some(error))),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn put_tables(&mut self, intent: &Intent) -> Result<How, ApplyError> {
+        let alive = self.owner.as_mut().is_some_and(Owner::alive);
+        if alive && let Some(followed) = &self.followed {
+            if followed.cleared == *intent {
+                return Ok(How::Unchanged);
+            }
+            if let Some(step) = rules::change(&followed.cleared, intent) {
+                match self.transact(&step, intent).await {
+                    Ok(()) => return Ok(How::Changed),
+                    // Somebody changed the fallback under us: whole tables put it right.
+                    Err(ApplyError::Nft(NftError::Refused { text })) => {
+                        tracing::debug!(%text, "a step was refused; whole tables are applied");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if !alive {
+            self.forget_tables().await;
+            if !nft::gone(&self.nft, rules::OWNER, PATIENCE).await? {
+                return Err(ApplyError::Held);
+            }
+        }
+        let whole = rules::owner_table(intent) + &rules::fallback_table(intent);
+        match self.transact(&whole, intent).await {
+            // An nft that answers no more is of no use, but its table still stands: take a new one next time.
+            Err(error @ ApplyError::Nft(NftError::Slow | NftError::Ended | NftError::Run(_))) => {
+                self.forget_tables().await;
+                Err(error)
+            }
+            other => other.map(|()| How::Replaced),
+        }
+    }
+
+    async fn transact(&mut self, text: &str, intent: &Intent) -> Result<(), ApplyError> {
+        let file = self.settings.runtime_dir.join("rules.nft");
+        write(&file, text).map_err(|source| ApplyError::Write {
+            path: file.clone(),
+            source,
+        })?;
+        let owner = match &mut self.owner {
+            Some(owner) => owner,
+            none => none.insert(Owner::start(&self.nft)?),
+        };
+        let (version, _fallback) = rules::versions(intent);
+        owner
+            .submit(&self.nft, &file, (rules::OWNER, version))
+            .await?;
+        Ok(())
+    }
+
+    async fn forget_tables(&mut self) {
+        self.followed = None;
+        if let Some(owner) = self.owner.take() {
+            owner.close().await;
+        }
+    }
+
+    /// Notes what is followed now, and how the fallback looks when nobody has touched it.
+    async fn remember(
+        &mut self,
+        intent: &Intent,
+        cleared: Intent,
+        how: How,
+    ) -> Result<(), ApplyError> {
+        let fallback = match (&self.followed, how) {
+            (Some(followed), How::Unchanged) => followed.fallback,
+            _ => self.nft.fingerprint(rules::FALLBACK).await?,
+        };
+        self.followed = Some(Followed {
+            asked: intent.clone(),
+            cleared,
+            fallback,
+        });
+        Ok(())
+    }
+
+    fn record(&self, installed: &Installed) -> Result<(), ApplyError> {
+        installed
+            .write(&self.settings.state_dir)
+            .map_err(|source| ApplyError::Write {
+                path: self.settings.state_dir.clone(),
+                source,
+            })
+    }
+
+    /// Takes away what an earlier run installed under other numbers.
+    async fn drop_stale(&self, previous: &Installed, now: &Installed) -> Result<(), ApplyError> {
+        for range in previous
+            .ranges
+            .iter()
+            .filter(|range| !now.ranges.contains(range))
+        {
+            self.routes.remove_range(*range).await?;
+        }
+        if previous.table != now.table {
+            self.routes.remove_table(previous.table).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes away all that any run of ours installed, save an owner table whose daemon lives; true when that stands.
+pub(crate) async fn remove_all(
+    nft: &Nft,
+    routes: &Routes,
+    settings: &Settings,
+) -> Result<bool, RemoveError> {
+    let owner_left = match nft.delete_table(rules::OWNER).await {
+        Ok(_was_there) => false,
+        // Its owner lives, and nobody else may touch it.
+        Err(NftError::Refused { .. }) => {
+            !nft::gone(nft, rules::OWNER, Duration::from_millis(100)).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    nft.delete_table(rules::FALLBACK).await?;
+    let installed = Installed::read(&settings.state_dir);
+    let ranges = installed
+        .as_ref()
+        .map_or_else(default_ranges, |record| record.ranges.clone());
+    for range in ranges {
+        routes.remove_range(range).await?;
+    }
+    routes
+        .remove_table(installed.map_or(settings.table, |record| record.table))
+        .await?;
+    Installed::forget(&settings.state_dir).map_err(|source| RemoveError::Record {
+        path: settings.state_dir.clone(),
+        source,
+    })?;
+    Ok(owner_left)
+}
+
+/// The ranges of an unchanged configuration, for when the record is lost.
+fn default_ranges() -> Vec<Range> {
+    ["240.240.0.0/16", "fd6d:6573:6864::/64"]
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect()
+}
+
+/// The routes and rules of an intent, in the order in which they are put there.
+fn pieces(intent: &Intent, table: u32) -> Vec<Piece> {
+    let (v4, v6) = (intent.virtual_v4, intent.virtual_v6);
+    let mut pieces = vec![Piece::Virtual {
+        range: Range {
+            network: IpAddr::V4(v4.0),
+            prefix: v4.1,
+        },
+        source: IpAddr::V4(intent.source_v4()),
+    }];
+    if has_v6() {
+        pieces.push(Piece::Virtual {
+            range: Range {
+                network: IpAddr::V6(v6.0),
+                prefix: v6.1,
+            },
+            source: IpAddr::V6(intent.source_v6()),
+        });
+    }
+    for v6 in [false, true] {
+        if v6 && !has_v6() {
+            continue;
+        }
+        pieces.push(Piece::All { v6, table });
+        pieces.push(Piece::Rule {
+            v6,
+            mark: reply_mark(intent.mark),
+            mask: intent.mark.mask,
+            table,
+        });
+    }
+    pieces
+}
+
+/// The intent without ports that must not be captured.
+async fn cleared(intent: &Intent) -> (Intent, Vec<Skipped>) {
+    let asked: BTreeSet<u16> = intent.skip_ports.iter().copied().collect();
+    let ssh = if intent.inbound.is_empty() {
+        BTreeSet::new()
+    } else {
+        sshd::ports().await
+    };
+    let mut cleared = intent.clone();
+    let mut skipped = Vec::new();
+    cleared.inbound.retain(|one| {
+        let port = one.address.port();
+        let ssh = ssh.contains(&port);
+        if ssh || asked.contains(&port) {
+            skipped.push(Skipped {
+                address: one.address,
+                ssh,
+            });
+        }
+        !ssh && !asked.contains(&port)
+    });
+    (cleared, skipped)
+}
+
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    let mut opened = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)?;
+    io::Write::write_all(&mut opened, text.as_bytes())
+}
+
+fn skip_finding(skipped: &Skipped) -> Finding {
+    let (what, remedy) = if skipped.ssh {
+        (
+            "sshd listens on it, so it is not intercepted",
+            "give the service another port",
+        )
+    } else {
+        (
+            "the configuration says that it is not intercepted",
+            "nothing, if that is meant",
+        )
+    };
+    Finding::new(
+        "intercept-port-skipped",
+        Severity::Warning,
+        format!("port {}", skipped.address),
+        what,
+        remedy,
+    )
+}
+
+fn lost(subject: &str, what: &str) -> Finding {
+    Finding::new(
+        "intercept-lost",
+        Severity::Warning,
+        subject,
+        what,
+        "find out which program removed it, when it happens again",
+    )
+}
+
+fn route_finding(piece: &Piece, error: &RouteError) -> Finding {
+    let cause =
+        std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    Finding::new(
+        "intercept-route",
+        Severity::Warning,
+        piece.to_string(),
+        format!("{error}{cause}"),
+        "look at `ip route show table all` and `ip rule`",
+    )
+}
+
+/// Gives a caller without its own loop one: waits, puts back, and hands on what was found.
+pub async fn keep(interceptor: &mut Interceptor, mut told: impl FnMut(Vec<Finding>)) {
+    loop {
+        interceptor.disturbed().await;
+        match interceptor.reassert().await {
+            Ok(findings) if findings.is_empty() => {}
+            Ok(findings) => told(findings),
+            Err(error) => {
+                told(vec![lost(
+                    "interception",
+                    &format!("it cannot be put back: {error}"),
+                )]);
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Everything off, until it is undone: works with the daemon dead, and survives a reboot.
+//!
+//! The switch is a file in the state directory. A daemon that lives sees it at its next look (at once, when
+//! it is asked over its socket) and takes its rules down itself; a daemon that starts installs nothing.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    apply::{RemoveError, Settings, remove_all},
+    nft::Nft,
+    routes::Routes,
+};
+
+/// What is left after bypass was switched on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    /// Nothing.
+    Clean,
+    /// The table of a living daemon: it takes it down itself within seconds.
+    DaemonHolds,
+}
+
+/// Switches bypass on and removes all rules and routes of ours.
+pub async fn enter(state_dir: &Path) -> Result<Entered, RemoveError> {
+    let record = |source| RemoveError::Record {
+        path: marker(state_dir),
+        source,
+    };
+    set(state_dir).map_err(record)?;
+    let settings = Settings::new(state_dir, state_dir);
+    let nft = Nft::find(None)?;
+    let routes = Routes::open()?;
+    if remove_all(&nft, &routes, &settings).await? {
+        return Ok(Entered::DaemonHolds);
+    }
+    Ok(Entered::Clean)
+}
+
+/// Switches bypass off; a daemon that lives applies its rules again when it is told, or at its next intent.
+pub fn leave(state_dir: &Path) -> Result<(), RemoveError> {
+    match fs::remove_file(marker(state_dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|source| RemoveError::Record {
+            path: marker(state_dir),
+            source,
+        }),
+    }
+}
+
+/// Whether bypass is on.
+pub fn active(state_dir: &Path) -> bool {
+    marker(state_dir).exists()
+}
+
+/// The file that stands for bypass.
+pub fn marker(state_dir: &Path) -> PathBuf {
+    state_dir.join("bypass")
+}
+
+fn set(state_dir: &Path) -> io::Result<()> {
+    let file = fs::File::create(marker(state_dir))?;
+    io::Write::write_all(
+        &mut &file,
+        b"Interception is off. `meshctl unbypass` switches it on again.\n",
+    )?;
+    file.sync_all()?;
+    fs::File::open(state_dir)?.sync_all()
+}

@@ -1,0 +1,200 @@
+//! What is really in the kernel, and whose foreign rules are in the way: lines for `meshctl check`.
+
+use std::fs;
+
+use mesh_model::{
+    config::Mark,
+    finding::{Finding, Severity},
+};
+
+use crate::{
+    apply::Settings,
+    bypass,
+    intent::reply_mark,
+    nft::Nft,
+    routes::{Routes, mark as mark_of, priority, rule_table},
+    rules,
+};
+
+/// What interception needs from a process: CAP_NET_ADMIN.
+const NET_ADMIN: u32 = 12;
+/// What transparent sockets need beside it: CAP_NET_RAW will do as well.
+const NET_RAW: u32 = 13;
+/// The oldest nft that the rules were tried with.
+const OLDEST_NFT: (u32, u32) = (1, 0);
+
+/// Everything that is, or will be, in the way; empty when all is well.
+pub async fn findings(settings: &Settings, mark: Mark) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    capabilities(&mut findings);
+    program(&mut findings, settings).await;
+    rules_in_the_way(&mut findings, settings, mark).await;
+    if bypass::active(&settings.state_dir) {
+        findings.push(Finding::new(
+            "intercept-bypass",
+            Severity::Warning,
+            bypass::marker(&settings.state_dir).display().to_string(),
+            "bypass is on: nothing is intercepted",
+            "run `meshctl unbypass`",
+        ));
+    }
+    findings
+}
+
+/// Whether our two tables are in the kernel: the owner's, the fallback's.
+pub async fn tables(settings: &Settings) -> (bool, bool) {
+    let Ok(nft) = Nft::find(settings.nft.as_deref()) else {
+        return (false, false);
+    };
+    let present = nft.tables().await.unwrap_or_default();
+    let has = |wanted: &str| present.iter().any(|name| name == wanted);
+    (has(rules::OWNER), has(rules::FALLBACK))
+}
+
+fn capabilities(findings: &mut Vec<Finding>) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = effective_capabilities(&status);
+    for (bit, name) in [(NET_ADMIN, "CAP_NET_ADMIN"), (NET_RAW, "CAP_NET_RAW")] {
+        if effective & (1_u64 << bit) == 0 {
+            findings.push(Finding::new(
+                "intercept-capability",
+                Severity::Error,
+                "meshd",
+                format!("it runs without {name}"),
+                format!("give its unit AmbientCapabilities={name}, or set `capture = \"off\"`"),
+            ));
+        }
+    }
+}
+
+fn effective_capabilities(status: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+async fn program(findings: &mut Vec<Finding>, settings: &Settings) {
+    let said = match Nft::find(settings.nft.as_deref()) {
+        Ok(nft) => nft.run(&["--version"]).await,
+        Err(error) => Err(error),
+    };
+    let (what, remedy) = match said {
+        Ok(text) => match version(&text) {
+            Some(version) if version >= OLDEST_NFT => return,
+            Some((major, minor)) => (
+                format!("version {major}.{minor} is too old"),
+                "install nftables 1.0 or newer",
+            ),
+            None => return,
+        },
+        Err(error) => (error.to_string(), "run `apt install nftables`"),
+    };
+    findings.push(Finding::new(
+        "intercept-nft",
+        Severity::Error,
+        "nft",
+        what,
+        remedy,
+    ));
+}
+
+/// `nftables v1.0.6 (…)`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let word = text
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix('v'))?;
+    let mut parts = word.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+async fn rules_in_the_way(findings: &mut Vec<Finding>, settings: &Settings, mark: Mark) {
+    let Ok(routes) = Routes::open() else { return };
+    for v6 in [false, true] {
+        for rule in routes.rules(v6).await.unwrap_or_default() {
+            let (table, marked) = (rule_table(&rule), mark_of(&rule));
+            let ours = table == settings.table
+                && priority(&rule) == Some(settings.table)
+                && marked == Some((reply_mark(mark), mark.mask));
+            if ours {
+                continue;
+            }
+            let subject = format!(
+                "ip{} rule priority {}",
+                if v6 { " -6" } else { "" },
+                priority(&rule).unwrap_or(0)
+            );
+            findings.extend(in_the_way(subject, table, marked, settings, mark));
+        }
+    }
+}
+
+fn in_the_way(
+    subject: String,
+    table: u32,
+    marked: Option<(u32, u32)>,
+    settings: &Settings,
+    mark: Mark,
+) -> Option<Finding> {
+    let what = match marked {
+        _ if table == settings.table => {
+            format!("it leads to table {table}, which is ours")
+        }
+        Some((value, mask)) if mask & mark.mask != 0 && mask != u32::MAX => {
+            format!(
+                "its mark {value:#x}/{mask:#x} uses bits of ours, {:#x}",
+                mark.mask
+            )
+        }
+        Some((value, u32::MAX)) if value & mark.mask != 0 => {
+            format!("its mark {value:#x} uses bits of ours, {:#x}", mark.mask)
+        }
+        _ => return None,
+    };
+    Some(Finding::new(
+        "intercept-foreign-rule",
+        Severity::Warning,
+        subject,
+        what,
+        "choose another `mark` (value and mask) for meshd, or remove the rule",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Mark = Mark {
+        value: 0x004d_0000,
+        mask: 0x00ff_0000,
+    };
+
+    #[test]
+    fn versions_and_capabilities_are_read() {
+        assert_eq!(version("nftables v1.0.6 (Lester Gooch #5)\n"), Some((1, 0)));
+        assert_eq!(version("what"), None);
+        assert_eq!(
+            effective_capabilities("Name:\tx\nCapEff:\t0000000000003000\n"),
+            0x3000
+        );
+        assert_eq!(effective_capabilities(""), 0);
+    }
+
+    #[test]
+    fn only_rules_that_share_our_bits_or_table_are_in_the_way() {
+        let settings = Settings::new("/run/meshd", "/var/lib/meshd");
+        let table: [(u32, Option<(u32, u32)>, bool); 6] = [
+            (254, None, false),
+            (7700, None, true),
+            (52, Some((0x0008_0000, 0x00ff_0000)), true),
+            (52, Some((0x4000, 0x4000)), false),
+            (51820, Some((0xca6c, u32::MAX)), false),
+            (51820, Some((0x0001_0000, u32::MAX)), true),
+        ];
+        for (to, marked, expected) in table {
+            let found = in_the_way("rule".to_owned(), to, marked, &settings, OURS);
+            assert_eq!(found.is_some(), expected, "{to} {marked:?}");
+        }
+    }
+}
