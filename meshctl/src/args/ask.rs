@@ -1,0 +1,87 @@
+//! Flags of the commands that only ask.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::time::duration;
+
+/// Flags of `services`.
+#[derive(Debug, Args)]
+pub(crate) struct ServicesArgs {
+    /// Only this service: NAME or NAMESPACE/NAME
+    pub(crate) service: Option<String>,
+}
+
+/// Flags of `endpoints`.
+#[derive(Debug, Args)]
+pub(crate) struct EndpointsArgs {
+    /// Only of this service: NAME or NAMESPACE/NAME
+    pub(crate) service: Option<String>,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Show only warnings and errors
+    #[arg(long)]
+    pub(crate) short: bool,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Calling service, NAME or NAMESPACE/NAME; the host itself unless set
+    #[arg(long, value_name = "SERVICE", default_value = "")]
+    pub(crate) from: String,
+    /// `NAME: VALUE`; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Method (GET unless given) and URL, such as `POST http://words/new`
+    #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
+    pub(crate) request: Vec<String>,
+}
+
+/// Flags of `why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The id in the `mesh-error` or `mesh-request-id` header
+    pub(crate) id: String,
+}
+
+/// Flags of `stat`.
+#[derive(Debug, Args)]
+pub(crate) struct StatArgs {
+    /// Only to this service
+    pub(crate) service: Option<String>,
+    /// Count over this time from now, and show rates
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) over: Option<Duration>,
+}
+
+/// Flags of `curl`.
+#[derive(Debug, Args)]
+pub(crate) struct CurlArgs {
+    /// The local service to call as; the host itself unless set
+    #[arg(long = "as", value_name = "SERVICE", default_value = "")]
+    pub(crate) from: String,
+    /// Method
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// `NAME: VALUE`; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Body; `@FILE` for a file, `@-` for standard input
+    #[arg(short = 'd', long, value_name = "BODY")]
+    pub(crate) data: Option<String>,
+    /// The URL, `http://…`
+    pub(crate) url: String,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is `NAME: VALUE`")?;
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err("a header is `NAME: VALUE`".to_owned());
+    }
+    Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
+}

@@ -1,0 +1,60 @@
+//! `bypass` and `unbypass`: through the daemon, or as `meshd bypass` when it is dead.
+
+use serde_json::{Value, json};
+
+use super::{Session, daemon::become_daemon};
+use crate::{
+    args::BypassArgs,
+    failure::{Exit, Failure},
+    wait,
+};
+
+/// Out of the path, or in again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Traffic goes its own way.
+    Out,
+    /// Traffic goes through the mesh.
+    In,
+}
+
+/// Bypasses, or undoes it.
+pub(crate) async fn run(session: &Session, args: &BypassArgs, way: Way) -> Result<Exit, Failure> {
+    let (verb, done) = match way {
+        Way::Out => (
+            "bypass",
+            "meshd is out of this host's path until `meshctl unbypass`",
+        ),
+        Way::In => ("unbypass", "meshd is in this host's path again"),
+    };
+    if args.change.dry_run {
+        session.printer.show(&json!({"would": verb}), |_| {
+            format!("would {verb} this host\n")
+        })?;
+        return Ok(Exit::Done);
+    }
+    let path = format!("/v1/{verb}");
+    let asked = session
+        .client
+        .change::<Value>(&path, &json!({}), &args.change.reason)
+        .await;
+    match asked {
+        Ok(_empty) => {}
+        Err(failure) if failure.exit == Exit::Unreachable => {
+            crate::print::note(&format!("meshd does not answer; running `meshd {verb}`"));
+            return Err(become_daemon(args.config.as_deref(), verb, None));
+        }
+        Err(failure) => return Err(failure),
+    }
+    if args.change.wait.is_some() {
+        let phases: &[&str] = match way {
+            Way::Out => &["bypassed"],
+            Way::In => &["running", "idle"],
+        };
+        wait::phase(&session.client, phases, args.change.wait_timeout).await?;
+    }
+    session.printer.show(&json!({"done": verb}), |printer| {
+        format!("{} {done}\n", printer.mark("ok"))
+    })?;
+    Ok(Exit::Done)
+}
