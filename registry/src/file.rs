@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     demand::Demand,
     sink::Sink,
-    source::{Capabilities, Reach, Source, SourceError, SourceStatus, Version},
+    source::{Capabilities, Reach, Source, SourceError},
+    status::SourceStatus,
+    version::Version,
 };
 
 /// One file's text to services, or the line that is wrong.

@@ -27,6 +27,8 @@ mod hold;
 mod metrics;
 /// Settings to a source.
 pub mod open;
+/// What readers see: all views at one moment.
+mod published;
 /// Views to bytes and back, for the next boot.
 mod saved;
 /// What a source reports.
@@ -35,13 +37,20 @@ pub mod sink;
 pub mod source;
 /// Runs the sources and publishes their views.
 mod start;
+/// How a source is doing.
+pub mod status;
 /// Keeps one source running.
 mod supervise;
+/// When a set was read.
+pub mod version;
 /// The last complete view of one source.
 mod view;
 
 pub use demand::Demand;
+pub use published::{Published, PublishedView, SourceRow};
 pub use saved::RestoreError;
 pub use sink::{ServiceSet, Sink, SyncGuard};
-pub use source::{Capabilities, Reach, Source, SourceError, SourceStatus, Version};
-pub use start::{Published, PublishedView, Registry, Settings, SourceRow, start, start_with};
+pub use source::{Capabilities, Reach, Source, SourceError};
+pub use start::{Registry, Settings, start, start_with};
+pub use status::SourceStatus;
+pub use version::Version;

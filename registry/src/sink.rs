@@ -15,7 +15,7 @@ use mesh_model::{
 };
 use tokio::sync::Notify;
 
-use crate::source::{SourceStatus, Version};
+use crate::{status::SourceStatus, version::Version};
 
 /// Most endpoints of one service; a larger set is refused and the last good one stays.
 pub const MAX_ENDPOINTS: usize = 10_000;

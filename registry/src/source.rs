@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::{demand::Demand, sink::Sink};
+use crate::{demand::Demand, sink::Sink, status::SourceStatus};
 
 /// One place where services are registered. One task runs it; a failure is returned and the supervisor
 /// starts it again after a jittered wait, while everything that it reported stays.
@@ -82,45 +82,6 @@ pub enum SourceError {
     Config(String),
 }
 
-/// How a source is doing, as it says itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum SourceStatus {
-    /// Nothing complete was read since it was started.
-    #[default]
-    Connecting,
-    /// What is published is what the registry has.
-    Synced,
-    /// Part of it is older: an error stands in the way.
-    Degraded {
-        /// The error, one line.
-        error: String,
-    },
-    /// The registry refuses the credentials.
-    AuthFailed {
-        /// The error, one line.
-        error: String,
-    },
-}
-
-impl SourceStatus {
-    /// The word used in tables and metrics.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Synced => "synced",
-            Self::Degraded { .. } => "degraded",
-            Self::AuthFailed { .. } => "auth-failed",
-        }
-    }
-    /// The error, if any.
-    pub fn error(&self) -> Option<&str> {
-        match self {
-            Self::Degraded { error } | Self::AuthFailed { error } => Some(error),
-            Self::Connecting | Self::Synced => None,
-        }
-    }
-}
-
 impl From<&SourceError> for SourceStatus {
     fn from(error: &SourceError) -> Self {
         let mut text = error.to_string();
@@ -137,68 +98,9 @@ impl From<&SourceError> for SourceStatus {
     }
 }
 
-/// When a set was read, in the registry's own terms. An older set never replaces a newer one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// Consul's and Nomad's index.
-    Index(u64),
-    /// etcd's revision, inside one cluster.
-    Revision {
-        /// The cluster's id.
-        cluster: u64,
-        /// The revision.
-        revision: u64,
-    },
-    /// `ZooKeeper`'s transaction id.
-    Zxid(i64),
-    /// The hash of the content: order is the order of reading.
-    Hash(u64),
-    /// Milliseconds since the epoch on the registry's clock.
-    Clock(u64),
-    /// Read from disk at boot: everything is newer.
-    Saved,
-}
-
-impl Version {
-    /// True when `self` is certainly older than `other`: same kind, same cluster, smaller.
-    pub fn is_older_than(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Index(mine), Self::Index(theirs)) | (Self::Clock(mine), Self::Clock(theirs)) => {
-                mine < theirs
-            }
-            (Self::Zxid(mine), Self::Zxid(theirs)) => mine < theirs,
-            (
-                Self::Revision {
-                    cluster: here,
-                    revision: mine,
-                },
-                Self::Revision {
-                    cluster: there,
-                    revision: theirs,
-                },
-            ) => here == there && mine < theirs,
-            _ => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_comparable_versions_are_older() {
-        assert!(Version::Index(1).is_older_than(Version::Index(2)));
-        assert!(!Version::Index(2).is_older_than(Version::Index(2)));
-        assert!(!Version::Index(1).is_older_than(Version::Saved));
-        assert!(!Version::Hash(1).is_older_than(Version::Hash(2)));
-        let at = |cluster, revision| Version::Revision { cluster, revision };
-        assert!(at(1, 5).is_older_than(at(1, 6)));
-        assert!(
-            !at(1, 5).is_older_than(at(2, 6)),
-            "a new cluster counts from the start"
-        );
-    }
 
     #[test]
     fn an_error_is_told_with_its_cause() {

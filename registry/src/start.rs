@@ -9,21 +9,19 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mesh_model::{
-    config::SourceConfig,
-    endpoint::ServiceKey,
-    fact::RegistryView,
-    finding::{Finding, Severity},
-};
+use mesh_model::{config::SourceConfig, endpoint::ServiceKey};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     demand::Wanted,
-    metrics, open, saved,
+    metrics, open,
+    published::{Published, PublishedView, row, same},
+    saved,
     saved::{RestoreError, SavedView},
     sink::{Outlet, Sink},
-    source::{Source, SourceStatus},
+    source::Source,
+    status::SourceStatus,
     supervise::{Opener, Supervised, supervise},
     view::View,
 };
@@ -53,87 +51,6 @@ impl Default for Settings {
             longest_wait: Duration::from_secs(30),
         }
     }
-}
-
-/// The whole set of one service as one source has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PublishedView {
-    /// The fact.
-    pub view: Arc<RegistryView>,
-    /// True: share it with the mesh; false: for this host only.
-    pub publish: bool,
-}
-
-/// How a source is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceRow {
-    /// Its id.
-    pub id: String,
-    /// Its status.
-    pub status: SourceStatus,
-    /// When the status began, milliseconds since the epoch.
-    pub since_ms: u64,
-    /// Last complete success, milliseconds since the epoch; 0: never since the daemon started.
-    pub last_success_ms: u64,
-    /// Services in its view.
-    pub services: usize,
-    /// Endpoints in its view, the held ones among them.
-    pub endpoints: usize,
-    /// Endpoints that the source removed and that are kept for now.
-    pub held: usize,
-    /// Why the newest set of some service was refused.
-    pub refusal: Option<String>,
-}
-
-impl SourceRow {
-    /// What a person should know about it.
-    pub fn findings(&self) -> Vec<Finding> {
-        let mut all = Vec::new();
-        let mut say = |code: &str, what: String, remedy: &str| {
-            let subject = format!("source {}", self.id);
-            let finding = Finding::new(code, Severity::Warning, subject, what, remedy);
-            all.push(Finding {
-                since_ms: self.since_ms,
-                ..finding
-            });
-        };
-        if let Some(error) = self.status.error() {
-            say(
-                "registry-degraded",
-                format!("{error}; its last good content is used"),
-                "repair the source; nothing is removed meanwhile",
-            );
-        }
-        if let Some(refusal) = &self.refusal {
-            say(
-                "registry-refused",
-                format!("a set was refused: {refusal}"),
-                "make it smaller; the last good set is used",
-            );
-        }
-        if self.held > 0 {
-            say(
-                "registry-removal-held",
-                format!(
-                    "{} endpoints were removed at once and are kept as degraded for now",
-                    self.held
-                ),
-                "nothing, if the removal was meant: it takes effect by itself",
-            );
-        }
-        all
-    }
-}
-
-/// All views at one moment.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Published {
-    /// Grows with each publication.
-    pub version: u64,
-    /// By record key, `view/<source>/<namespace>/<service>`.
-    pub views: BTreeMap<String, PublishedView>,
-    /// By id.
-    pub sources: Vec<SourceRow>,
 }
 
 /// One source that runs.
@@ -473,30 +390,6 @@ impl Shared {
             });
             true
         });
-    }
-}
-
-/// Equal, by pointer where possible.
-fn same(one: &BTreeMap<String, PublishedView>, other: &BTreeMap<String, PublishedView>) -> bool {
-    one.len() == other.len()
-        && one.iter().zip(other).all(|((left, a), (right, b))| {
-            left == right
-                && a.publish == b.publish
-                && (Arc::ptr_eq(&a.view, &b.view) || a.view == b.view)
-        })
-}
-
-fn row(id: &str, view: &View) -> SourceRow {
-    let (status, since_ms) = view.status();
-    SourceRow {
-        id: id.to_owned(),
-        status: status.clone(),
-        since_ms,
-        last_success_ms: view.last_success_ms(),
-        services: view.service_count(),
-        endpoints: view.facts().map(|(_, fact)| fact.endpoints.len()).sum(),
-        held: view.held_count(),
-        refusal: view.refusal().map(str::to_owned),
     }
 }
 

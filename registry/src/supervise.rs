@@ -12,7 +12,8 @@ use crate::{
     backoff::Backoff,
     demand::Demand,
     sink::Sink,
-    source::{Source, SourceError, SourceStatus},
+    source::{Source, SourceError},
+    status::SourceStatus,
 };
 
 /// Opens a fresh instance of a source; called once per attempt.

@@ -19,7 +19,8 @@ use crate::{
     hold::{RecentRemovals, Removal},
     saved::SavedView,
     sink::{Batch, ServiceSet, Update},
-    source::{SourceStatus, Version},
+    status::SourceStatus,
+    version::Version,
 };
 
 /// What is known of one service.

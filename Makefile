@@ -1,0 +1,37 @@
+# The commands of the project; each does its own set-up. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help demo demo-up demo-down test check bench deb fuzz soak
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
+
+demo: ## three hosts form a mesh and carry four exercises (MODE=root|user|loopback)
+	@exec bash scripts/demo.sh run
+
+demo-up: ## the same mesh, kept for exploring
+	@bash scripts/demo.sh up
+
+demo-down: ## ends what demo-up keeps
+	@bash scripts/demo.sh down
+
+test: ## every suite, with its set-up; the last line is the sum
+	@bash scripts/setup.sh test
+	@. scripts/environment.sh && cargo xtask test $(ONLY)
+
+check: ## format, lints, laws, documents, unit tests
+	@. scripts/environment.sh && cargo xtask check
+
+bench: ## CPU per request beside HAProxy's, and memory, in one run
+	@bash scripts/setup.sh bench
+	@. scripts/environment.sh && cargo build --release -p meshd -p meshctl -p mesh-bench && target/release/mesh-bench
+
+deb: ## target/packages/meshd_*.deb
+	@. scripts/environment.sh && cargo xtask package
+
+fuzz: ## each decoder of outside bytes for FUZZ_SECONDS (60) each; needs nightly and cargo-fuzz
+	@bash scripts/fuzz.sh
+
+soak: ## the demonstration's exercises with DEMO_REQUESTS (200000) requests each
+	@DEMO_ARGUMENTS="--requests $${DEMO_REQUESTS:-200000}" exec bash scripts/demo.sh run

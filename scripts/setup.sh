@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Installs what the demonstration, the tests and the benchmark need. Does nothing when it is all there.
+# usage: scripts/setup.sh demo|test|bench
+# As root: Debian packages, once. As an ordinary user: the same packages unpacked under ~/.cache/meshd-peers.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+profile="${1:-test}"
+
+# command=package[,library packages that an unpacked copy needs]
+demo=(
+    nft=nftables,libnftables1,libnftnl11,libjansson4,libmnl0,libxtables12,libgmp10,libedit2,libbsd0,libmd0
+    ip=iproute2,libbpf0,libbpf1,libelf1,libcap2,libmnl0,libbsd0,libdb5.3,libtirpc3,libxtables12
+    nsenter=util-linux
+    setpriv=util-linux
+    curl=curl,libcurl4
+    cc=gcc
+    make=make
+    ps=procps
+)
+test=(
+    tcpdump=tcpdump,libpcap0.8
+    protoc=protobuf-compiler,libprotoc32,libprotobuf32,libprotobuf-dev
+    debootstrap=debootstrap
+    systemd-nspawn=systemd-container
+    dpkg-deb=dpkg
+    man=man-db
+)
+bench=(
+    wrk=wrk
+    haproxy=haproxy
+)
+# Only root can make use of these: an ordinary user's run says what it leaves out.
+needs_root=" debootstrap systemd-nspawn man "
+
+case "$profile" in
+    demo) wanted=("${demo[@]}") ;;
+    test) wanted=("${demo[@]}" "${test[@]}") ;;
+    bench) wanted=("${demo[@]}" "${bench[@]}") ;;
+    *) echo "usage: scripts/setup.sh demo|test|bench" >&2; exit 2 ;;
+esac
+
+missing_commands=()
+missing_packages=()
+for entry in "${wanted[@]}"; do
+    name="${entry%%=*}"
+    command -v "$name" >/dev/null 2>&1 && continue
+    if [ "$(id -u)" != 0 ] && [[ "$needs_root" == *" $name "* ]]; then continue; fi
+    missing_commands+=("$name")
+    IFS=, read -r -a packages <<<"${entry#*=}"
+    if [ "$(id -u)" = 0 ]; then missing_packages+=("${packages[0]}"); else missing_packages+=("${packages[@]}"); fi
+done
+if [ "$profile" = test ] && [ "$(id -u)" = 0 ] && ! [ -e /usr/include/google/protobuf/descriptor.proto ]; then
+    missing_packages+=(libprotobuf-dev)
+fi
+
+if [ "${#missing_packages[@]}" -gt 0 ]; then
+    command -v apt-get >/dev/null || {
+        echo "missing: ${missing_commands[*]}; this system has no apt-get, so install them by hand" >&2
+        exit 1
+    }
+    mapfile -t missing_packages < <(printf '%s\n' "${missing_packages[@]}" | sort -u)
+    if [ "$(id -u)" = 0 ]; then
+        echo "set-up: installing ${missing_packages[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq || echo "set-up: apt-get update failed; going on with the lists that are there"
+        # A package that starts a service would change the machine; tests start their own.
+        policy=/usr/sbin/policy-rc.d
+        made_policy=
+        if ! [ -e "$policy" ]; then
+            made_policy=1
+            printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        fi
+        apt-get install -y -qq --no-install-recommends "${missing_packages[@]}" >/dev/null
+        [ -n "$made_policy" ] && rm -f "$policy" && trap - EXIT
+    else
+        echo "set-up: unpacking ${missing_packages[*]} under $MESH_TOOLS"
+        mkdir -p "$MESH_TOOLS/debs" "$MESH_TOOLS/root"
+        for package in "${missing_packages[@]}"; do
+            # Names of libraries differ between releases; what a release does not have is not needed there.
+            (cd "$MESH_TOOLS/debs" && apt-get download -qq "$package" 2>/dev/null) || continue
+        done
+        for deb in "$MESH_TOOLS"/debs/*.deb; do
+            [ -e "$deb" ] && dpkg -x "$deb" "$MESH_TOOLS/root"
+        done
+    fi
+    . scripts/environment.sh
+fi
+
+still=()
+for name in "${missing_commands[@]:-}"; do
+    [ -z "$name" ] || command -v "$name" >/dev/null 2>&1 || still+=("$name")
+done
+if [ "${#still[@]}" -gt 0 ]; then
+    echo "set-up: still missing: ${still[*]}" >&2
+    [[ " ${still[*]} " == *" cc "* || " ${still[*]} " == *" make "* ]] && exit 1
+    echo "set-up: what needs them is left out" >&2
+fi
+command -v cargo >/dev/null || {
+    echo "cargo is missing: install Rust (https://rustup.rs), then run this again" >&2
+    exit 1
+}

@@ -1,0 +1,246 @@
+//! Every suite, one after the other, with headings; one plain sum as the last line.
+//!
+//! In: the workspace. Out: exit 0 when nothing failed and, with `CI=true`, nothing was skipped.
+//! A test that lacks a privilege prints a line `SKIPPED name: why`; such a test counts as skipped.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+
+use crate::command::{self, heading, say};
+
+/// Tests that ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// Lines that said so; their tests are counted as passed by the runner.
+    said: u64,
+}
+
+impl Count {
+    /// Reads one line of a test runner.
+    fn take(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            self.passed += number_before(rest, " passed");
+            self.failed += number_before(rest, " failed");
+            self.skipped += number_before(rest, " ignored");
+        } else if line.starts_with("SKIPPED ") || line.contains(" ... SKIPPED ") {
+            self.said += 1;
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed.saturating_sub(other.said);
+        self.failed += other.failed;
+        self.skipped += other.skipped + other.said;
+    }
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    text.split_once(word)
+        .and_then(|(before, _)| {
+            before
+                .rsplit(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0)
+}
+
+/// A suite: a heading, a command line for `bash`, and the longest time that it may take.
+struct Suite {
+    name: String,
+    script: String,
+    minutes: u32,
+}
+
+fn suite(name: &str, minutes: u32, script: &str) -> Suite {
+    Suite {
+        name: name.to_owned(),
+        script: script.to_owned(),
+        minutes,
+    }
+}
+
+/// Unit tests, properties, contract suites, the simulation, the laws.
+const UNIT: &str = "unit, property and simulation tests";
+
+/// Everything that needs no privilege and no release build.
+fn unit_suite() -> Suite {
+    suite(
+        UNIT,
+        30,
+        "cargo test --workspace --all-features --exclude mesh-tests --exclude mesh-intercept",
+    )
+}
+
+/// What is built before the suites that drive real programs.
+fn build() -> Suite {
+    suite(
+        "release build",
+        30,
+        "cargo build --release -p meshd -p meshctl -p mesh-tests --bins && cargo test -p mesh-tests --no-run",
+    )
+}
+
+/// The suites that drive real programs, one per test target; the package last.
+fn driven() -> anyhow::Result<Vec<Suite>> {
+    let mut targets: Vec<String> = std::fs::read_dir(command::root().join("tests/tests"))
+        .context("tests/tests cannot be read")?
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix(".rs")
+                .map(str::to_owned)
+        })
+        .collect();
+    targets.sort();
+    let is_package = |name: &String| name.contains("package");
+    let run = |name: &str| {
+        format!("cargo test -p mesh-tests --test {name} -- --test-threads=1 --nocapture")
+    };
+    let mut all = vec![
+        suite("the harness", 10, "cargo test -p mesh-tests --lib --bins"),
+        suite(
+            "interception in network namespaces",
+            10,
+            "cargo test -p mesh-intercept --all-features -- --nocapture",
+        ),
+    ];
+    all.extend(targets.iter().filter(|name| !is_package(name)).map(|name| {
+        suite(
+            &format!("hosts: {name}"),
+            15,
+            &format!("bash scripts/private.sh {}", run(name)),
+        )
+    }));
+    all.extend(targets.iter().filter(|name| is_package(name)).map(|name| {
+        suite(
+            &format!("a booted system: {name}"),
+            20,
+            &format!("cargo xtask package && {}", run(name)),
+        )
+    }));
+    Ok(all)
+}
+
+/// Runs the suites whose name contains `only`, or all of them.
+pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let wanted = |suite: &Suite| only.is_none_or(|part| suite.name.contains(part));
+    let mut sum = Count::default();
+    let mut broken: Vec<String> = Vec::new();
+    let mut step = |suite: Suite| -> anyhow::Result<bool> {
+        let (count, ok) = one(&suite)?;
+        sum.add(count);
+        if !ok {
+            broken.push(suite.name);
+        }
+        Ok(ok)
+    };
+    if wanted(&unit_suite()) {
+        step(unit_suite())?;
+    }
+    let driven: Vec<Suite> = driven()?.into_iter().filter(wanted).collect();
+    if !driven.is_empty() && step(build())? {
+        for suite in driven {
+            step(suite)?;
+        }
+    }
+    heading(&format!("the end, after {} s", began.elapsed().as_secs()));
+    for name in &broken {
+        say(&format!("failed suite: {name}"));
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    say(&format!(
+        "{} passed, {} failed, {} skipped",
+        sum.passed, sum.failed, sum.skipped
+    ));
+    if sum.failed > 0 || !broken.is_empty() {
+        bail!("not everything passed");
+    }
+    if in_ci && sum.skipped > 0 {
+        bail!("with CI=true nothing may be skipped");
+    }
+    if sum.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// Only what needs no privilege and no release build.
+pub(crate) fn unit() -> anyhow::Result<()> {
+    run(Some(UNIT))
+}
+
+/// Runs a suite with its output shown as it comes.
+fn one(suite: &Suite) -> anyhow::Result<(Count, bool)> {
+    heading(&suite.name);
+    let limit = format!("{}m", suite.minutes);
+    let mut child = command::command("timeout")
+        .args([
+            "--kill-after=20",
+            &limit,
+            "bash",
+            "-c",
+            &format!("({}) 2>&1", suite.script),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("timeout cannot be started")?;
+    let mut count = Count::default();
+    let output = child.stdout.take().context("its output is not piped")?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("its output cannot be read")?;
+        let line = String::from_utf8_lossy(&line);
+        say(&line);
+        count.take(&line);
+    }
+    let status = child.wait().context("it cannot be waited for")?;
+    if status.code() == Some(124) {
+        say(&format!("{} did not end within {limit}", suite.name));
+    }
+    if !status.success() && count.failed == 0 {
+        say(&format!("{} failed: {status}", suite.name));
+    }
+    Ok((count, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted() {
+        let mut count = Count::default();
+        for line in [
+            "test a ... ok",
+            "SKIPPED tests::b: it needs root",
+            "test result: ok. 31 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
+            "test result: FAILED. 4 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out",
+        ] {
+            count.take(line);
+        }
+        let mut sum = Count::default();
+        sum.add(count);
+        assert_eq!(
+            sum,
+            Count {
+                passed: 34,
+                failed: 2,
+                skipped: 2,
+                said: 0
+            }
+        );
+    }
+}
