@@ -13,6 +13,8 @@ use crate::{
     name::{HostId, MeshId, Namespace},
 };
 
+pub use crate::document::ResourceKey;
+
 /// Whether a host answers, by the membership. A hint: it ejects endpoints and deletes nothing.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
@@ -57,27 +59,6 @@ pub struct HostFacts {
     pub views: BTreeMap<String, Arc<RegistryView>>,
     /// Its view of resources, by record key.
     pub statuses: BTreeMap<String, Arc<ResourceStatus>>,
-}
-
-/// The identity of a resource. Ordered by kind, namespace, name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct ResourceKey {
-    /// The kind, such as `HTTPRoute`.
-    pub kind: String,
-    /// The namespace; empty for resources of the mesh.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl std::fmt::Display for ResourceKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() {
-            write!(f, "{}/{}", self.kind, self.name)
-        } else {
-            write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
-        }
-    }
 }
 
 /// A resource as it stands now.

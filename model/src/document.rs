@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{catalog::ResourceKey, name::Namespace};
+use crate::name::Namespace;
 
 /// Reads documents out of YAML or JSON text, every fault with its line.
 pub mod parse;
@@ -15,6 +15,27 @@ pub mod spec;
 
 pub use parse::{DocumentError, parse_documents};
 pub use spec::Spec;
+
+/// The identity of a resource. Ordered by kind, namespace, name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ResourceKey {
+    /// The kind, such as `HTTPRoute`.
+    pub kind: String,
+    /// The namespace; empty for resources of the mesh.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{}/{}", self.kind, self.name)
+        } else {
+            write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
 
 /// `metadata` of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
