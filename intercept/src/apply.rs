@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    error::Error as _,
     fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
@@ -12,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::finding::{Finding, Severity};
+use mesh_model::{
+    config::{Boot, Mark},
+    finding::{Finding, Severity},
+};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
@@ -45,6 +49,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What the daemon's configuration says.
+    pub fn from_boot(boot: &Boot) -> Self {
+        Self::new(&boot.runtime_dir, &boot.state_dir)
+    }
+
     /// The usual numbers.
     pub fn new(runtime_dir: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -89,6 +98,14 @@ pub enum ApplyError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The mask has no room for a second value beside the daemon's own.
+    #[error("mark {value:#x} with mask {mask:#x} leaves no room for the mark of replies")]
+    Mark {
+        /// The daemon's own.
+        value: u32,
+        /// The bits that are ours.
+        mask: u32,
     },
     /// Another process holds the table.
     #[error("table inet {} is held by another process", rules::OWNER)]
@@ -309,6 +326,14 @@ impl Interceptor {
         Ok(())
     }
 
+    /// Takes down what must not outlive the daemon, at its end; what stays behind is logged.
+    pub async fn stop(mut self) {
+        if let Err(error) = self.remove(Removal::Stop).await {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%error, %cause, "interception is not wholly removed");
+        }
+    }
+
     async fn take_down(&mut self) -> Result<(), ApplyError> {
         self.remove(Removal::Everything)
             .await
@@ -324,8 +349,10 @@ impl Interceptor {
         &self,
         intent: &Intent,
     ) -> Result<Vec<(Piece, Option<RouteError>)>, ApplyError> {
+        let Mark { value, mask } = intent.mark;
+        let reply = reply_mark(intent.mark).ok_or(ApplyError::Mark { value, mask })?;
         let mut missing = Vec::new();
-        for piece in pieces(intent, self.settings.table) {
+        for piece in pieces(intent, reply, self.settings.table) {
             if self.routes.present(&piece).await? {
                 continue;
             }
@@ -481,7 +508,7 @@ fn default_ranges() -> Vec<Range> {
 }
 
 /// The routes and rules of an intent, in the order in which they are put there.
-fn pieces(intent: &Intent, table: u32) -> Vec<Piece> {
+fn pieces(intent: &Intent, reply: u32, table: u32) -> Vec<Piece> {
     let (v4, v6) = (intent.virtual_v4, intent.virtual_v6);
     let mut pieces = vec![Piece::Virtual {
         range: Range {
@@ -506,7 +533,7 @@ fn pieces(intent: &Intent, table: u32) -> Vec<Piece> {
         pieces.push(Piece::All { v6, table });
         pieces.push(Piece::Rule {
             v6,
-            mark: reply_mark(intent.mark),
+            mark: reply,
             mask: intent.mark.mask,
             table,
         });
@@ -580,8 +607,9 @@ fn lost(subject: &str, what: &str) -> Finding {
 }
 
 fn route_finding(piece: &Piece, error: &RouteError) -> Finding {
-    let cause =
-        std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let cause = error
+        .source()
+        .map_or_else(String::new, |cause| format!(": {cause}"));
     Finding::new(
         "intercept-route",
         Severity::Warning,

@@ -14,29 +14,27 @@ use crate::{
     routes::Routes,
 };
 
-/// What is left after bypass was switched on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entered {
-    /// Nothing.
-    Clean,
-    /// The table of a living daemon: it takes it down itself within seconds.
-    DaemonHolds,
-}
-
 /// Switches bypass on and removes all rules and routes of ours.
-pub async fn enter(state_dir: &Path) -> Result<Entered, RemoveError> {
+///
+/// The table of a daemon that lives stays until that daemon sees the marker: nobody else may touch it.
+pub async fn enter(state_dir: &Path) -> Result<(), RemoveError> {
     let record = |source| RemoveError::Record {
         path: marker(state_dir),
         source,
     };
     set(state_dir).map_err(record)?;
+    sweep(state_dir).await
+}
+
+/// Removes all rules and routes of ours, without switching anything: for a purge.
+pub async fn sweep(state_dir: &Path) -> Result<(), RemoveError> {
     let settings = Settings::new(state_dir, state_dir);
     let nft = Nft::find(None)?;
     let routes = Routes::open()?;
     if remove_all(&nft, &routes, &settings).await? {
-        return Ok(Entered::DaemonHolds);
+        tracing::info!("a daemon holds table inet meshd; it takes it down itself");
     }
-    Ok(Entered::Clean)
+    Ok(())
 }
 
 /// Switches bypass off; a daemon that lives applies its rules again when it is told, or at its next intent.

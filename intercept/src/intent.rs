@@ -83,12 +83,18 @@ impl Intent {
     }
 }
 
-/// The mark of replies that are routed back to the proxy: one step above the daemon's own, inside the mask.
+/// The mark of replies that are routed back to the proxy: the next value inside the mask above the daemon's own.
 ///
-/// It wraps to the other side of the mask when `value` is its highest step.
-pub fn reply_mark(mark: Mark) -> u32 {
+/// Never 0, which would mark every packet: the highest value takes the one below. `None` when the mask has
+/// room for one value only, or the daemon's own is 0.
+pub fn reply_mark(mark: Mark) -> Option<u32> {
+    let own = mark.value & mark.mask;
     let step = mark.mask & mark.mask.wrapping_neg();
-    (mark.value & mark.mask).wrapping_add(step) & mark.mask
+    // Ones outside the mask carry the step on to the mask's next bit.
+    let above = (own | !mark.mask).wrapping_add(step) & mark.mask;
+    let below = own.wrapping_sub(1) & mark.mask;
+    let reply = if above == 0 { below } else { above };
+    (own != 0 && reply != 0 && reply != own).then_some(reply)
 }
 
 /// An address as the kernel's rules see it: IPv4 inside IPv6 is IPv4.
@@ -102,14 +108,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reply_mark_is_one_step_up_inside_the_mask() {
-        let table = [
-            (0x004d_0000, 0x00ff_0000, 0x004e_0000),
-            (0x00ff_0000, 0x00ff_0000, 0),
-            (0x2, 0x3, 0x3),
-            (0x0d00_0000, 0x0f00_0000, 0x0e00_0000),
-        ];
-        for (value, mask, reply) in table {
+    fn the_reply_mark_is_another_one_inside_the_mask() {
+        for (value, mask, reply) in [
+            (0x004d_0000, 0x00ff_0000, Some(0x004e_0000)),
+            (0x00ff_0000, 0x00ff_0000, Some(0x00fe_0000)),
+            (0x2, 0x3, Some(0x3)),
+            (0x0d00_0000, 0x0f00_0000, Some(0x0e00_0000)),
+            (0x10, 0x1010, Some(0x1000)),
+            (0x1010, 0x1010, Some(0x1000)),
+            (0x10, 0x10, None),
+            (0, 0xff, None),
+            (0x100, 0xff, None),
+        ] {
             assert_eq!(
                 reply_mark(Mark { value, mask }),
                 reply,

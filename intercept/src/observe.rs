@@ -3,7 +3,7 @@
 use std::fs;
 
 use mesh_model::{
-    config::Mark,
+    config::{Boot, Capture, Mark},
     finding::{Finding, Severity},
 };
 
@@ -16,9 +16,9 @@ use crate::{
     rules,
 };
 
-/// What interception needs from a process: CAP_NET_ADMIN.
+/// What interception needs from a process: `CAP_NET_ADMIN`.
 const NET_ADMIN: u32 = 12;
-/// What transparent sockets need beside it: CAP_NET_RAW will do as well.
+/// What transparent sockets need beside it: `CAP_NET_RAW` will do as well.
 const NET_RAW: u32 = 13;
 /// The oldest nft that the rules were tried with.
 const OLDEST_NFT: (u32, u32) = (1, 0);
@@ -39,6 +39,14 @@ pub async fn findings(settings: &Settings, mark: Mark) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The same for a daemon with this configuration; empty when it does not capture.
+pub async fn environment(boot: &Boot) -> Vec<Finding> {
+    if boot.capture == Capture::Off {
+        return Vec::new();
+    }
+    findings(&Settings::from_boot(boot), boot.mark).await
 }
 
 /// Whether our two tables are in the kernel: the owner's, the fallback's.
@@ -116,7 +124,7 @@ async fn rules_in_the_way(findings: &mut Vec<Finding>, settings: &Settings, mark
             let (table, marked) = (rule_table(&rule), mark_of(&rule));
             let ours = table == settings.table
                 && priority(&rule) == Some(settings.table)
-                && marked == Some((reply_mark(mark), mark.mask));
+                && marked == reply_mark(mark).map(|reply| (reply, mark.mask));
             if ours {
                 continue;
             }
@@ -135,20 +143,20 @@ fn in_the_way(
     table: u32,
     marked: Option<(u32, u32)>,
     settings: &Settings,
-    mark: Mark,
+    own: Mark,
 ) -> Option<Finding> {
     let what = match marked {
         _ if table == settings.table => {
             format!("it leads to table {table}, which is ours")
         }
-        Some((value, mask)) if mask & mark.mask != 0 && mask != u32::MAX => {
+        Some((value, mask)) if mask & own.mask != 0 && mask != u32::MAX => {
             format!(
                 "its mark {value:#x}/{mask:#x} uses bits of ours, {:#x}",
-                mark.mask
+                own.mask
             )
         }
-        Some((value, u32::MAX)) if value & mark.mask != 0 => {
-            format!("its mark {value:#x} uses bits of ours, {:#x}", mark.mask)
+        Some((value, u32::MAX)) if value & own.mask != 0 => {
+            format!("its mark {value:#x} uses bits of ours, {:#x}", own.mask)
         }
         _ => return None,
     };
@@ -184,15 +192,14 @@ mod tests {
     #[test]
     fn only_rules_that_share_our_bits_or_table_are_in_the_way() {
         let settings = Settings::new("/run/meshd", "/var/lib/meshd");
-        let table: [(u32, Option<(u32, u32)>, bool); 6] = [
+        for (to, marked, expected) in [
             (254, None, false),
             (7700, None, true),
             (52, Some((0x0008_0000, 0x00ff_0000)), true),
             (52, Some((0x4000, 0x4000)), false),
             (51820, Some((0xca6c, u32::MAX)), false),
             (51820, Some((0x0001_0000, u32::MAX)), true),
-        ];
-        for (to, marked, expected) in table {
+        ] {
             let found = in_the_way("rule".to_owned(), to, marked, &settings, OURS);
             assert_eq!(found.is_some(), expected, "{to} {marked:?}");
         }

@@ -143,7 +143,7 @@ impl Routes {
             .map_err(|errno| RouteError::Open(io::Error::from(errno)))?;
         let (requests, handle, _none) =
             new_connection_with_strict_check().map_err(RouteError::Open)?;
-        let (watch, _handle, events) = new_multicast_connection(&[
+        let (watch, watch_handle, events) = new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
@@ -162,7 +162,7 @@ impl Routes {
                 () = ended.cancelled() => {}
                 _ = both => {}
             }
-            drop(_handle);
+            drop(watch_handle);
         });
         let events = events
             .filter(move |(message, _)| std::future::ready(matters(message, loopback)))

@@ -25,9 +25,7 @@ pub fn change(old: &Intent, new: &Intent) -> Option<String> {
         );
     }
     for (&(table, name), wanted) in &after.sets {
-        let Some(present) = before.sets.get(&(table, name)) else {
-            return None;
-        };
+        let present = before.sets.get(&(table, name))?;
         for (verb, list) in [
             ("delete", elements(present.difference(wanted).copied())),
             ("add", elements(wanted.difference(present).copied())),

@@ -93,7 +93,8 @@ fn replies(text: &mut String, intent: &Intent) {
             "type route hook output priority mangle; policy accept;".to_owned(),
             format!(
                 "ct direction reply ct mark & {mask:#010x} == {value:#010x} meta mark set meta mark & {keep:#010x} | {:#010x}",
-                reply_mark(intent.mark)
+                // Without one nothing is applied; see `apply`.
+                reply_mark(intent.mark).unwrap_or(value)
             ),
         ],
     );

@@ -120,7 +120,7 @@ fn the_program_sees_the_client() {
     });
 }
 
-/// Hosts with WireGuard have `src_valid_mark`, careful ones a strict `rp_filter`.
+/// Hosts with `WireGuard` have `src_valid_mark`, careful ones a strict `rp_filter`.
 #[test]
 fn careful_hosts_are_served_too() {
     inside("inbound::careful_hosts_are_served_too", |place| {

@@ -25,7 +25,7 @@ pub(crate) const MARK: Mark = Mark {
 pub(crate) const OUTBOUND: u16 = 15001;
 pub(crate) const INBOUND: u16 = 15006;
 
-/// Runs `body` in namespaces of its own: this host is 10.9.0.1 and fd00:9::1, the far one ends in 2.
+/// Runs `body` in namespaces of its own: this host is 10.9.0.1 and `fd00:9::1`, the far one ends in 2.
 pub(crate) fn inside(name: &str, body: impl FnOnce(&Place)) {
     if std::env::var("MESH_PLACE").as_deref() == Ok(name) {
         body(&Place::make());
@@ -147,8 +147,11 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
 
 /// Runs a line to its end; its output.
 pub(crate) fn sh(line: &str) -> String {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
@@ -169,8 +172,8 @@ pub(crate) fn serve(address: &str, word: &'static str) {
 }
 
 /// What a dial ends with: the greeting, or `refused`, or `timed out`, or another error.
-pub(crate) fn dial(address: impl ToString) -> String {
-    let address: SocketAddr = address.to_string().parse().unwrap();
+pub(crate) fn dial(address: &str) -> String {
+    let address: SocketAddr = address.parse().unwrap();
     match TcpStream::connect_timeout(&address, Duration::from_secs(3)) {
         Ok(stream) => greeting(stream),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => "refused".to_owned(),
