@@ -1,23 +1,14 @@
 #!/usr/bin/env bash
-# Runs meshctl on a host of the demonstration that `make demo-up` keeps.
-# usage: scripts/demo-ctl.sh HOST [ARGUMENT…]
+# Runs meshctl on a host of the demonstration that `make demo-up` keeps: scripts/demo-ctl.sh h1 members
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. scripts/environment.sh
-[ $# -ge 1 ] || { echo "usage: scripts/demo-ctl.sh HOST [ARGUMENT…]" >&2; exit 2; }
-host="$1"
+host=${1:?usage: scripts/demo-ctl.sh h1|h2|h3 [arguments of meshctl]}
 shift
-[ -s target/demo.env ] && [ -s target/demo/pid ] || { echo "no demonstration is up; make demo-up" >&2; exit 3; }
-line="$(sed -n "s/^$host: //p" target/demo.env)"
-[ -n "$line" ] || { echo "no host $host; there are: $(cut -d: -f1 target/demo.env | xargs)" >&2; exit 2; }
-# The kept demonstration's own first process, inside its namespaces.
-outer="$(cat target/demo/pid)"
-inner="$(ps -o pid= --ppid "$outer" | head -1 | tr -d ' ')"
-read -r -a words <<<"$line"
-enter=()
-if [ -n "$inner" ] && [ "$(readlink "/proc/$inner/ns/pid")" != "$(readlink /proc/self/ns/pid)" ]; then
-    enter=(nsenter --target "$inner" --mount --net --pid)
-    [ "$(readlink "/proc/$inner/ns/user")" != "$(readlink /proc/self/ns/user)" ] && enter+=(--user --preserve-credentials)
-    enter+=(--)
-fi
-exec "${enter[@]}" "${words[@]}" "$@"
+[ -f target/demo.env ] || { echo "no demonstration is up; run make demo-up" >&2; exit 1; }
+line=$(grep "^$host: " target/demo.env | cut -d' ' -f2-)
+# The daemons live in namespaces of their own: the process that holds them is entered first.
+inside=$(cat target/demo.pid)
+user=()
+if [ "$(id -u)" != 0 ]; then user=(--user --preserve-credentials); fi
+# shellcheck disable=SC2086
+exec nsenter --target "$inside" "${user[@]}" --mount --net --pid -- $line "$@"

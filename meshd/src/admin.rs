@@ -25,7 +25,10 @@ mod route;
 mod state;
 mod story;
 
-pub(crate) use answer::{Answer, refuse};
+/// Every problem known, worst first.
+pub(crate) fn findings(daemon: &Daemon) -> Vec<mesh_model::finding::Finding> {
+    state::findings(daemon, daemon.running.load_full().as_deref())
+}
 
 /// Why the socket cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,17 @@
 //! The mesh daemon: reads its arguments, opens the rooms, ends with an exit code.
 
+mod admin;
 mod arguments;
 mod boot;
+mod capture;
 mod config;
+mod daemon;
+mod intake;
+mod local;
+mod metrics;
 mod notify;
+mod reconcile;
+mod running;
 mod stop;
 mod telemetry;
 

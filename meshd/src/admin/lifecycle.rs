@@ -1,0 +1,242 @@
+//! Requests that change this host: make a mesh, join, leave, certify, enrol, step aside, back up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::{Response, body::Frame};
+use mesh_model::{
+    admin::{AddOperator, Backup, CreateToken, Enrol, Init, InitAnswer, Join, JoinStep, Leave, Operator, Token},
+    catalog::Liveness,
+    grant::{OperatorGrant, Signed},
+    name::{HostId, ServiceName},
+    principal::TrustDomain,
+};
+use prost::Message as _;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{
+    answer::{Answer, Outcome, from_outcome, refuse},
+    route::{parse, unknown},
+    state::{hex, joined},
+};
+use crate::{
+    admission,
+    daemon::{Daemon, Request},
+};
+
+/// Answers the requests that only the owner of this host may make.
+pub(super) async fn write(daemon: &Arc<Daemon>, parts: &[&str], body: &Bytes) -> Answer {
+    match parts {
+        ["v1", "init"] => from_outcome(init(daemon, body).await),
+        ["v1", "join"] => join(daemon, body),
+        ["v1", "token"] => from_outcome(token(daemon, body).await),
+        ["v1", "leave"] => from_outcome(leave(daemon, body).await),
+        ["v1", "operator"] => from_outcome(operator(daemon, body).await),
+        ["v1", "bypass"] => from_outcome(bypass(daemon, true).await),
+        ["v1", "unbypass"] => from_outcome(bypass(daemon, false).await),
+        ["v1", "enrol"] => from_outcome(enrol(daemon, body)),
+        ["v1", "backup"] => from_outcome(backup(daemon)),
+        _ => unknown(&parts.join("/")),
+    }
+}
+
+fn already_joined(daemon: &Daemon) -> Outcome<()> {
+    if daemon.running.load().is_some() {
+        return Err(refuse(409, "already-joined", "this host is in a mesh", "`meshctl leave` first"));
+    }
+    Ok(())
+}
+
+async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
+    already_joined(daemon)?;
+    let request: Init = parse(body)?;
+    check_init(&request)?;
+    let made = admission::init(daemon.admission_site(), &request)
+        .map_err(|error| refuse(409, "init-failed", crate::telemetry::chain(&error), "nothing was changed; correct it and try again"))?;
+    daemon
+        .ask(Request::Activate)
+        .await
+        .map_err(|error| refuse(500, "start-failed", error, "see `meshctl status` and the daemon's log"))?;
+    let running = joined(daemon)?;
+    running.cluster.add_grants(vec![made.operator_grant.clone()]).await;
+    Ok(made.answer)
+}
+
+fn check_init(request: &Init) -> Outcome<()> {
+    let bad = |what: String, remedy: &str| refuse(400, "bad-init", what, remedy);
+    TrustDomain::new(&request.trust_domain)
+        .map_err(|error| bad(error.to_string(), "choose one with --trust-domain"))?;
+    if request.trust_domain == "cluster.local" {
+        return Err(bad("the trust domain cluster.local belongs to Kubernetes clusters".to_owned(), "choose another one with --trust-domain"));
+    }
+    if request.domain.split('.').any(|label| ServiceName::new(label).is_err()) {
+        return Err(bad(format!("{:?} is not a DNS domain", request.domain), "choose one with --domain, such as mesh.internal"));
+    }
+    if request.leaf_ttl_secs != 0 && request.leaf_ttl_secs < 60 {
+        return Err(bad("a leaf's lifetime must be at least 60 s".to_owned(), "choose one with --leaf-ttl"));
+    }
+    Ok(())
+}
+
+fn join(daemon: &Arc<Daemon>, body: &Bytes) -> Answer {
+    let request = match already_joined(daemon).and_then(|()| parse::<Join>(body)) {
+        Ok(request) => request,
+        Err(refused) => return from_outcome::<()>(Err(refused)),
+    };
+    let (steps, told) = mpsc::channel::<JoinStep>(32);
+    let daemon_of_task = Arc::clone(daemon);
+    daemon.tasks.spawn(async move {
+        joining(&daemon_of_task, &request, steps).await;
+    });
+    let lines = stream::unfold(told, |mut told| async move {
+        let step = told.recv().await?;
+        let mut line = serde_json::to_vec(&step).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok(Frame::data(Bytes::from(line))), told))
+    });
+    let mut answer = Response::new(StreamBody::new(lines).boxed());
+    answer.headers_mut().insert(
+        hyper::header::CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("application/jsonl"),
+    );
+    answer
+}
+
+async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinStep>) {
+    let tell = |step: JoinStep| {
+        let steps = steps.clone();
+        async move {
+            drop(steps.send(step).await);
+        }
+    };
+    if let Err(error) = admission::join(daemon.admission_site(), request, &steps).await {
+        tell(JoinStep {
+            what: crate::telemetry::chain(&error),
+            state: "error".to_owned(),
+            remedy: error.remedy().to_owned(),
+            done: false,
+            error: error.code().to_owned(),
+        })
+        .await;
+        return;
+    }
+    let last = match daemon.ask(Request::Activate).await {
+        Ok(()) => JoinStep {
+            what: "this host is in the mesh".to_owned(),
+            state: "ok".to_owned(),
+            done: true,
+            ..JoinStep::default()
+        },
+        Err(error) => JoinStep {
+            what: error,
+            state: "error".to_owned(),
+            remedy: "the identity is kept; see `meshctl status` and the daemon's log".to_owned(),
+            done: false,
+            error: "start-failed".to_owned(),
+        },
+    };
+    tell(last).await;
+}
+
+async fn token(daemon: &Daemon, body: &Bytes) -> Outcome<Token> {
+    let running = joined(daemon)?;
+    let request: CreateToken = parse(body)?;
+    running.tokens.create(&request).map_err(|error| {
+        refuse(409, "token-failed", crate::telemetry::chain(&error), error.remedy())
+    })
+}
+
+async fn leave(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
+    let running = joined(daemon)?;
+    let request: Leave = parse(body)?;
+    let catalog = running.cluster.catalog();
+    let own = catalog.mesh.as_ref().map(|mesh| mesh.host);
+    let others = catalog.authorities.iter().filter_map(|grant| HostId::from_slice(&grant.host_id)).any(|id| {
+        Some(id) != own
+            && catalog.hosts.get(&id).is_some_and(|host| {
+                !host.leaving && !matches!(host.liveness, Liveness::Down | Liveness::Left)
+            })
+    });
+    if running.identity.is_authority() && !others && !request.force {
+        return Err(refuse(409, "last-authority", "this host is the last living authority: without it nobody can join or renew", "let another one join with `meshctl token create --authority`, or say --force"));
+    }
+    daemon
+        .ask(Request::Leave)
+        .await
+        .map_err(|error| refuse(500, "leave-failed", error, "see the daemon's log"))?;
+    Ok(json!({}))
+}
+
+async fn operator(daemon: &Daemon, body: &Bytes) -> Outcome<Operator> {
+    let running = joined(daemon)?;
+    let request: AddOperator = parse(body)?;
+    let signed = running.identity.certify_operator(&request, Daemon::now_ms()).map_err(|error| {
+        refuse(409, "operator-failed", crate::telemetry::chain(&error), "ask a host that is an authority: `meshctl members` shows which are")
+    })?;
+    running.cluster.add_grants(vec![signed.clone()]).await;
+    row(&signed, false).ok_or_else(|| {
+        refuse(500, "operator-failed", "the grant that was just made cannot be read", "this is a bug")
+    })
+}
+
+fn row(signed: &Signed, revoked: bool) -> Option<Operator> {
+    let grant = OperatorGrant::decode(signed.payload.as_slice()).ok()?;
+    Some(Operator {
+        name: grant.name,
+        key: hex(&grant.key),
+        namespaces: grant.namespaces,
+        not_after_ms: grant.not_after_ms,
+        revoked,
+        grant: BASE64URL_NOPAD.encode(&signed.encode_to_vec()),
+    })
+}
+
+/// `GET /v1/operators`.
+pub(super) async fn operators(daemon: &Daemon) -> Outcome<Vec<Operator>> {
+    let running = joined(daemon)?;
+    let living = running.cluster.catalog();
+    let rows = running.cluster.operator_grants().await;
+    Ok(rows
+        .iter()
+        .filter_map(|signed| {
+            let mut operator = row(signed, false)?;
+            operator.revoked = !living.operators.iter().any(|grant| hex(&grant.key) == operator.key);
+            Some(operator)
+        })
+        .collect())
+}
+
+async fn bypass(daemon: &Daemon, enter: bool) -> Outcome<serde_json::Value> {
+    let state_dir = &daemon.boot.state_dir;
+    let done = if enter {
+        mesh_intercept::bypass::enter(state_dir).await
+    } else {
+        mesh_intercept::bypass::leave(state_dir).await
+    };
+    done.map_err(|error| refuse(500, "bypass-failed", crate::telemetry::chain(&error), "run it as root"))?;
+    daemon
+        .ask(Request::Capture)
+        .await
+        .map_err(|error| refuse(500, "bypass-failed", error, "see the daemon's log"))?;
+    Ok(json!({}))
+}
+
+fn enrol(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
+    let running = joined(daemon)?;
+    let request: Enrol = parse(body)?;
+    running.enrol(&request).map_err(|error| {
+        refuse(409, "enrol-failed", error, "name a unit that is running or about to start")
+    })?;
+    Ok(json!({}))
+}
+
+fn backup(daemon: &Daemon) -> Outcome<Backup> {
+    let running = joined(daemon)?;
+    running.identity.backup().map_err(|error| {
+        refuse(409, "backup-failed", crate::telemetry::chain(&error), "back up a host that is an authority")
+    })
+}

@@ -1,0 +1,322 @@
+//! Operators' resources: listing, history, validation, signed commits, convergence.
+
+use std::{sync::Arc, time::Duration};
+
+use data_encoding::BASE64URL_NOPAD;
+use hyper::StatusCode;
+use mesh_model::{
+    admin::{
+        CommitAccepted, Conflict, Converged, HistoryRow, PlannedChange, Refusal, ResourceRow,
+        SubmitCommit, Validate, Validated,
+    },
+    catalog::{Catalog, Resource, ResourceKey},
+    commit::{Commit, Op},
+    document::{Document, parse_documents},
+    finding::{Finding, Severity},
+    grant::Signed,
+};
+use prost::Message as _;
+
+use super::{
+    answer::{Outcome, Refused, refuse},
+    route::Query,
+    state::{host_name, is_alive, joined},
+};
+use crate::{cluster::SubmitError, daemon::Daemon};
+
+const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// `GET /v1/resources`.
+pub(super) fn list(daemon: &Daemon, query: &Query) -> Outcome<Vec<ResourceRow>> {
+    let running = joined(daemon)?;
+    let catalog = running.cluster.catalog();
+    let wanted = |key: &ResourceKey| {
+        let fits = |name: &str, value: &str| {
+            query.get(name).is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
+        };
+        fits("kind", &key.kind) && fits("namespace", &key.namespace) && fits("name", &key.name)
+    };
+    Ok(catalog
+        .resources
+        .iter()
+        .filter(|(key, _)| wanted(key))
+        .map(|(key, resource)| row(&catalog, key, resource))
+        .collect())
+}
+
+fn row(catalog: &Catalog, key: &ResourceKey, resource: &Resource) -> ResourceRow {
+    let mut document = resource.document.json.clone();
+    if let Some(metadata) = document.get_mut("metadata").and_then(|m| m.as_object_mut()) {
+        metadata.insert("creationTimestamp".to_owned(), rfc3339(resource.created_ms).into());
+        metadata.insert("resourceVersion".to_owned(), resource.revision.to_string().into());
+    }
+    if let (Some(status), Some(object)) = (status(catalog, key, resource), document.as_object_mut()) {
+        object.insert("status".to_owned(), status);
+    }
+    ResourceRow {
+        document,
+        revision: resource.revision,
+        author: resource.author.to_string(),
+        changed_ms: resource.changed_ms,
+        conflicts: resource.conflicts.iter().map(|(revision, _)| *revision).collect(),
+        confirm_by_ms: resource.confirm_by_ms,
+    }
+}
+
+/// The status that this host or, failing that, any other has stated for this revision.
+fn status(catalog: &Catalog, key: &ResourceKey, resource: &Resource) -> Option<serde_json::Value> {
+    let own = catalog.mesh.as_ref().map(|mesh| mesh.host);
+    let record = format!("status/{}/{}/{}", key.kind, key.namespace, key.name);
+    let mut hosts: Vec<_> = catalog.hosts.iter().collect();
+    hosts.sort_by_key(|(id, _)| Some(**id) != own);
+    hosts
+        .into_iter()
+        .filter_map(|(_, host)| host.statuses.get(&record))
+        .find(|status| status.revision == resource.revision.0)
+        .and_then(|status| serde_json::from_slice(&status.status).ok())
+}
+
+/// `2026-11-21T09:00:00Z`.
+pub(super) fn rfc3339(ms: u64) -> String {
+    let seconds = i64::try_from(ms / 1000).unwrap_or_default();
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Days since 1970-01-01 as a date of the proleptic Gregorian calendar.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// `GET /v1/history`.
+pub(super) async fn history(daemon: &Daemon, query: &Query) -> Outcome<Vec<HistoryRow>> {
+    let running = joined(daemon)?;
+    let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(50).min(10_000);
+    let fits = |name: &str, value: &str| {
+        query.get(name).is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
+    };
+    let rows = running.cluster.history().await;
+    Ok(rows
+        .into_iter()
+        .filter(|row| {
+            row.changes.iter().any(|change| {
+                fits("kind", &change.kind)
+                    && fits("namespace", &change.namespace)
+                    && fits("name", &change.name)
+            })
+        })
+        .take(limit)
+        .collect())
+}
+
+/// `GET /v1/commits/{id or prefix}`.
+pub(super) async fn commit(daemon: &Daemon, id: &str) -> Outcome<HistoryRow> {
+    let running = joined(daemon)?;
+    let mut found: Vec<HistoryRow> = running
+        .cluster
+        .history()
+        .await
+        .into_iter()
+        .filter(|row| id.len() >= 4 && row.id.to_string().starts_with(id))
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(row), true) => Ok(row),
+        (None, _) => Err(refuse(404, "unknown-revision", format!("no revision {id} is known here"), "see `meshctl history`")),
+        (Some(_), false) => Err(refuse(409, "ambiguous-revision", format!("several revisions begin with {id}"), "write more of its digits")),
+    }
+}
+
+/// `POST /v1/validate`.
+pub(super) fn validate(daemon: &Daemon, request: &Validate) -> Outcome<Validated> {
+    let documents = match parse_documents(&request.text, &request.origin) {
+        Ok(documents) => documents,
+        Err(faults) => {
+            let findings = faults
+                .iter()
+                .map(|fault| {
+                    Finding::new(
+                        "bad-document",
+                        Severity::Error,
+                        format!("{}:{}: {}", fault.origin, fault.line, fault.subject),
+                        fault.what.clone(),
+                        fault.remedy.clone(),
+                    )
+                })
+                .collect();
+            return Ok(Validated { findings, plan: Vec::new() });
+        }
+    };
+    let Some(running) = daemon.running.load_full() else {
+        return Ok(Validated { findings: Vec::new(), plan: Vec::new() });
+    };
+    let catalog = running.cluster.catalog();
+    let findings = check(daemon, &catalog, &documents, &[]);
+    let plan = documents.iter().map(|document| planned(&catalog, document)).collect();
+    Ok(Validated { findings, plan })
+}
+
+fn planned(catalog: &Catalog, document: &Document) -> PlannedChange {
+    let key = document.key();
+    let current = catalog.resources.get(&key);
+    let same = current.is_some_and(|resource| resource.document.json == document.json);
+    PlannedChange {
+        what: match (current, same) {
+            (None, _) => "create",
+            (Some(_), true) => "unchanged",
+            (Some(_), false) => "change",
+        }
+        .to_owned(),
+        kind: key.kind,
+        namespace: key.namespace,
+        name: key.name,
+        revision: current.map(|resource| resource.revision),
+        current: current.map(|resource| resource.document.json.clone()),
+        new: document.json.clone(),
+    }
+}
+
+/// Compiles the catalog with the documents in it, with the real planner.
+fn check(
+    daemon: &Daemon,
+    catalog: &Arc<Catalog>,
+    documents: &[Document],
+    deleted: &[ResourceKey],
+) -> Vec<Finding> {
+    let live = Arc::clone(&daemon.live.borrow());
+    mesh_plan::validate(&mesh_plan::Proposal {
+        catalog,
+        boot: &daemon.boot,
+        live: &live,
+        host_addresses: &daemon.host.addresses,
+        documents,
+        deleted,
+        now_ms: Daemon::now_ms(),
+    })
+}
+
+/// `POST /v1/commits?dry_run=`.
+pub(super) async fn submit(
+    daemon: &Daemon,
+    query: &Query,
+    request: &SubmitCommit,
+) -> Outcome<CommitAccepted> {
+    let running = joined(daemon)?;
+    let catalog = running.cluster.catalog();
+    let signed = decode(&request.commit)?;
+    let commit = Commit::decode(signed.payload.as_slice())
+        .map_err(|error| refuse(400, "bad-commit", format!("the commit cannot be read: {error}"), "use a meshctl of the daemon's version"))?;
+    let (documents, deleted) = proposed(&commit)?;
+    let findings = check(daemon, &catalog, &documents, &deleted);
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(Refused {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            body: serde_json::to_value(&findings).unwrap_or_default(),
+        });
+    }
+    let dry = query.get("dry_run").is_some_and(|value| value != "false" && value != "0");
+    let answer = tokio::time::timeout(SUBMIT_DEADLINE, running.cluster.submit(signed, dry))
+        .await
+        .map_err(|_late| refuse(504, "not-stored", "the commit was not stored in time", "send the same commit again: it is one edit"))?;
+    match answer {
+        Ok(accepted) => Ok(CommitAccepted { findings, ..accepted }),
+        Err(error) => Err(refused(&catalog, error)),
+    }
+}
+
+fn decode(text: &str) -> Outcome<Signed> {
+    let bad = |what: String| refuse(400, "bad-commit", what, "use a meshctl of the daemon's version");
+    let bytes = BASE64URL_NOPAD
+        .decode(text.as_bytes())
+        .map_err(|error| bad(format!("the commit is not base64url: {error}")))?;
+    Signed::decode(bytes.as_slice()).map_err(|error| bad(format!("the envelope cannot be read: {error}")))
+}
+
+fn proposed(commit: &Commit) -> Outcome<(Vec<Document>, Vec<ResourceKey>)> {
+    let mut documents = Vec::new();
+    let mut deleted = Vec::new();
+    for change in &commit.changes {
+        match Op::try_from(change.op) {
+            Ok(Op::Put) => {
+                let text = String::from_utf8_lossy(&change.document);
+                let origin = format!("{}/{}/{}", change.kind, change.namespace, change.name);
+                let mut parsed = parse_documents(&text, &origin).map_err(|faults| {
+                    let first = faults.first().map(ToString::to_string).unwrap_or_default();
+                    refuse(422, "bad-document", first, "correct the document")
+                })?;
+                documents.append(&mut parsed);
+            }
+            Ok(Op::Delete) => deleted.push(ResourceKey {
+                kind: change.kind.clone(),
+                namespace: change.namespace.clone(),
+                name: change.name.clone(),
+            }),
+            Ok(Op::Confirm) => {}
+            Ok(Op::Unspecified) | Err(_) => {
+                return Err(refuse(400, "bad-commit", "a change says neither put, delete nor confirm", "use a meshctl of the daemon's version"));
+            }
+        }
+    }
+    Ok((documents, deleted))
+}
+
+fn refused(catalog: &Catalog, error: SubmitError) -> Refused {
+    match error {
+        SubmitError::Stale { keys } => {
+            let current = keys
+                .iter()
+                .filter_map(|key| Some(row(catalog, key, catalog.resources.get(key)?)))
+                .collect();
+            let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            let conflict = Conflict {
+                refusal: Refusal {
+                    code: "stale-base".to_owned(),
+                    what: format!("{} changed since the revision that this edit is based on", names.join(", ")),
+                    remedy: "look at the difference, then apply again on the current revision".to_owned(),
+                },
+                current,
+            };
+            Refused {
+                status: StatusCode::CONFLICT,
+                body: serde_json::to_value(conflict).unwrap_or_default(),
+            }
+        }
+        other => {
+            let (status, code, remedy) = other.advice();
+            refuse(status, code, crate::telemetry::chain(&other), remedy)
+        }
+    }
+}
+
+/// `GET /v1/converged?fingerprint=&commits=`: hosts that have at least what this host had then.
+pub(super) fn converged(daemon: &Daemon, query: &Query) -> Outcome<Converged> {
+    let running = joined(daemon)?;
+    let catalog = running.cluster.catalog();
+    let fingerprint = query.get("fingerprint").cloned().unwrap_or_default();
+    let commits: u64 = query.get("commits").and_then(|text| text.parse().ok()).unwrap_or_default();
+    let mut hosts = 0;
+    let mut have = 0;
+    let mut lagging = Vec::new();
+    for (id, host) in catalog.hosts.iter().filter(|(_, host)| is_alive(host)) {
+        hosts += 1;
+        let same = super::state::hex(&host.commits) == fingerprint;
+        // Sets only grow: a host with the same fingerprint as ours now, and more commits than asked, has them.
+        let beyond = host.commits == catalog.commits && host.commit_count >= commits;
+        if same || beyond {
+            have += 1;
+        } else {
+            lagging.push(host_name(host, *id));
+        }
+    }
+    Ok(Converged { hosts, have, lagging })
+}

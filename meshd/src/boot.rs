@@ -1,0 +1,283 @@
+//! The rooms in the order in which they open, and the loop that answers signals and requests.
+
+use std::{
+    net::IpAddr,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_model::{
+    config::Boot,
+    finding::{Finding, Severity},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin,
+    config::{self, Loaded},
+    daemon::{Daemon, Request},
+    disk::Disk,
+    intake::Host,
+    metrics, names, notify,
+    running::Running,
+    stop::{Asked, Signals},
+    telemetry,
+};
+
+/// Runs the daemon until a signal ends it.
+pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitCode> {
+    telemetry::start();
+    runtime()?.block_on(async {
+        let (daemon, requests) = open(config_path, loaded)?;
+        let listener = admin::open(&daemon.boot.runtime_dir.join("meshd.sock"))?;
+        daemon.tasks.spawn(admin::serve(listener, Arc::clone(&daemon)));
+        daemon.tasks.spawn(notify::watchdog(daemon.stop.clone()));
+        if crate::admission::exists(&daemon.boot.state_dir) {
+            activate(&daemon).await.map_err(|error| anyhow::anyhow!(error))?;
+        }
+        notify::ready(daemon.phase());
+        tracing::info!(phase = daemon.phase(), "ready");
+        attend(&daemon, requests).await?;
+        close(&daemon).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // The control side has one thread of its own; the data plane's threads never wait for it.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .context("cannot start the control runtime")
+}
+
+fn open(config_path: &Path, loaded: Loaded) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Request>)> {
+    let Loaded { boot, live } = loaded;
+    for directory in [&boot.state_dir, &boot.runtime_dir] {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let disk = Disk::open(&boot.state_dir)?;
+    let host = host(&boot);
+    let (requests, asked) = mpsc::channel(8);
+    let (live, _) = watch::channel(Arc::new(live));
+    let daemon = Daemon {
+        config_path: config_path.to_owned(),
+        boot,
+        live,
+        disk: Arc::new(disk),
+        host,
+        running: ArcSwapOption::empty(),
+        findings: ArcSwap::from_pointee(Vec::new()),
+        requests,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    };
+    Ok((Arc::new(daemon), asked))
+}
+
+fn host(boot: &Boot) -> Host {
+    let kernel_name = || {
+        nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_else(|_unknown| "host".to_owned())
+    };
+    let addresses = if boot.addresses.is_empty() { found_addresses() } else { boot.addresses.clone() };
+    Host {
+        name: boot.host_name.clone().unwrap_or_else(kernel_name),
+        addresses,
+        started_ms: Daemon::now_ms(),
+        authority: false,
+    }
+}
+
+/// Addresses of this host that others may reach: not loopback, not link-local; IPv4 first.
+fn found_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let mut found: Vec<IpAddr> = interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            if let Some(v4) = address.as_sockaddr_in() {
+                return Some(IpAddr::V4(v4.ip()));
+            }
+            address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
+        })
+        .filter(|address| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && (v6.segments().first().copied().unwrap_or(0) & 0xffc0) != 0xfe80,
+        })
+        .collect();
+    found.sort_by_key(IpAddr::is_ipv6);
+    found.dedup();
+    found
+}
+
+async fn attend(daemon: &Arc<Daemon>, mut requests: mpsc::Receiver<Request>) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return Ok(()),
+                Asked::Reload => reload(daemon),
+            },
+            request = requests.recv() => match request {
+                None => return Ok(()),
+                Some(Request::Activate(answer)) => drop(answer.send(activate(daemon).await)),
+                Some(Request::Leave(answer)) => drop(answer.send(leave(daemon).await)),
+                Some(Request::Capture(answer)) => drop(answer.send(recapture(daemon).await)),
+            },
+        }
+    }
+}
+
+/// Opens the rooms of a meshed host.
+async fn activate(daemon: &Arc<Daemon>) -> Result<(), String> {
+    if daemon.running.load().is_some() {
+        return Ok(());
+    }
+    match Running::open(daemon).await {
+        Ok(running) => {
+            daemon.running.store(Some(Arc::new(running)));
+            serve_metrics(daemon).await;
+            Ok(())
+        }
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
+async fn serve_metrics(daemon: &Arc<Daemon>) {
+    let address = daemon.boot.listeners.metrics;
+    let Some(stop) = daemon.running.load_full().map(|running| running.stopped()) else { return };
+    match metrics::bind(address).await {
+        Ok(listener) => {
+            daemon.raise("metrics-listener", "listeners.metrics", None);
+            daemon.tasks.spawn(metrics::serve(listener, Arc::clone(daemon), stop));
+        }
+        Err(error) => daemon.raise(
+            "metrics-listener",
+            "listeners.metrics",
+            Some(Finding::new(
+                "metrics-listener",
+                Severity::Warning,
+                "listeners.metrics",
+                format!("cannot listen on {address}: {error}"),
+                "choose another address, or end the program that has it",
+            )),
+        ),
+    }
+}
+
+async fn leave(daemon: &Arc<Daemon>) -> Result<(), String> {
+    let Some(running) = daemon.running.swap(None) else { return Ok(()) };
+    running.leave(daemon).await.map_err(|error| format!("{error:#}"))
+}
+
+/// The bypass marker changed: open or close the interception.
+async fn recapture(daemon: &Arc<Daemon>) -> Result<(), String> {
+    match daemon.running.load_full() {
+        Some(running) => running.recapture().await,
+        None => Ok(()),
+    }
+}
+
+fn reload(daemon: &Daemon) {
+    notify::reloading();
+    match config::load(&daemon.config_path) {
+        Ok(loaded) => {
+            daemon.raise("bad-configuration", "configuration", None);
+            let restart = (loaded.boot != daemon.boot).then(|| {
+                Finding::new(
+                    "restart-needed",
+                    Severity::Warning,
+                    "configuration",
+                    "settings changed that are only taken at a start",
+                    "`systemctl restart meshd` when it suits",
+                )
+            });
+            daemon.raise("restart-needed", "configuration", restart);
+            daemon.live.send_replace(Arc::new(loaded.live));
+            tracing::info!("configuration read again");
+        }
+        Err(faults) => daemon.raise(
+            "bad-configuration",
+            "configuration",
+            Some(Finding::new(
+                "bad-configuration",
+                Severity::Error,
+                "configuration",
+                config::faults_text(&faults).trim().replace('\n', " | "),
+                "the last good configuration stays; correct the files and `systemctl reload meshd`",
+            )),
+        ),
+    }
+    notify::ready(daemon.phase());
+}
+
+async fn close(daemon: &Arc<Daemon>) {
+    notify::stopping();
+    let timeout = daemon.live.borrow().drain_timeout;
+    if let Some(running) = daemon.running.swap(None) {
+        running.close(timeout).await;
+    }
+    daemon.stop.cancel();
+    daemon.tasks.close();
+    if tokio::time::timeout(Duration::from_secs(5), daemon.tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+}
+
+/// The names process.
+pub(crate) fn names(boot: Boot) -> anyhow::Result<ExitCode> {
+    telemetry::start();
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let mut signals = Signals::listen().context("cannot listen to signals")?;
+        let running = names::run(names::Settings::from_boot(&boot), stop.clone());
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                ended = &mut running => {
+                    ended?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                asked = signals.next() => if asked == Asked::Stop {
+                    stop.cancel();
+                },
+            }
+        }
+    })
+}
+
+/// Bypass and its undoing, with the daemon dead.
+pub(crate) fn bypass(boot: &Boot, enter: bool) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        if enter {
+            mesh_intercept::bypass::enter(&boot.state_dir).await?;
+        } else {
+            mesh_intercept::bypass::leave(&boot.state_dir).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Removes what the kernel still has of us.
+pub(crate) fn uninstall(_boot: &Boot) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        mesh_intercept::bypass::sweep().await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Puts a backup into an empty state directory.
+pub(crate) fn restore(boot: &Boot, text: &str) -> anyhow::Result<ExitCode> {
+    let backup = serde_json::from_str(text).context("the backup is not what `meshctl backup` writes")?;
+    crate::admission::restore(&boot.state_dir, &backup)?;
+    telemetry::print("restored; start meshd\n");
+    Ok(ExitCode::SUCCESS)
+}

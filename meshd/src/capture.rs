@@ -1,0 +1,204 @@
+//! Keeps the kernel and the names process in step with the plan.
+//!
+//! In: compiled plans. Out: an applied intent, put back when something disturbs it, and a names file; or
+//! findings. Never: keeps a rule that the plan no longer asks for, or makes the planner wait for nft.
+
+use std::sync::Arc;
+
+use mesh_intercept::{Intent, Interceptor, Removal, Settings};
+use mesh_model::{
+    config::{Boot, Capture},
+    finding::{Finding, Severity},
+};
+use mesh_plan::Compiled;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{daemon::Daemon, fallback, names, telemetry};
+
+/// What the keeper of the kernel is asked to do, beside following intents.
+#[derive(Debug)]
+enum Asked {
+    /// Look again: the bypass marker changed.
+    Again(oneshot::Sender<Result<(), String>>),
+    /// Take this much away and end.
+    Remove(Removal, oneshot::Sender<()>),
+}
+
+/// The handle of the interception, whether this host captures or not.
+#[derive(Debug, Clone)]
+pub(crate) struct CaptureRoom {
+    intents: Option<watch::Sender<Option<Intent>>>,
+    asked: Option<mpsc::Sender<Asked>>,
+}
+
+impl CaptureRoom {
+    /// Opens the kernel's sockets and starts the keeper; without capture nothing is opened.
+    pub(crate) fn open(daemon: &Arc<Daemon>, stop: CancellationToken) -> anyhow::Result<Self> {
+        if daemon.boot.capture != Capture::Mesh {
+            return Ok(Self { intents: None, asked: None });
+        }
+        let interceptor = Interceptor::start(Settings::from_boot(&daemon.boot))?;
+        let (intents, followed) = watch::channel(None);
+        let (asked, requests) = mpsc::channel(4);
+        let keeper = Keeper { daemon: Arc::clone(daemon), interceptor, followed, requests };
+        daemon.tasks.spawn(keeper.run(stop));
+        Ok(Self { intents: Some(intents), asked: Some(asked) })
+    }
+
+    /// True when clients' addresses can be kept.
+    pub(crate) fn transparent(&self) -> bool {
+        self.intents.is_some()
+    }
+
+    /// Follows this plan from now on.
+    pub(crate) fn follow(&self, daemon: &Daemon, compiled: &Compiled) {
+        let Some(intents) = &self.intents else { return };
+        let intent = fallback::intent(&daemon.boot, &daemon.host.addresses, compiled);
+        intents.send_if_modified(|current| {
+            let changed = current.as_ref() != Some(&intent);
+            if changed {
+                *current = Some(intent);
+            }
+            changed
+        });
+    }
+
+    /// The bypass marker changed.
+    pub(crate) async fn again(&self) -> Result<(), String> {
+        let Some(asked) = &self.asked else { return Ok(()) };
+        let (answer, answered) = oneshot::channel();
+        asked.send(Asked::Again(answer)).await.map_err(|_closed| "interception has ended".to_owned())?;
+        answered.await.map_err(|_closed| "interception has ended".to_owned())?
+    }
+
+    /// Takes down what must go, and waits for it.
+    pub(crate) async fn remove(&self, removal: Removal) {
+        let Some(asked) = &self.asked else { return };
+        let (answer, answered) = oneshot::channel();
+        if asked.send(Asked::Remove(removal, answer)).await.is_ok() {
+            drop(answered.await);
+        }
+    }
+}
+
+/// Owns the interceptor.
+#[derive(Debug)]
+struct Keeper {
+    daemon: Arc<Daemon>,
+    interceptor: Interceptor,
+    followed: watch::Receiver<Option<Intent>>,
+    requests: mpsc::Receiver<Asked>,
+}
+
+impl Keeper {
+    async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.interceptor.stop().await;
+                    return;
+                }
+                changed = self.followed.changed() => {
+                    if changed.is_err() {
+                        self.interceptor.stop().await;
+                        return;
+                    }
+                    drop(self.apply().await);
+                }
+                () = self.interceptor.disturbed() => self.reassert().await,
+                asked = self.requests.recv() => match asked {
+                    Some(Asked::Again(answer)) => drop(answer.send(self.apply().await)),
+                    Some(Asked::Remove(removal, answer)) => {
+                        if let Err(error) = self.interceptor.remove(removal).await {
+                            tracing::warn!(error = telemetry::chain(&error), "interception is not wholly removed");
+                        }
+                        drop(answer.send(()));
+                        return;
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn apply(&mut self) -> Result<(), String> {
+        let Some(intent) = self.followed.borrow_and_update().clone() else { return Ok(()) };
+        match self.interceptor.apply(&intent).await {
+            Ok(applied) => {
+                tracing::debug!(how = ?applied.how, "interception");
+                self.daemon.raise("capture-failed", "interception", None);
+                for finding in applied.findings {
+                    self.daemon.raise(&finding.code.clone(), &finding.subject.clone(), Some(finding));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let text = telemetry::chain(&error);
+                self.daemon.raise("capture-failed", "interception", Some(failed(text.clone())));
+                Err(text)
+            }
+        }
+    }
+
+    async fn reassert(&mut self) {
+        match self.interceptor.reassert().await {
+            Ok(findings) => {
+                for finding in findings {
+                    tracing::warn!(%finding, "interception was disturbed");
+                }
+            }
+            Err(error) => {
+                self.daemon.raise("capture-failed", "interception", Some(failed(telemetry::chain(&error))));
+            }
+        }
+    }
+}
+
+fn failed(what: String) -> Finding {
+    Finding::new(
+        "capture-failed",
+        Severity::Error,
+        "interception",
+        what,
+        "the rules before stay in force; `meshctl check` says what nft and meshd lack",
+    )
+}
+
+/// The names file as it was written last.
+#[derive(Debug, Default)]
+pub(crate) struct NamesFile {
+    written: Option<Vec<names::Entry>>,
+}
+
+impl NamesFile {
+    /// Writes the names of this plan when they differ.
+    pub(crate) fn follow(&mut self, daemon: &Daemon, compiled: &Compiled) {
+        let entries = fallback::names(compiled);
+        if self.written.as_ref() == Some(&entries) {
+            return;
+        }
+        let domain = compiled.snapshot.mesh.as_ref().map_or("", |mesh| &*mesh.domain);
+        match write_names(&daemon.boot, domain, &entries) {
+            Ok(()) => {
+                self.written = Some(entries);
+                daemon.raise("names-failed", "names", None);
+            }
+            Err(error) => daemon.raise(
+                "names-failed",
+                "names",
+                Some(Finding::new(
+                    "names-failed",
+                    Severity::Error,
+                    "names",
+                    error.to_string(),
+                    "make the runtime and state directories writable for meshd",
+                )),
+            ),
+        }
+    }
+}
+
+fn write_names(boot: &Boot, domain: &str, entries: &[names::Entry]) -> Result<(), names::WriteError> {
+    names::write(&boot.runtime_dir, &boot.state_dir, domain, entries)
+}

@@ -1,0 +1,229 @@
+//! Keeps what is obeyed in step with what is known: catalog and settings → plan → snapshot → kernel,
+//! names, certificates, and this host's own statement.
+//!
+//! In: watches on catalog, settings, views and health. Out: a published snapshot; or, when the plan
+//! fails, the last good one and a finding. Never: publishes more often than inputs change.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use mesh_model::{
+    catalog::Catalog,
+    config::{Live, LocalService},
+    fact::RegistryView,
+    finding::{Finding, Severity},
+    snapshot::cell::Publisher,
+};
+use mesh_plan::{Allocations, Compiled, Input};
+use mesh_registry::Published;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    capture::{CaptureRoom, NamesFile},
+    certificates::Wanted,
+    cluster::Cluster,
+    daemon::Daemon,
+    intake::{self, Statement},
+    local::HealthMap,
+};
+
+const QUIET: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const ALLOCATIONS: &str = "virtual-addresses";
+
+/// The watches that a pass depends on.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
+    pub(crate) live: watch::Receiver<Arc<Live>>,
+    pub(crate) views: watch::Receiver<Arc<Published>>,
+    pub(crate) health: watch::Receiver<HealthMap>,
+    pub(crate) drain: watch::Receiver<bool>,
+}
+
+/// Everything that a pass drives.
+#[derive(Debug)]
+pub(crate) struct Reconcile {
+    pub(crate) daemon: Arc<Daemon>,
+    pub(crate) inputs: Inputs,
+    pub(crate) publisher: Publisher,
+    pub(crate) cluster: Cluster,
+    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) capture: CaptureRoom,
+    pub(crate) names: NamesFile,
+    pub(crate) compiled: watch::Sender<Option<Arc<Compiled>>>,
+    pub(crate) allocations: Allocations,
+    pub(crate) stated: Vec<mesh_model::fact::Record>,
+}
+
+/// The virtual addresses that this host gave before.
+pub(crate) fn remembered(daemon: &Daemon) -> Allocations {
+    daemon
+        .disk
+        .get("boot", ALLOCATIONS)
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
+}
+
+impl Reconcile {
+    /// One pass after the other, until stopped.
+    pub(crate) async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
+        loop {
+            self.pass().await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed() => {}
+            }
+            self.settle().await;
+        }
+    }
+
+    /// Plans once and carries it out.
+    pub(crate) async fn pass(&mut self) {
+        let live = Arc::clone(&self.inputs.live.borrow_and_update());
+        let catalog = Arc::clone(&self.inputs.catalog.borrow_and_update());
+        let views = Arc::clone(&self.inputs.views.borrow_and_update());
+        let health = self.inputs.health.borrow_and_update().clone();
+        let draining = *self.inputs.drain.borrow_and_update();
+        match self.compile(&catalog, &live).await {
+            Ok(compiled) => {
+                self.daemon.raise("plan-failed", "plan", None);
+                let compiled = Arc::new(compiled);
+                self.carry_out(&compiled).await;
+                self.state(&live, &health, &views, draining, &compiled).await;
+                self.compiled.send_replace(Some(compiled));
+            }
+            Err(error) => self.daemon.raise(
+                "plan-failed",
+                "plan",
+                Some(Finding::new(
+                    "plan-failed",
+                    Severity::Error,
+                    "plan",
+                    error,
+                    "the last good plan stays in force; see meshctl history for what changed",
+                )),
+            ),
+        }
+    }
+
+    async fn changed(&mut self) {
+        let until = Instant::now() + self.next_expiry();
+        tokio::select! {
+            _ = self.inputs.catalog.changed() => {}
+            _ = self.inputs.live.changed() => {}
+            _ = self.inputs.views.changed() => {}
+            _ = self.inputs.health.changed() => {}
+            _ = self.inputs.drain.changed() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    /// Waits until nothing has changed for a moment, but not for long.
+    async fn settle(&mut self) {
+        let deadline = Instant::now() + LONGEST_WAIT;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(deadline);
+            tokio::select! {
+                _ = self.inputs.catalog.changed() => {}
+                _ = self.inputs.live.changed() => {}
+                _ = self.inputs.views.changed() => {}
+                _ = self.inputs.health.changed() => {}
+                () = sleep_until(quiet) => return,
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// Time until something ends by itself: a tentative change, a lease.
+    fn next_expiry(&self) -> Duration {
+        let now = Daemon::now_ms();
+        let catalog = self.inputs.catalog.borrow();
+        catalog
+            .resources
+            .values()
+            .map(|resource| resource.confirm_by_ms)
+            .chain(catalog.hosts.values().map(|host| host.lease_until_ms))
+            .filter(|end| *end > now)
+            .min()
+            .map_or(HEARTBEAT, |end| Duration::from_millis(end - now + 1).min(HEARTBEAT))
+    }
+
+    async fn compile(&self, catalog: &Arc<Catalog>, live: &Arc<Live>) -> Result<Compiled, String> {
+        let catalog = Arc::clone(catalog);
+        let live = Arc::clone(live);
+        let daemon = Arc::clone(&self.daemon);
+        let previous = self.publisher.current();
+        let allocations = self.allocations.clone();
+        let transparent = self.capture.transparent();
+        let planned = tokio::task::spawn_blocking(move || {
+            let addresses: Vec<IpAddr> = daemon.host.addresses.clone();
+            mesh_plan::compile(&Input {
+                catalog: &catalog,
+                boot: &daemon.boot,
+                live: &live,
+                host_addresses: &addresses,
+                previous: Some(&previous),
+                allocations: &allocations,
+                now_ms: Daemon::now_ms(),
+                transparent,
+            })
+            .map_err(|error| crate::telemetry::chain(&error))
+        })
+        .await;
+        planned.unwrap_or_else(|_panicked| Err("the planner failed; this is a bug".to_owned()))
+    }
+
+    async fn carry_out(&mut self, compiled: &Arc<Compiled>) {
+        let current = self.publisher.current();
+        if current.generation == 0 || current.version != compiled.snapshot.version {
+            let generation = self.publisher.publish(compiled.snapshot.clone());
+            tracing::debug!(generation, version = compiled.snapshot.version, "published");
+        }
+        if compiled.allocations != self.allocations {
+            self.allocations = compiled.allocations.clone();
+            if let Ok(bytes) = serde_json::to_vec(&self.allocations) {
+                self.daemon.disk.put("boot", ALLOCATIONS, &bytes);
+            }
+        }
+        self.wanted.send_if_modified(|wanted| wanted.take(&compiled.snapshot));
+        self.names.follow(&self.daemon, compiled);
+        self.capture.follow(&self.daemon, compiled);
+    }
+
+    /// Publishes this host's records when they differ from what was stated before.
+    async fn state(
+        &mut self,
+        live: &Live,
+        health: &HealthMap,
+        views: &Published,
+        draining: bool,
+        compiled: &Compiled,
+    ) {
+        let strict = |service: &LocalService| {
+            compiled.snapshot.inbound.by_address.values().any(|port| {
+                port.service == service.service && port.labels.as_ref() == &service.labels && port.strict
+            })
+        };
+        let shared: Vec<Arc<RegistryView>> = views.views.values().filter(|view| view.publish).map(|view| Arc::clone(&view.view)).collect();
+        let records = intake::records(&Statement {
+            boot: &self.daemon.boot,
+            host: &self.daemon.host,
+            services: &live.services,
+            health,
+            draining,
+            strict: &strict,
+            views: &shared,
+            statuses: &compiled.statuses,
+        });
+        if records != self.stated {
+            self.cluster.publish(records.clone()).await;
+            self.stated = records;
+        }
+    }
+}
