@@ -17,7 +17,17 @@ pub use crate::document::ResourceKey;
 
 /// Whether a host answers, by the membership. A hint: it ejects endpoints and deletes nothing.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Liveness {
@@ -124,8 +134,13 @@ pub struct MeshFacts {
 
 impl Catalog {
     /// Resources of one kind, in order.
-    pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (&'a ResourceKey, &'a Arc<Resource>)> {
-        self.resources.iter().filter(move |(key, _)| key.kind == kind)
+    pub fn of_kind<'a>(
+        &'a self,
+        kind: &'a str,
+    ) -> impl Iterator<Item = (&'a ResourceKey, &'a Arc<Resource>)> {
+        self.resources
+            .iter()
+            .filter(move |(key, _)| key.kind == kind)
     }
     /// The namespaces that exist because something is in them.
     pub fn namespaces(&self) -> Vec<Namespace> {

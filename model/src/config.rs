@@ -13,10 +13,16 @@ use crate::{
 
 /// As written becomes as meant; every problem with file, line and key.
 pub mod check;
+/// The configuration as meant, printed as TOML.
+mod effective;
 /// As written: TOML, unknown keys refused, close names suggested.
-pub mod file;
+mod file;
+/// The reference of every key.
+mod reference;
 
 pub use check::{ConfigError, Sources, read};
+pub use effective::effective;
+pub use reference::reference;
 
 /// Where a daemon keeps and finds things, which ports it opens. Changing it needs a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +89,25 @@ pub struct Mark {
     pub value: u32,
     /// The bits that are ours.
     pub mask: u32,
+}
+
+impl Default for Mark {
+    /// `0x1010` of `0x1070`: away from kube-proxy (0x4000, 0x8000), Cilium (0x0f00, upper 16 bits), Calico (upper
+    /// 16), Tailscale (0xff0000), CNI's port mapping (0x2000), AWS's CNI (0x80) and from small plain numbers.
+    fn default() -> Self {
+        Self {
+            value: 0x1010,
+            mask: 0x1070,
+        }
+    }
+}
+
+impl Mark {
+    /// The mark of inbound connections and of the replies to them: the value plus the mask's lowest bit.
+    pub fn inbound(self) -> u32 {
+        self.value
+            .wrapping_add(self.mask & self.mask.wrapping_neg())
+    }
 }
 
 /// The control state.

@@ -17,7 +17,9 @@ pub use parse::{DocumentError, parse_documents};
 pub use spec::Spec;
 
 /// The identity of a resource. Ordered by kind, namespace, name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct ResourceKey {
     /// The kind, such as `HTTPRoute`.
     pub kind: String,

@@ -4,11 +4,14 @@
 //! `*` matches one segment, `|` tries alternatives in order, `&` unites with weights (`3 * /a & 1 * /b`),
 //! `~` is the empty name, `!` fails, `$` succeeds with nothing. Text of at most 64 KiB, depth at most 100.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
+/// Follows a table from a name to backends.
+pub mod delegate;
 /// Reads and prints the text form.
 pub mod text;
 
+pub use delegate::{Delegated, delegate};
 pub use text::DtabError;
 
 /// A path: segments without their slashes.
@@ -88,21 +91,15 @@ impl NameTree {
             Self::Alternatives(trees) => {
                 Self::Alternatives(trees.iter().map(|tree| tree.append(rest)).collect())
             }
-            Self::Union(trees) => {
-                Self::Union(trees.iter().map(|(w, tree)| (*w, tree.append(rest))).collect())
-            }
+            Self::Union(trees) => Self::Union(
+                trees
+                    .iter()
+                    .map(|(w, tree)| (*w, tree.append(rest)))
+                    .collect(),
+            ),
             Self::Negative => Self::Negative,
             Self::Fail => Self::Fail,
             Self::Empty => Self::Empty,
         }
-    }
-}
-
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("/");
-        }
-        self.0.iter().try_for_each(|segment| write!(f, "/{segment}"))
     }
 }

@@ -17,7 +17,9 @@ pub enum Severity {
 }
 
 /// A problem, where it is, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Finding {
     /// Stable word for machines, such as `route-unknown-backend`.
     pub code: String,
@@ -56,6 +58,10 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {} ({})", self.subject, self.what, self.remedy, self.code)
+        write!(
+            f,
+            "{}: {}; {} ({})",
+            self.subject, self.what, self.remedy, self.code
+        )
     }
 }

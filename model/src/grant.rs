@@ -160,10 +160,14 @@ impl HostGrant {
 
 /// True when one of `patterns` covers `namespace/name`.
 pub fn covers(patterns: &[String], namespace: &str, name: &str) -> bool {
-    patterns.iter().any(|pattern| match pattern.split_once('/') {
-        None => pattern == "*" || (namespace == "default" && pattern == name),
-        Some((ns, wanted)) => (ns == "*" || ns == namespace) && (wanted == "*" || wanted == name),
-    })
+    patterns
+        .iter()
+        .any(|pattern| match pattern.split_once('/') {
+            None => pattern == "*" || (namespace == "default" && pattern == name),
+            Some((ns, wanted)) => {
+                (ns == "*" || ns == namespace) && (wanted == "*" || wanted == name)
+            }
+        })
 }
 
 #[cfg(test)]

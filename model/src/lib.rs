@@ -18,6 +18,8 @@ pub mod config;
 pub mod document;
 /// Delegation tables: prefixes, failover and weighted union.
 pub mod dtab;
+/// Spans of time as people write them: `10s`, `500ms`, `1m30s`.
+pub mod duration;
 /// One instance of a service.
 pub mod endpoint;
 /// What a host states about itself, and the signed head above it.
@@ -34,3 +36,5 @@ pub mod principal;
 pub mod service;
 /// The immutable compiled view that the proxy obeys.
 pub mod snapshot;
+/// Values as written, with their places: the ground of configuration and documents.
+mod written;

@@ -124,7 +124,9 @@ impl Default for Namespace {
 }
 
 /// A service: namespace and name. Written `namespace/name`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct ServiceId {
     /// The namespace.
     pub namespace: Namespace,
@@ -140,10 +142,14 @@ impl ServiceId {
     /// Parses `name` (in the namespace `default`) or `namespace/name`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         match text.split_once('/') {
-            None => Ok(Self::new(Namespace::default_namespace(), ServiceName::new(text)?)),
-            Some((namespace, name)) if !name.contains('/') => {
-                Ok(Self::new(Namespace::new(namespace)?, ServiceName::new(name)?))
-            }
+            None => Ok(Self::new(
+                Namespace::default_namespace(),
+                ServiceName::new(text)?,
+            )),
+            Some((namespace, name)) if !name.contains('/') => Ok(Self::new(
+                Namespace::new(namespace)?,
+                ServiceName::new(name)?,
+            )),
             Some(_) => Err(NameError::Service(text.to_owned())),
         }
     }
@@ -236,7 +242,10 @@ mod tests {
     #[test]
     fn services() {
         assert_eq!(ServiceId::parse("web").unwrap().to_string(), "default/web");
-        assert_eq!(ServiceId::parse("shop/web").unwrap().to_string(), "shop/web");
+        assert_eq!(
+            ServiceId::parse("shop/web").unwrap().to_string(),
+            "shop/web"
+        );
         assert!(ServiceId::parse("a/b/c").is_err());
     }
 

@@ -11,7 +11,9 @@ use crate::name::{HostId, Namespace, ServiceAccount};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrincipalError {
     /// Not a trust domain.
-    #[error("{0:?} is not a trust domain: use lower-case letters, digits, '.', '-' and '_', at most 255")]
+    #[error(
+        "{0:?} is not a trust domain: use lower-case letters, digits, '.', '-' and '_', at most 255"
+    )]
     TrustDomain(String),
     /// Not of the five-part form.
     #[error("{0:?} is not of the form spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>")]
@@ -32,7 +34,9 @@ impl TrustDomain {
         if fits {
             Ok(Self(Arc::from(text)))
         } else {
-            Err(PrincipalError::TrustDomain(text.chars().take(300).collect()))
+            Err(PrincipalError::TrustDomain(
+                text.chars().take(300).collect(),
+            ))
         }
     }
     /// The trust domain as text.
@@ -81,13 +85,24 @@ impl SpiffeId {
         namespace: Namespace,
         service_account: ServiceAccount,
     ) -> Self {
-        Self { trust_domain, namespace, service_account }
+        Self {
+            trust_domain,
+            namespace,
+            service_account,
+        }
     }
     /// The identity of a host: `…/ns/meshd-system/sa/<host-id>`.
     pub fn host(trust_domain: TrustDomain, host: HostId) -> Self {
-        #[expect(clippy::expect_used, reason = "32 hexadecimal digits are always a label")]
+        #[expect(
+            clippy::expect_used,
+            reason = "32 hexadecimal digits are always a label"
+        )]
         let service_account = ServiceAccount::new(&host.to_string()).expect("hex is a label");
-        Self { trust_domain, namespace: Namespace::system(), service_account }
+        Self {
+            trust_domain,
+            namespace: Namespace::system(),
+            service_account,
+        }
     }
     /// The host that this id names, when it is a host's.
     pub fn as_host(&self) -> Option<HostId> {
@@ -126,7 +141,11 @@ impl FromStr for SpiffeId {
         if parts.next().is_some() {
             return Err(bad());
         }
-        Ok(Self { trust_domain, namespace, service_account })
+        Ok(Self {
+            trust_domain,
+            namespace,
+            service_account,
+        })
     }
 }
 

@@ -26,7 +26,7 @@ pub mod decide;
 /// What a rule asks of a request, and what it changes.
 pub mod rule;
 
-pub use rule::{Filter, RequestMatch, Rule, RouteReference};
+pub use rule::{Filter, RequestMatch, RouteReference, Rule};
 
 /// Maps of the snapshot: fast, and never iterated where order matters.
 pub type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
@@ -320,7 +320,10 @@ pub struct Timeouts {
 impl Default for Timeouts {
     /// No request time-out, no per-try time-out: streams are not cut by a default.
     fn default() -> Self {
-        Self { request: None, backend_request: None }
+        Self {
+            request: None,
+            backend_request: None,
+        }
     }
 }
 

@@ -2,10 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::{Authorization, AuthorizationRule, Backend, Filter, Frontend, Rule, RuleTable, Target};
+use super::{
+    Authorization, AuthorizationRule, Backend, Filter, Frontend, Outbound, Rule, RuleTable,
+    Snapshot, Target,
+};
+use crate::{
+    dtab::{self, Dtab, delegate::service_path},
+    name::{Namespace, ServiceId},
+    principal::SpiffeId,
+};
 
 mod fits;
-use crate::{name::Namespace, principal::SpiffeId};
 
 /// A request as rules see it.
 pub trait RequestView {
@@ -32,7 +39,10 @@ pub enum Matched<'a> {
 
 /// The rules that act for a caller of `namespace`: its consumer routes, or else the producer's.
 pub fn rules_for<'a>(frontend: &'a Frontend, namespace: &Namespace) -> &'a RuleTable {
-    frontend.consumer_rules.get(namespace).unwrap_or(&frontend.rules)
+    frontend
+        .consumer_rules
+        .get(namespace)
+        .unwrap_or(&frontend.rules)
 }
 
 /// Finds the rule for a request.
@@ -85,11 +95,22 @@ pub fn choose<'a>(
     loop {
         match target {
             Target::Backend(backend) => return Choice::Backend { backend, filters },
-            Target::Fail { status, code, reason } => {
-                return Choice::Fail { status: *status, code, reason };
+            Target::Fail {
+                status,
+                code,
+                reason,
+            } => {
+                return Choice::Fail {
+                    status: *status,
+                    code,
+                    reason,
+                };
             }
             Target::Failover(targets) => {
-                let first = targets.iter().find(|t| is_usable(t, usable)).or(targets.first());
+                let first = targets
+                    .iter()
+                    .find(|t| is_usable(t, usable))
+                    .or(targets.first());
                 let Some(next) = first else { return NO_BACKEND };
                 target = next;
             }
@@ -105,7 +126,9 @@ pub fn choose<'a>(
                     left = left.saturating_sub(weight);
                     hit
                 });
-                let Some(share) = share else { return NO_BACKEND };
+                let Some(share) = share else {
+                    return NO_BACKEND;
+                };
                 if !share.filters.is_empty() {
                     filters.push(&*share.filters);
                 }
@@ -115,15 +138,18 @@ pub fn choose<'a>(
     }
 }
 
-const NO_BACKEND: Choice<'static> =
-    Choice::Fail { status: 500, code: "no-backend", reason: "the rule names no backend with a weight" };
+const NO_BACKEND: Choice<'static> = Choice::Fail {
+    status: 500,
+    code: "no-backend",
+    reason: "the rule names no backend with a weight",
+};
 
 fn is_usable(target: &Target, usable: &impl Fn(&Backend) -> bool) -> bool {
     match target {
         Target::Backend(backend) => usable(backend),
-        Target::Weighted(shares) => {
-            shares.iter().any(|share| share.weight > 0 && is_usable(&share.target, usable))
-        }
+        Target::Weighted(shares) => shares
+            .iter()
+            .any(|share| share.weight > 0 && is_usable(&share.target, usable)),
         Target::Failover(targets) => targets.iter().any(|target| is_usable(target, usable)),
         Target::Fail { .. } => false,
     }
@@ -147,7 +173,10 @@ pub fn authorize<'a>(
     request: Option<(&str, &str)>,
 ) -> Verdict<'a> {
     let hit = |rules: &'a [AuthorizationRule]| {
-        rules.iter().find(|rule| rule.fits(caller, port, request)).map(|rule| &*rule.policy)
+        rules
+            .iter()
+            .find(|rule| rule.fits(caller, port, request))
+            .map(|rule| &*rule.policy)
     };
     if let Some(policy) = hit(&authorization.deny) {
         return Verdict::Deny(Some(policy));
@@ -158,3 +187,72 @@ pub fn authorize<'a>(
         None => Verdict::Allow(None),
     }
 }
+
+/// Where a request's own delegation table (`l5d-dtab` of a trusted caller) sends it, on top of the tables
+/// of the service's namespace. `None` when no entry of it touches the service: then the routes act.
+pub fn delegate(snapshot: &Snapshot, frontend: &Frontend, extra: &Dtab) -> Option<Target> {
+    let namespace = &frontend.service.namespace;
+    let base = dtab::delegate::base(namespace);
+    let empty = Dtab::default();
+    let table = snapshot
+        .outbound
+        .delegations
+        .get(namespace)
+        .map_or(&empty, |table| table);
+    let delegated = dtab::delegate(
+        &[&base, table, extra],
+        &service_path(&frontend.service.name),
+        &|service, port| backend(&snapshot.outbound, service, port, frontend.port),
+    );
+    delegated.last_used.then_some(delegated.target)
+}
+
+/// The backend that a table names: by its port, or else the port that was dialled, or else the only one.
+pub fn backend(
+    outbound: &Outbound,
+    service: &ServiceId,
+    port: Option<u16>,
+    dialled: u16,
+) -> Option<Target> {
+    let found = outbound
+        .backends
+        .get(&(service.clone(), port.unwrap_or(dialled)));
+    let found = found.or_else(|| {
+        let low = (service.clone(), 0);
+        let high = (service.clone(), u16::MAX);
+        let mut all = outbound
+            .backends
+            .range(low..=high)
+            .map(|(_, backend)| backend);
+        let only = all.next()?;
+        (port.is_none() && all.next().is_none()).then_some(only)
+    });
+    found.map(|backend| Target::Backend(std::sync::Arc::clone(backend)))
+}
+
+impl Outbound {
+    /// The frontend that a `Host` or CONNECT authority names: any accepted spelling of a service, any case,
+    /// with or without a port. Without one: `port` when given, else 80, else the service's only port.
+    pub fn named(&self, authority: &str, port: Option<u16>) -> Option<&std::sync::Arc<Frontend>> {
+        let (host, written) = match authority.rsplit_once(':') {
+            Some((host, digits)) if !digits.is_empty() && !host.contains(':') => {
+                (host, Some(digits.parse::<u16>().ok()?))
+            }
+            _ => (authority, None),
+        };
+        let host = host.trim_end_matches('.');
+        let ports = match self.by_host.get(host) {
+            Some(ports) => ports,
+            None => self.by_host.get(host.to_ascii_lowercase().as_str())?,
+        };
+        match written.or(port) {
+            Some(port) => ports.get(&port),
+            None => ports
+                .get(&80)
+                .or_else(|| (ports.len() == 1).then(|| ports.values().next()).flatten()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -89,7 +89,10 @@ impl Regex {
     /// Compiles an expression that must fit a whole value (RE2 syntax, at most 4 KiB, bounded size).
     pub fn new(pattern: &str) -> Result<Self, regex::Error> {
         let whole = format!("^(?:{pattern})$");
-        regex::bytes::RegexBuilder::new(&whole).size_limit(1 << 20).build().map(Self)
+        regex::bytes::RegexBuilder::new(&whole)
+            .size_limit(1 << 20)
+            .build()
+            .map(Self)
     }
     /// True when it fits.
     pub fn is_match(&self, value: &[u8]) -> bool {

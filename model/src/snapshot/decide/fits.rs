@@ -10,9 +10,14 @@ impl RequestMatch {
     /// True when every condition holds.
     pub fn fits(&self, request: &impl RequestView) -> bool {
         self.path.fits(request.path())
-            && self.method.as_deref().is_none_or(|method| method == request.method())
+            && self
+                .method
+                .as_deref()
+                .is_none_or(|method| method == request.method())
             && self.headers.iter().all(|wanted| {
-                request.header(&wanted.name).is_some_and(|value| wanted.value.fits(&value))
+                request
+                    .header(&wanted.name)
+                    .is_some_and(|value| wanted.value.fits(&value))
             })
             && self.query.iter().all(|wanted| {
                 query_value(request.query(), &wanted.name)
@@ -53,40 +58,35 @@ fn query_value(query: &str, name: &str) -> Option<Vec<u8>> {
     })
 }
 
+/// Percent-decoded; a `%` that no two hexadecimal digits follow stands for itself.
 fn decoded(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let rest = bytes.as_slice_pair();
-                match rest {
-                    Some(value) => {
-                        out.push(value);
-                        bytes.next();
-                        bytes.next();
-                    }
-                    None => out.push(b'%'),
-                }
+    let mut rest = text.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return out,
+            [b'%', high, low, behind @ ..] if hex(*high).is_some() && hex(*low).is_some() => {
+                out.push(hex(*high).unwrap_or_default() << 4 | hex(*low).unwrap_or_default());
+                behind
             }
-            other => out.push(other),
-        }
+            [b'+', behind @ ..] => {
+                out.push(b' ');
+                behind
+            }
+            [byte, behind @ ..] => {
+                out.push(*byte);
+                behind
+            }
+        };
     }
-    out
 }
 
-trait HexPair {
-    fn as_slice_pair(&self) -> Option<u8>;
-}
-
-impl HexPair for std::str::Bytes<'_> {
-    fn as_slice_pair(&self) -> Option<u8> {
-        let mut ahead = self.clone();
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let high = ahead.next().and_then(digit)?;
-        let low = ahead.next().and_then(digit)?;
-        u8::try_from(high * 16 + low).ok()
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
     }
 }
 
@@ -128,5 +128,145 @@ fn wildcard(pattern: &str, value: &str) -> bool {
         value.ends_with(suffix)
     } else {
         pattern == value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::snapshot::rule::{Regex, ValueMatch};
+
+    struct Request(
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static [(&'static str, &'static str)],
+    );
+
+    impl RequestView for Request {
+        fn method(&self) -> &str {
+            self.0
+        }
+        fn path(&self) -> &str {
+            self.1
+        }
+        fn query(&self) -> &str {
+            self.2
+        }
+        fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+            self.3
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.as_bytes().into())
+        }
+    }
+
+    #[test]
+    fn paths() {
+        let regex = || PathMatch::Regex(Regex::new("/v[0-9]+/x").unwrap());
+        for (rule, path, fits) in [
+            (PathMatch::Any, "/", true),
+            (PathMatch::Exact("/v2".into()), "/v2", true),
+            (PathMatch::Exact("/v2".into()), "/v2/", false),
+            (PathMatch::Prefix("/v2".into()), "/v2", true),
+            (PathMatch::Prefix("/v2".into()), "/v2/", true),
+            (PathMatch::Prefix("/v2".into()), "/v2/x", true),
+            (PathMatch::Prefix("/v2".into()), "/v2example", false),
+            (PathMatch::Prefix("".into()), "/anything", true),
+            (regex(), "/v12/x", true),
+            (regex(), "/v12/xy", false),
+            (regex(), "/a/v12/x", false),
+        ] {
+            assert_eq!(rule.fits(path), fits, "{rule:?} {path}");
+        }
+    }
+
+    #[test]
+    fn all_conditions_must_hold() {
+        let value = |name: &str, value: &str| ValueMatch {
+            name: name.into(),
+            value: ValueCondition::Exact(value.into()),
+        };
+        let rule = RequestMatch {
+            path: PathMatch::Any,
+            method: Some("GET".into()),
+            headers: vec![value("x-version", "two")],
+            query: vec![value("animal", "a b%")],
+        };
+        let headers: &[_] = &[("x-version", "two")];
+        assert!(rule.fits(&Request("GET", "/", "x=1&animal=a+b%25", headers)));
+        assert!(rule.fits(&Request("GET", "/", "anima%6c=a%20b%", headers)));
+        assert!(!rule.fits(&Request("GET", "/", "animal=no&animal=a+b%25", headers)));
+        assert!(!rule.fits(&Request("GET", "/", "", headers)));
+        assert!(!rule.fits(&Request("POST", "/", "animal=a+b%25", headers)));
+        assert!(!rule.fits(&Request("GET", "/", "animal=a+b%25", &[])));
+        assert!(!rule.fits(&Request(
+            "GET",
+            "/",
+            "animal=a+b%25",
+            &[("x-version", "twofold")]
+        )));
+        let regex = ValueCondition::Regex(Regex::new("t.o|three").unwrap());
+        assert!(regex.fits(b"two") && regex.fits(b"three") && !regex.fits(b"threefold"));
+    }
+
+    #[test]
+    fn escapes() {
+        for (text, wanted) in [
+            ("", ""),
+            ("a%20b", "a b"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%41%42", "AB"),
+            ("a%", "a%"),
+        ] {
+            assert_eq!(decoded(text), wanted.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn callers() {
+        let caller: SpiffeId = "spiffe://m.internal/ns/shop/sa/web".parse().unwrap();
+        let principal = |pattern: &str| AuthorizationRule {
+            principals: vec![pattern.into()],
+            ..AuthorizationRule::default()
+        };
+        for (pattern, fits) in [
+            ("*", true),
+            ("m.internal/ns/shop/sa/web", true),
+            ("m.internal/ns/shop/*", true),
+            ("*/sa/web", true),
+            ("m.internal/ns/shop/sa/we", false),
+            ("other/ns/shop/sa/web", false),
+        ] {
+            assert_eq!(
+                principal(pattern).fits(Some(&caller), 80, None),
+                fits,
+                "{pattern}"
+            );
+        }
+        assert!(
+            !principal("*").fits(None, 80, None),
+            "an unknown caller is nobody"
+        );
+        assert!(AuthorizationRule::default().fits(None, 80, None));
+        let http = AuthorizationRule {
+            methods: vec!["GET".into()],
+            paths: vec!["/public/*".into()],
+            ports: vec![8080],
+            namespaces: vec!["shop".parse().unwrap()],
+            ..AuthorizationRule::default()
+        };
+        assert!(http.fits(Some(&caller), 8080, Some(("GET", "/public/x"))));
+        assert!(!http.fits(Some(&caller), 8081, Some(("GET", "/public/x"))));
+        assert!(!http.fits(Some(&caller), 8080, Some(("POST", "/public/x"))));
+        assert!(!http.fits(Some(&caller), 8080, Some(("GET", "/x"))));
+        assert!(
+            !http.fits(Some(&caller), 8080, None),
+            "an opaque connection has no path"
+        );
     }
 }

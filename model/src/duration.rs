@@ -1,0 +1,92 @@
+//! Spans of time as people write them (Gateway API's GEP-2257): `10s`, `500ms`, `1m30s`, `0s`.
+
+use std::time::Duration;
+
+/// A text that is no span of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a span of time: write 1 to 4 numbers of at most 5 digits with h, m, s or ms, such as 1m30s"
+)]
+pub struct DurationError(pub String);
+
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+
+/// Reads a span of time: `([0-9]{1,5}(h|m|s|ms)){1,4}`.
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    let bad = || DurationError(text.chars().take(40).collect());
+    let mut rest = text;
+    let mut total = 0;
+    for _part in 0..4 {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, behind) = rest.split_at_checked(digits).ok_or_else(bad)?;
+        if !(1..=5).contains(&digits) {
+            return Err(bad());
+        }
+        let number: u64 = number.parse().map_err(|_digits| bad())?;
+        let (unit, behind) = UNITS
+            .iter()
+            .find_map(|(word, unit)| Some((*unit, behind.strip_prefix(word)?)))
+            .ok_or_else(bad)?;
+        total += number * unit;
+        rest = behind;
+        if rest.is_empty() {
+            return Ok(Duration::from_millis(total));
+        }
+    }
+    Err(bad())
+}
+
+/// Prints a span of time so that [`parse`] reads the same; parts of a millisecond are dropped.
+pub fn print(duration: Duration) -> String {
+    let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (word, unit) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+        if left >= unit {
+            text.push_str(&format!("{}{word}", left / unit));
+            left %= unit;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_prints() {
+        for (text, millis, printed) in [
+            ("10s", 10_000, "10s"),
+            ("0s", 0, "0s"),
+            ("0ms", 0, "0s"),
+            ("500ms", 500, "500ms"),
+            ("1m30s", 90_000, "1m30s"),
+            ("90s", 90_000, "1m30s"),
+            ("1h2m3s4ms", 3_723_004, "1h2m3s4ms"),
+            ("5s500ms", 5500, "5s500ms"),
+        ] {
+            let read = parse(text).unwrap();
+            assert_eq!(read, Duration::from_millis(millis), "{text}");
+            assert_eq!(print(read), printed);
+        }
+        for bad in [
+            "",
+            "1",
+            "s",
+            "1.5s",
+            "-1s",
+            "100000s",
+            "1h1m1s1ms1s",
+            "1d",
+            "1 s",
+            "1sx",
+            "ä",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}
