@@ -60,7 +60,7 @@ pub(crate) struct InboundOrigin {
     pub(crate) principal: Option<SpiffeId>,
     /// The tunnel's server name; `None` for plaintext and for foreign peers.
     pub(crate) server_name: Option<Arc<str>>,
-    /// The address that was dialled (plaintext), or that a foreign peer's CONNECT names.
+    /// The address that was dialled (plaintext), or that a CONNECT names.
     pub(crate) address: Option<SocketAddr>,
 }
 
@@ -73,6 +73,7 @@ impl InboundOrigin {
     ) -> Option<Arc<InboundPort>> {
         if let Some(name) = &self.server_name {
             let ports = snapshot.inbound.by_server_name.get(&**name)?;
+            let target = target.or_else(|| self.address.map(|address| address.port()));
             return ports.get(&target?).cloned();
         }
         snapshot.inbound.by_address.get(&self.address?).cloned()

@@ -1,1 +1,170 @@
-//! Being written.
+//! TLS, HTTP/1, HTTP/2 or opaque, from the first bytes.
+//!
+//! In: what the caller sent so far. Out: a verdict, or that more is needed. A caller that stays silent
+//! is dialled on; who speaks first then decides, and places where the server did are remembered.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// What is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// A TLS handshake.
+    Tls,
+    /// HTTP/2 with prior knowledge (RFC 9113 section 3.4).
+    Http2,
+    /// HTTP/1.
+    Http1,
+    /// Anything else.
+    Opaque,
+}
+
+/// The client's connection preface (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Longest method that is believed.
+const METHOD: usize = 24;
+/// Beginnings of a request target in absolute form.
+const SCHEME: &[u8] = b"http";
+
+/// What the first bytes say; `None`: too few to tell. Decides within 64 bytes.
+pub(crate) fn spoken(bytes: &[u8]) -> Option<Spoken> {
+    match bytes {
+        [] | [0x16] | [0x16, 0x03] => None,
+        [0x16, 0x03, 0..=4, ..] => Some(Spoken::Tls),
+        _ if bytes.starts_with(PREFACE) => Some(Spoken::Http2),
+        _ if PREFACE.starts_with(bytes) => None,
+        _ => request_line(bytes),
+    }
+}
+
+/// A method (upper-case letters and `-`), one space, and the beginning of a request target (RFC 9112 section 3).
+fn request_line(bytes: &[u8]) -> Option<Spoken> {
+    let method = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_uppercase() || **byte == b'-')
+        .count();
+    if method > METHOD {
+        return Some(Spoken::Opaque);
+    }
+    let (name, rest) = bytes.split_at_checked(method)?;
+    let target = match rest {
+        [] => return None,
+        [b' ', target @ ..] if method > 0 => target,
+        _ => return Some(Spoken::Opaque),
+    };
+    match target {
+        [] => None,
+        [b'/' | b'*', ..] => Some(Spoken::Http1),
+        [byte, ..] if name == b"CONNECT" && (byte.is_ascii_alphanumeric() || *byte == b'[') => {
+            Some(Spoken::Http1)
+        }
+        _ if target.starts_with(SCHEME) => Some(Spoken::Http1),
+        _ if SCHEME.starts_with(target) => None,
+        _ => Some(Spoken::Opaque),
+    }
+}
+
+/// Places where the server speaks first: dialled at once, without a wait.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(RefCell<HashMap<SocketAddr, Instant>>);
+
+/// How long a place is remembered.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// Most places remembered.
+const PLACES: usize = 4096;
+
+impl Memory {
+    /// True when the server there spoke first lately.
+    pub(crate) fn server_first(&self, place: SocketAddr) -> bool {
+        self.0
+            .borrow()
+            .get(&place)
+            .is_some_and(|seen| seen.elapsed() < REMEMBERED)
+    }
+    /// Remembers who spoke first there.
+    pub(crate) fn learn(&self, place: SocketAddr, server_first: bool) {
+        let mut places = self.0.borrow_mut();
+        if !server_first {
+            places.remove(&place);
+            return;
+        }
+        if places.len() >= PLACES {
+            places.clear();
+        }
+        places.insert(place, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[(&[u8], Option<Spoken>)] = &[
+        (b"", None),
+        (b"\x16", None),
+        (b"\x16\x03", None),
+        (b"\x16\x03\x01\x02\x00", Some(Spoken::Tls)),
+        (b"\x16\x03\x09", Some(Spoken::Opaque)),
+        (b"\x16\x01", Some(Spoken::Opaque)),
+        (b"P", None),
+        (b"PRI * HT", None),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Some(Spoken::Http2)),
+        (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"GET", None),
+        (b"GET ", None),
+        (b"GET /", Some(Spoken::Http1)),
+        (b"OPTIONS * HTTP/1.1", Some(Spoken::Http1)),
+        (b"M-SEARCH *", Some(Spoken::Http1)),
+        (b"GET ht", None),
+        (b"GET http://words/ HTTP/1.1", Some(Spoken::Http1)),
+        (b"CONNECT words:80 HTTP/1.1", Some(Spoken::Http1)),
+        (b"CONNECT [::1]:80 HTTP/1.1", Some(Spoken::Http1)),
+        (b"GET key\r\n", Some(Spoken::Opaque)),
+        (b"CONNECT\naccept-version:1.2", Some(Spoken::Opaque)),
+        (b"OPTIONS rtsp://host/ RTSP/1.0", Some(Spoken::Opaque)),
+        (b"get key\r\n", Some(Spoken::Opaque)),
+        (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
+        (b" GET / HTTP/1.1", Some(Spoken::Opaque)),
+        (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", Some(Spoken::Opaque)),
+        (b"\r\n\r\n", Some(Spoken::Opaque)),
+    ];
+
+    #[test]
+    fn table() {
+        for (bytes, verdict) in TABLE {
+            assert_eq!(
+                spoken(bytes),
+                *verdict,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    /// However the bytes are cut, the verdict is the same, and 64 bytes are always enough.
+    #[test]
+    fn cuts_do_not_matter() {
+        for (bytes, verdict) in TABLE {
+            let first = (0..=bytes.len()).find_map(|length| spoken(&bytes[..length]));
+            assert_eq!(first, *verdict, "{:?}", String::from_utf8_lossy(bytes));
+        }
+        assert!(spoken(&[b'A'; 64]).is_some());
+    }
+
+    #[test]
+    fn memory_learns_and_unlearns() {
+        let memory = Memory::default();
+        let place = "240.240.0.1:25".parse().unwrap();
+        assert!(!memory.server_first(place));
+        memory.learn(place, true);
+        assert!(memory.server_first(place));
+        memory.learn(place, false);
+        assert!(!memory.server_first(place));
+    }
+}

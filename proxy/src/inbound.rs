@@ -1,1 +1,159 @@
-//! Being written.
+//! From the mesh, or from outside it, to the local program.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+use mesh_model::{
+    service::AppProtocol,
+    snapshot::{AuthorizationRule, InboundPort},
+};
+use tokio::net::TcpStream;
+
+use crate::{
+    connection::{InboundOrigin, Io, Origin, Worker},
+    detect::Spoken,
+    first::{self, First, Speaker},
+    http, observe, origin,
+    tcp::{self, Told},
+};
+
+/// Serves a plaintext connection that tproxy delivered.
+pub(crate) async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(address) = origin::dialled(&stream) else {
+        return;
+    };
+    let io = Io::Tcp(stream);
+    let origin = InboundOrigin {
+        peer,
+        principal: None,
+        server_name: None,
+        address: Some(address),
+    };
+    let port = worker.snapshot().inbound.by_address.get(&address).cloned();
+    let refuse = |port: Option<&Arc<InboundPort>>, code, what: &str| {
+        let id = observe::fresh_id();
+        Told::inbound(&worker, &origin, port, &id, Instant::now()).refused(&worker, 0, code, what);
+    };
+    match port {
+        None if origin::is_loop(address, &worker.own) => {
+            refuse(None, "loop", "the proxy's own port was dialled");
+            io.reset();
+        }
+        None => {
+            refuse(
+                None,
+                "unknown-service",
+                "no service of this host listens there",
+            );
+            io.reset();
+        }
+        Some(port) if port.strict => {
+            refuse(
+                Some(&port),
+                "plaintext-refused",
+                "the service takes mTLS only",
+            );
+            io.reset();
+        }
+        Some(port) => serve(Rc::clone(&worker), io, BytesMut::new(), origin, port).await,
+    }
+}
+
+/// True when the requests inside a caller's stream must be seen one by one.
+pub(crate) fn reads_requests(port: &InboundPort, origin: &InboundOrigin) -> bool {
+    let by_request = |rule: &AuthorizationRule| !rule.methods.is_empty() || !rule.paths.is_empty();
+    match port.protocol {
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => true,
+        AppProtocol::Tcp => false,
+        // Our own peers looked at the bytes already: what they send as a stream is no HTTP. Where a
+        // policy asks for requests, that is not theirs to decide.
+        AppProtocol::Detect => {
+            let rules = &port.authorization;
+            origin.server_name.is_none() || rules.deny.iter().chain(&rules.allow).any(by_request)
+        }
+    }
+}
+
+/// Serves a connection to a local port, whatever it came through.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut io: Io,
+    mut first: BytesMut,
+    origin: InboundOrigin,
+    port: Arc<InboundPort>,
+) {
+    let limits = &worker.config.limits;
+    let spoken = match port.protocol {
+        AppProtocol::Tcp => First::Spoken(Spoken::Opaque),
+        AppProtocol::Detect if worker.memory.server_first(port.target) => {
+            First::Spoken(Spoken::Opaque)
+        }
+        AppProtocol::Detect => {
+            first::bytes(&mut io, &mut first, limits.silence, limits.silence * 4).await
+        }
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
+            match first::bytes(&mut io, &mut first, limits.first_bytes, limits.head).await {
+                First::Spoken(Spoken::Http2) => First::Spoken(Spoken::Http2),
+                First::Spoken(_) => First::Spoken(Spoken::Http1),
+                other @ (First::Silent | First::Broken) => return drop((other, io)),
+            }
+        }
+    };
+    match spoken {
+        First::Spoken(Spoken::Http1) => {
+            http::serve_http1(worker, io, first, Origin::Inbound(origin)).await;
+        }
+        First::Spoken(Spoken::Http2) => {
+            http::serve_http2(worker, io, first, Origin::Inbound(origin)).await;
+        }
+        First::Spoken(Spoken::Opaque | Spoken::Tls) => {
+            opaque(&worker, io, first, &origin, &port, false).await;
+        }
+        First::Silent => opaque(&worker, io, first, &origin, &port, true).await,
+        First::Broken => {}
+    }
+}
+
+/// Carries an opaque connection; `silent` when the caller said nothing yet and may still turn out to speak HTTP.
+async fn opaque(
+    worker: &Rc<Worker>,
+    mut io: Io,
+    mut first: BytesMut,
+    origin: &InboundOrigin,
+    port: &Arc<InboundPort>,
+    silent: bool,
+) {
+    let told = Told::inbound(
+        worker,
+        origin,
+        Some(port),
+        &observe::fresh_id(),
+        Instant::now(),
+    );
+    if let Err(what) = tcp::authorized(port, origin) {
+        told.refused(worker, 0, "denied", &what);
+        return io.reset();
+    }
+    let Some(mut up) = tcp::open_local(worker, origin, port.target, &told).await else {
+        return io.reset();
+    };
+    let mut up_first = BytesMut::new();
+    if silent {
+        let more = worker.config.limits.silence * 4;
+        let speaker = first::race(&mut io, &mut first, &mut up, &mut up_first, more).await;
+        worker.memory.learn(port.target, speaker == Speaker::Server);
+        let origin = || Origin::Inbound(origin.clone());
+        match speaker {
+            Speaker::Caller(Spoken::Http1) => {
+                drop(up);
+                return http::serve_http1(Rc::clone(worker), io, first, origin()).await;
+            }
+            Speaker::Caller(Spoken::Http2) => {
+                drop(up);
+                return http::serve_http2(Rc::clone(worker), io, first, origin()).await;
+            }
+            Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {}
+        }
+    }
+    tcp::relay(worker, io, first, up, up_first, told).await;
+}

@@ -1,9 +1,9 @@
 //! The data plane: obeys a snapshot, and cannot ask why.
 //!
 //! A map. Each worker is one thread with its own runtime, listeners, pools and counters; workers share
-//! only atomics and immutable values.
+//! only atomics and immutable values. [`start`] is the only entry.
 
-/// Picks one endpoint of a backend for a request or connection.
+/// Picks one endpoint of a group.
 mod balance;
 /// What the proxy takes at start: addresses, limits, time-outs.
 pub mod config;
@@ -14,7 +14,9 @@ mod detect;
 /// Stop accepting, finish, then force.
 mod drain;
 /// What went wrong, whose fault it is, and what the caller sees.
-mod failure;
+pub mod failure;
+/// The first bytes of a connection.
+mod first;
 /// CONNECT streams in mTLS, ours and a foreign mesh's.
 mod hbone;
 /// HTTP, request by request.
@@ -29,13 +31,18 @@ mod observe;
 mod origin;
 /// From the local program to the mesh.
 mod outbound;
+/// Starts the threads, and answers for all of them.
+mod start;
 /// Opaque streams.
 mod tcp;
 /// Handshakes on both sides.
 mod tls;
-/// Live state by endpoint: pools, loads, ejections, budgets.
+/// mTLS connections from other daemons.
+mod tunnel;
+/// Live state by endpoint: connections, loads, ejections, budgets.
 mod upstream;
 /// One thread of the data plane.
 mod worker;
 
-pub use config::Config;
+pub use config::{Config, Limits};
+pub use start::{Proxy, StartError, start};

@@ -1,16 +1,50 @@
 //! Every metric, access-log field and failure record of the data plane.
+//!
+//! In: one [`RequestRecord`] per request or opaque connection, and counts of events. Out: cells that only
+//! this worker writes and anybody may read, log lines, and a ring of what failed. Never: waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use mesh_model::name::ServiceId;
+use mesh_model::{
+    admin::FailureRecord,
+    name::{ServiceId, ServiceName},
+    principal::SpiffeId,
+};
+
+use self::cells::{Cells, Series, SeriesKey};
+use crate::{failure::Code, listen::Kind};
+
+/// Counters and histograms with one writer.
+pub(crate) mod cells;
+/// The access log.
+pub(crate) mod log;
+/// The text of metrics, and rows of `stat`.
+pub(crate) mod page;
+
+pub(crate) use cells::{Counter, Transport};
 
 /// Which way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Direction {
     /// From a local program.
     Outbound,
     /// To a local program.
     Inbound,
+}
+
+impl Direction {
+    /// The metric label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
 }
 
 /// One request, once it is over; for opaque connections, one connection.
@@ -20,9 +54,9 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) direction: Direction,
     /// 32 hexadecimal digits.
     pub(crate) id: &'a str,
-    /// Label of the caller: `Caller::label`, or [`Observe::label`] of a peer's service, or `unknown`.
+    /// Label of the caller: `Caller::label`, or [`Observe::principal`] of a peer, or [`Observe::unknown`].
     pub(crate) source: &'a Arc<str>,
-    /// Label of the service that was called ([`Observe::label`]), or `unknown`.
+    /// Label of the service that was called ([`Observe::label`]), or [`Observe::unknown`].
     pub(crate) destination: &'a Arc<str>,
     /// Name of the route, empty for none ([`Observe::no_route`]).
     pub(crate) route: &'a Arc<str>,
@@ -42,7 +76,7 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) code: &'static str,
     /// The cause in words, for `why`; may be empty.
     pub(crate) what: &'a str,
-    /// What to do; may be empty.
+    /// What to do; the code's own advice when empty.
     pub(crate) remedy: &'a str,
     /// Caller's identity or address.
     pub(crate) caller: &'a str,
@@ -66,21 +100,254 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) trace: &'a str,
 }
 
+impl RequestRecord<'_> {
+    /// True when somebody may ask why: the mesh failed it, or the program did.
+    fn failed(&self) -> bool {
+        // Deadline exceeded, internal, unavailable, data loss.
+        let grpc = matches!(self.grpc_status, Some(4 | 13 | 14 | 15));
+        !self.code.is_empty() || self.status >= 500 || grpc
+    }
+}
+
+/// Failure records kept by one worker.
+const FAILURES: usize = 4096;
+/// Labels kept; more services than a mesh has.
+const LABELS: usize = 16_384;
+/// Series that one worker writes; beyond it everything counts as `other`.
+const SERIES: usize = 8192;
+
 /// One worker's counters.
 #[derive(Debug)]
 pub(crate) struct Observe {
+    cells: Arc<Cells>,
+    series: RefCell<HashMap<SeriesKey, Arc<Series>>>,
+    /// The series used last: most connections use one.
+    last: RefCell<Option<Arc<Series>>>,
+    labels: RefCell<HashMap<ServiceId, Arc<str>>>,
+    principals: RefCell<HashMap<SpiffeId, Arc<str>>>,
+    log: log::Lines,
     no_route: Arc<str>,
+    unknown: Arc<str>,
+    other: Arc<str>,
 }
 
 impl Observe {
+    /// Writes into `cells` and, unless the log is off, into `log`.
+    pub(crate) fn new(cells: Arc<Cells>, log: log::Lines) -> Self {
+        Self {
+            cells,
+            series: RefCell::default(),
+            last: RefCell::default(),
+            labels: RefCell::default(),
+            principals: RefCell::default(),
+            log,
+            no_route: Arc::from(""),
+            unknown: Arc::from("unknown"),
+            other: Arc::from("other"),
+        }
+    }
+
     /// Records a request: counters, histogram, access log, and the failure ring when it failed. Once per request.
-    pub(crate) fn request(&self, _record: &RequestRecord<'_>) {}
+    pub(crate) fn request(&self, record: &RequestRecord<'_>) {
+        self.series(record).record(record);
+        if !record.code.is_empty() {
+            self.cells.errors.add(record.direction, record.code);
+        }
+        let failed = record.failed();
+        if !self.log.write(record, failed) {
+            self.cells.log_dropped.add(1);
+        }
+        if failed {
+            self.remember(record);
+        }
+    }
+
     /// The label of a service, `namespace/name`; the same allocation each time.
     pub(crate) fn label(&self, service: &ServiceId) -> Arc<str> {
-        Arc::from(service.to_string())
+        kept(&self.labels, service, || Arc::from(service.to_string()))
     }
+
+    /// The label of a peer: its service, or `host` for a host itself; the same allocation each time.
+    pub(crate) fn principal(&self, id: &SpiffeId) -> Arc<str> {
+        kept(&self.principals, id, || {
+            match ServiceName::new(id.service_account.as_str()) {
+                Ok(name) if id.as_host().is_none() => {
+                    self.label(&ServiceId::new(id.namespace.clone(), name))
+                }
+                Ok(_) | Err(_) => Arc::from("host"),
+            }
+        })
+    }
+
     /// The label of no route.
     pub(crate) fn no_route(&self) -> &Arc<str> {
         &self.no_route
     }
+
+    /// The label of what is not known.
+    pub(crate) fn unknown(&self) -> &Arc<str> {
+        &self.unknown
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(crate) fn connection(&self, kind: Kind) -> Open {
+        Open::new(Arc::clone(&self.cells), kind as usize)
+    }
+
+    /// Counts a request as running until the guard is dropped.
+    pub(crate) fn in_flight(&self, direction: Direction) -> Open {
+        Open::new(
+            Arc::clone(&self.cells),
+            Kind::ALL.len() + direction as usize,
+        )
+    }
+
+    /// Counters of connections and handshakes.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.cells.transport
+    }
+
+    /// The counter of panics.
+    pub(crate) fn panics(&self) -> Arc<Counter> {
+        Arc::clone(&self.cells.panics)
+    }
+
+    /// Hands what was logged to the writer.
+    pub(crate) fn flush(&self) {
+        if !self.log.flush() {
+            self.cells.log_dropped.add(1);
+        }
+    }
+
+    fn series(&self, record: &RequestRecord<'_>) -> Arc<Series> {
+        if let Some(last) = &*self.last.borrow()
+            && last.key.is_of(record)
+        {
+            return Arc::clone(last);
+        }
+        let mut series = self.series.borrow_mut();
+        let mut key = SeriesKey::of(record);
+        if series.len() >= SERIES && !series.contains_key(&key) {
+            let other = || Arc::clone(&self.other);
+            key = SeriesKey {
+                direction: record.direction,
+                source: other(),
+                destination: other(),
+                route: other(),
+            };
+        }
+        let found = series.entry(key).or_insert_with_key(|key| {
+            let made = Arc::new(Series::new(key.clone()));
+            let mut all = self
+                .cells
+                .series
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.push(Arc::clone(&made));
+            made
+        });
+        self.last.replace(Some(Arc::clone(found)));
+        Arc::clone(found)
+    }
+
+    fn remember(&self, record: &RequestRecord<'_>) {
+        let request = match (record.method, record.path) {
+            ("", _) => String::new(),
+            (method, path) => format!("{method} {path}"),
+        };
+        let advice = || Code::parse(record.code).map_or("", |code| code.documented().remedy);
+        let remedy = if record.remedy.is_empty() {
+            advice()
+        } else {
+            record.remedy
+        };
+        let failure = FailureRecord {
+            id: record.id.to_owned(),
+            host: String::new(),
+            side: record.direction.as_str().to_owned(),
+            time_ms: now_ms(),
+            code: record.code.to_owned(),
+            status: record.status,
+            source: record.caller.to_owned(),
+            destination: record.destination.to_string(),
+            request,
+            route: record.route.to_string(),
+            attempts: record.attempts.to_vec(),
+            what: record.what.to_owned(),
+            remedy: remedy.to_owned(),
+            duration_us: micros(record.duration),
+        };
+        let mut ring = self
+            .cells
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if ring.len() >= FAILURES {
+            ring.pop_front();
+        }
+        ring.push_back(failure);
+    }
+}
+
+/// The value of a key, made once; forgets everything when there is too much.
+fn kept<K: Clone + Eq + std::hash::Hash>(
+    map: &RefCell<HashMap<K, Arc<str>>>,
+    key: &K,
+    make: impl FnOnce() -> Arc<str>,
+) -> Arc<str> {
+    if let Some(label) = map.borrow().get(key) {
+        return Arc::clone(label);
+    }
+    let label = make();
+    let mut map = map.borrow_mut();
+    if map.len() >= LABELS {
+        map.clear();
+    }
+    map.insert(key.clone(), Arc::clone(&label));
+    label
+}
+
+/// Counts as open while alive.
+#[derive(Debug)]
+pub(crate) struct Open {
+    cells: Arc<Cells>,
+    index: usize,
+}
+
+impl Open {
+    fn new(cells: Arc<Cells>, index: usize) -> Self {
+        if let Some(gauge) = cells.gauges.get(index) {
+            gauge.begin();
+        }
+        Self { cells, index }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.cells.gauges.get(self.index) {
+            gauge.end();
+        }
+    }
+}
+
+/// A new id: 32 hexadecimal digits.
+pub(crate) fn fresh_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+/// True for 32 hexadecimal digits.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,1 +1,209 @@
-//! Being written.
+//! From the local program to the mesh.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use bytes::BytesMut;
+use mesh_model::{
+    service::AppProtocol,
+    snapshot::{Caller, Snapshot},
+};
+use tokio::net::TcpStream;
+
+use crate::{
+    connection::{Destination, Io, Origin, OutboundOrigin, Worker},
+    detect::Spoken,
+    first::{self, First, Speaker},
+    http, origin,
+    tcp::{self, Callee, Told},
+};
+
+/// Serves a redirected connection.
+pub(crate) async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let snapshot = worker.snapshot();
+    let (destination, looped) = match origin::redirected_from(&stream) {
+        Ok(Some(address)) => (address, origin::is_loop(address, &worker.own)),
+        // Dialled as it is, not redirected: going on would mean to dial ourselves.
+        Ok(None) => match origin::dialled(&stream) {
+            Ok(address) => (address, true),
+            Err(_gone) => return,
+        },
+        Err(error) => {
+            tracing::debug!(%error, %peer, "where a connection was going is not known");
+            return Io::Tcp(stream).reset();
+        }
+    };
+    let owner = worker.origins.owner(peer, destination);
+    let Some(caller) = worker.origins.caller(&snapshot, owner) else {
+        tracing::debug!(%peer, "a call came while in no mesh");
+        return Io::Tcp(stream).reset();
+    };
+    let origin = OutboundOrigin {
+        caller,
+        peer,
+        destination: Destination::Address(destination),
+        internal: false,
+    };
+    if looped {
+        let told = Told::outbound(&worker, &origin, None);
+        told.refused(&worker, 0, "loop", "the proxy's own port was dialled");
+        return Io::Tcp(stream).reset();
+    }
+    drop(snapshot);
+    serve(worker, Io::Tcp(stream), BytesMut::new(), origin).await;
+}
+
+/// Serves a connection to the explicit listener.
+pub(crate) async fn explicit(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(local) = origin::dialled(&stream) else {
+        return;
+    };
+    let owner = worker.origins.owner(peer, local);
+    let caller = worker.origins.caller(&worker.snapshot(), owner);
+    spoken(worker, stream, peer, caller, false).await;
+}
+
+/// Serves a connection of this daemon to itself; nobody else's.
+pub(crate) async fn internal(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(local) = origin::dialled(&stream) else {
+        return;
+    };
+    let owner = worker.origins.owner(peer, local);
+    if owner.is_none_or(|owner| owner.uid != nix::unistd::geteuid().as_raw()) {
+        tracing::warn!(%peer, "somebody else dialled the daemon's own listener");
+        return Io::Tcp(stream).reset();
+    }
+    let caller = worker.snapshot().callers.host.clone();
+    spoken(worker, stream, peer, caller, true).await;
+}
+
+async fn spoken(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    caller: Option<Arc<Caller>>,
+    internal: bool,
+) {
+    let mut io = Io::Tcp(stream);
+    let Some(caller) = caller else {
+        return io.reset();
+    };
+    let origin = OutboundOrigin {
+        caller,
+        peer,
+        destination: Destination::Explicit,
+        internal,
+    };
+    let mut first = BytesMut::new();
+    requests(worker, &mut first, &mut io)
+        .await
+        .serve(io, first, origin)
+        .await;
+}
+
+/// What to do with a connection on which HTTP is spoken.
+struct Requests {
+    worker: Rc<Worker>,
+    spoken: First,
+}
+
+/// Waits for the first request.
+async fn requests(worker: Rc<Worker>, first: &mut BytesMut, io: &mut Io) -> Requests {
+    let limits = &worker.config.limits;
+    let spoken = first::bytes(io, first, limits.first_bytes, limits.head).await;
+    Requests { worker, spoken }
+}
+
+impl Requests {
+    async fn serve(self, io: Io, first: BytesMut, origin: OutboundOrigin) {
+        let origin = Origin::Outbound(origin);
+        match self.spoken {
+            First::Spoken(Spoken::Http2) => http::serve_http2(self.worker, io, first, origin).await,
+            First::Spoken(_) => http::serve_http1(self.worker, io, first, origin).await,
+            First::Silent | First::Broken => {}
+        }
+    }
+}
+
+/// Whom an address belongs to.
+pub(crate) fn callee(snapshot: &Snapshot, address: SocketAddr) -> Option<Callee> {
+    let outbound = &snapshot.outbound;
+    if let Some(frontend) = outbound.by_address.get(&address) {
+        return Some(Callee::Frontend(Arc::clone(frontend)));
+    }
+    outbound.direct.get(&address).cloned().map(Callee::Direct)
+}
+
+/// Serves a connection to an address: captured, or named by a CONNECT.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut io: Io,
+    mut first: BytesMut,
+    origin: OutboundOrigin,
+) {
+    let Destination::Address(address) = origin.destination else {
+        return io.reset();
+    };
+    let Some(callee) = callee(&worker.snapshot(), address) else {
+        let told = Told::outbound(&worker, &origin, None);
+        let what = format!("{address} belongs to no service");
+        told.refused(&worker, 0, "unknown-service", &what);
+        return io.reset();
+    };
+    let protocol = match &callee {
+        Callee::Frontend(frontend) => frontend.protocol,
+        Callee::Direct(direct) => direct.backend.protocol,
+    };
+    let limits = &worker.config.limits;
+    match protocol {
+        AppProtocol::Tcp => tcp::outbound(&worker, io, first, &origin, &callee).await,
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
+            requests(worker, &mut first, &mut io)
+                .await
+                .serve(io, first, origin)
+                .await;
+        }
+        AppProtocol::Detect if worker.memory.server_first(address) => {
+            tcp::outbound(&worker, io, first, &origin, &callee).await;
+        }
+        AppProtocol::Detect => {
+            match first::bytes(&mut io, &mut first, limits.silence, limits.silence * 4).await {
+                First::Spoken(Spoken::Opaque | Spoken::Tls) => {
+                    tcp::outbound(&worker, io, first, &origin, &callee).await;
+                }
+                First::Silent => silent(worker, io, first, origin, &callee, address).await,
+                spoken @ (First::Spoken(_) | First::Broken) => {
+                    Requests { worker, spoken }.serve(io, first, origin).await;
+                }
+            }
+        }
+    }
+}
+
+/// Dials on for a caller that says nothing; who speaks first decides what is spoken.
+async fn silent(
+    worker: Rc<Worker>,
+    mut io: Io,
+    mut first: BytesMut,
+    origin: OutboundOrigin,
+    callee: &Callee,
+    address: SocketAddr,
+) {
+    let Ok(mut opened) = tcp::open(&worker, &origin, callee).await else {
+        return io.reset();
+    };
+    let mut up_first = BytesMut::new();
+    let more = worker.config.limits.silence * 4;
+    let speaker = first::race(&mut io, &mut first, &mut opened.io, &mut up_first, more).await;
+    worker.memory.learn(address, speaker == Speaker::Server);
+    match speaker {
+        Speaker::Caller(spoken @ (Spoken::Http1 | Spoken::Http2)) => {
+            drop(opened);
+            let spoken = First::Spoken(spoken);
+            Requests { worker, spoken }.serve(io, first, origin).await;
+        }
+        Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {
+            tcp::relay(&worker, io, first, opened.io, up_first, opened.told).await;
+            drop(opened.picked);
+        }
+    }
+}

@@ -1,1 +1,403 @@
-//! Being written.
+//! Opaque streams: pick, open, copy, tell.
+//!
+//! The life of a connection is that of a request without `match`: admit, authorize, pick, copy, settle.
+//! [`Told`] is filled on the way and recorded once, on every path.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use mesh_model::snapshot::{
+    Backend, Direct, EndpointKey, Frontend, InboundPort,
+    decide::{self, Choice, Verdict},
+};
+
+use crate::{
+    connection::{InboundOrigin, Io, OutboundOrigin, Worker},
+    hbone,
+    observe::{self, Direction, RequestRecord},
+    upstream::{DialError, Picked},
+};
+
+/// Bytes both ways.
+pub(crate) mod copy;
+
+/// Whom a local program calls.
+#[derive(Debug, Clone)]
+pub(crate) enum Callee {
+    /// A service's port.
+    Frontend(Arc<Frontend>),
+    /// One endpoint, by its own address.
+    Direct(Direct),
+}
+
+impl Callee {
+    /// The service's own backend.
+    pub(crate) fn backend(&self) -> &Arc<Backend> {
+        match self {
+            Self::Frontend(frontend) => &frontend.backend,
+            Self::Direct(direct) => &direct.backend,
+        }
+    }
+}
+
+/// The account of one opaque connection.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// 32 hexadecimal digits.
+    pub(crate) id: String,
+    begun: Instant,
+    direction: Direction,
+    source: Arc<str>,
+    destination: Arc<str>,
+    route: Arc<str>,
+    caller: String,
+    endpoint: String,
+    host: Arc<str>,
+    peer: Arc<str>,
+    attempts: Vec<String>,
+}
+
+impl Told {
+    /// Of a local program's call.
+    pub(crate) fn outbound(
+        worker: &Worker,
+        origin: &OutboundOrigin,
+        backend: Option<&Backend>,
+    ) -> Self {
+        let observe = &worker.observe;
+        let unknown = || Arc::clone(observe.unknown());
+        Self {
+            id: observe::fresh_id(),
+            begun: Instant::now(),
+            direction: Direction::Outbound,
+            source: Arc::clone(&origin.caller.label),
+            destination: backend.map_or_else(unknown, |backend| observe.label(&backend.service)),
+            route: Arc::clone(observe.no_route()),
+            caller: origin.caller.principal.to_string(),
+            endpoint: String::new(),
+            host: Arc::from(""),
+            peer: Arc::from(""),
+            attempts: Vec::new(),
+        }
+    }
+
+    /// Of a call to a local program.
+    pub(crate) fn inbound(
+        worker: &Worker,
+        origin: &InboundOrigin,
+        port: Option<&Arc<InboundPort>>,
+        id: &str,
+        begun: Instant,
+    ) -> Self {
+        let observe = &worker.observe;
+        let unknown = || Arc::clone(observe.unknown());
+        let principal = origin.principal.as_ref();
+        Self {
+            id: id.to_owned(),
+            begun,
+            direction: Direction::Inbound,
+            source: principal.map_or_else(unknown, |id| observe.principal(id)),
+            destination: port.map_or_else(unknown, |port| observe.label(&port.service)),
+            route: Arc::clone(observe.no_route()),
+            caller: principal.map_or_else(|| origin.peer.to_string(), ToString::to_string),
+            endpoint: port.map_or_else(String::new, |port| port.target.to_string()),
+            host: Arc::from(""),
+            peer: Arc::from(""),
+            attempts: Vec::new(),
+        }
+    }
+
+    /// Records that it was refused.
+    pub(crate) fn refused(&self, worker: &Worker, status: u16, code: &'static str, what: &str) {
+        let moved = copy::Moved {
+            received: 0,
+            sent: 0,
+            end: copy::End::Broken,
+        };
+        self.settle(worker, status, code, what, moved);
+    }
+
+    /// Records how it went.
+    fn done(&self, worker: &Worker, moved: copy::Moved) {
+        let (code, what) = match moved.end {
+            copy::End::Finished => ("", ""),
+            // Who broke it is seen by neither end; the bytes moved are its own business.
+            copy::End::Broken if moved.sent > 0 || moved.received > 0 => ("", ""),
+            copy::End::Broken => (
+                "upstream-reset",
+                "the connection broke before any byte was moved",
+            ),
+            copy::End::Idle => ("upstream-timeout", "nothing was moved for too long"),
+        };
+        self.settle(worker, 0, code, what, moved);
+    }
+
+    fn settle(
+        &self,
+        worker: &Worker,
+        status: u16,
+        code: &'static str,
+        what: &str,
+        moved: copy::Moved,
+    ) {
+        worker.observe.request(&RequestRecord {
+            direction: self.direction,
+            id: &self.id,
+            source: &self.source,
+            destination: &self.destination,
+            route: &self.route,
+            protocol: "tcp",
+            method: "",
+            path: "",
+            authority: "",
+            status,
+            grpc_status: None,
+            code,
+            what,
+            remedy: "",
+            caller: &self.caller,
+            endpoint: &self.endpoint,
+            endpoint_host: &self.host,
+            peer: &self.peer,
+            retries: u32::try_from(self.attempts.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            attempts: &self.attempts,
+            received: moved.received,
+            sent: moved.sent,
+            duration: self.begun.elapsed(),
+            trace: "",
+        });
+    }
+}
+
+/// An opened way to the callee. Counts as load on the endpoint while alive.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The bytes.
+    pub(crate) io: Io,
+    /// The account.
+    pub(crate) told: Told,
+    /// The endpoint.
+    pub(crate) picked: Picked,
+}
+
+/// Why no way could be opened; recorded already.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Documented code.
+    pub(crate) code: &'static str,
+    /// The cause in words.
+    pub(crate) what: String,
+    /// Under which `why` finds it.
+    pub(crate) id: String,
+}
+
+/// Tries beside the first.
+const ATTEMPTS: usize = 2;
+
+/// Opens a way to a callee: route, backend, endpoint, and another endpoint when one cannot be reached.
+pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    origin: &OutboundOrigin,
+    callee: &Callee,
+) -> Result<Opened, Refused> {
+    let mut told = Told::outbound(worker, origin, Some(callee.backend()));
+    let refuse = |told: &Told, code: &'static str, what: String| {
+        told.refused(worker, 0, code, &what);
+        Refused {
+            code,
+            what,
+            id: told.id.clone(),
+        }
+    };
+    let backend = match choose(worker, callee, &mut told) {
+        Ok(backend) => backend,
+        Err((code, what)) => return Err(refuse(&told, code, what)),
+    };
+    worker.upstream.deposit(&backend);
+    let authority = format!("{}:{}", backend.service, backend.port);
+    let mut tried: Vec<EndpointKey> = Vec::new();
+    loop {
+        let picked = match callee {
+            Callee::Direct(direct) => Some(worker.upstream.direct(direct)),
+            Callee::Frontend(_) => worker.upstream.pick(&backend, &tried),
+        };
+        let Some(picked) = picked else {
+            let what = format!("{} has no endpoint", backend.service);
+            return Err(refuse(&told, "no-endpoint", what));
+        };
+        let begun = Instant::now();
+        let id = told.id.clone();
+        let call = hbone::Call {
+            id: &id,
+            peer: origin.peer,
+            authority: &authority,
+        };
+        match worker.upstream.stream(&picked, &origin.caller, &call).await {
+            Ok(io) => {
+                picked.succeeded(begun.elapsed());
+                told.reached(&picked, &io, begun.elapsed());
+                return Ok(Opened { io, told, picked });
+            }
+            Err(error) => {
+                if let Some(blame) = error.blame() {
+                    picked.failed(blame);
+                }
+                told.missed(&picked, &error, begun.elapsed());
+                tried.push(picked.endpoint.key);
+                let again = tried.len() <= ATTEMPTS && error.may_retry();
+                let again = again && matches!(callee, Callee::Frontend(_));
+                if !again || !worker.upstream.withdraw(&backend) {
+                    return Err(refuse(&told, error.code(), chain(&error)));
+                }
+            }
+        }
+    }
+}
+
+/// The backend of a connection: that of the TCP route, or the service's own.
+fn choose(
+    worker: &Worker,
+    callee: &Callee,
+    told: &mut Told,
+) -> Result<Arc<Backend>, (&'static str, String)> {
+    let Callee::Frontend(frontend) = callee else {
+        return Ok(Arc::clone(callee.backend()));
+    };
+    if !frontend.tcp_rules.attached {
+        return Ok(Arc::clone(&frontend.backend));
+    }
+    let Some(rule) = frontend.tcp_rules.rules.first() else {
+        return Err((
+            "no-route",
+            "a TCPRoute is attached that has no rule".to_owned(),
+        ));
+    };
+    told.route = Arc::clone(&rule.route.name);
+    let mut draw = |below: u64| fastrand::u64(0..below.max(1));
+    match decide::choose(&rule.target, &mut draw, &|backend| {
+        worker.upstream.usable(backend)
+    }) {
+        Choice::Backend { backend, .. } => {
+            told.destination = worker.observe.label(&backend.service);
+            Ok(Arc::clone(backend))
+        }
+        Choice::Fail { code, reason, .. } => Err((code, reason.to_owned())),
+    }
+}
+
+/// An error with its causes, for records.
+fn chain(error: &DialError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl Told {
+    fn reached(&mut self, picked: &Picked, io: &Io, took: Duration) {
+        let endpoint = &picked.endpoint;
+        self.endpoint = endpoint.address.to_string();
+        self.host = Arc::clone(&endpoint.host_name);
+        if let Io::Stream(stream) = io {
+            self.peer = stream.peer.clone().unwrap_or_else(|| Arc::from(""));
+        }
+        self.attempts.push(attempt(picked, "connected", took));
+    }
+
+    fn missed(&mut self, picked: &Picked, error: &DialError, took: Duration) {
+        self.attempts.push(attempt(picked, &chain(error), took));
+    }
+}
+
+fn attempt(picked: &Picked, what: &str, took: Duration) -> String {
+    let endpoint = &picked.endpoint;
+    let micros = took.as_micros();
+    format!(
+        "{} ({}) on {}: {what}, {micros} us",
+        endpoint.id, endpoint.address, endpoint.host_name
+    )
+}
+
+/// Carries a local program's opaque connection to a callee, from opening to settling.
+pub(crate) async fn outbound(
+    worker: &Rc<Worker>,
+    io: Io,
+    first: BytesMut,
+    origin: &OutboundOrigin,
+    callee: &Callee,
+) {
+    match open(worker, origin, callee).await {
+        Ok(Opened {
+            io: up,
+            told,
+            picked,
+        }) => {
+            relay(worker, io, first, up, BytesMut::new(), told).await;
+            drop(picked);
+        }
+        Err(_recorded) => io.reset(),
+    }
+}
+
+/// Copies both ways and records the connection.
+pub(crate) async fn relay(
+    worker: &Rc<Worker>,
+    down: Io,
+    down_first: BytesMut,
+    up: Io,
+    up_first: BytesMut,
+    told: Told,
+) {
+    let limits = &worker.config.limits;
+    let patience = copy::Patience {
+        idle: limits.tcp_idle,
+        half_closed: limits.tcp_half_closed,
+    };
+    let moved = copy::both(
+        &worker.buffers,
+        patience,
+        (down, down_first),
+        (up, up_first),
+    )
+    .await;
+    told.done(worker, moved);
+}
+
+/// Whether a caller may open an opaque connection; the reason when it may not.
+pub(crate) fn authorized(port: &InboundPort, origin: &InboundOrigin) -> Result<(), String> {
+    let principal = origin.principal.as_ref();
+    match decide::authorize(&port.authorization, principal, port.target.port(), None) {
+        Verdict::Allow(_) => Ok(()),
+        Verdict::Deny(Some(policy)) => Err(format!("policy {policy} denies the caller")),
+        Verdict::Deny(None) => Err("no policy allows the caller".to_owned()),
+    }
+}
+
+/// Opens a way to a local program, from the client's own address where that is possible; records a failure.
+pub(crate) async fn open_local(
+    worker: &Worker,
+    origin: &InboundOrigin,
+    target: SocketAddr,
+    told: &Told,
+) -> Option<Io> {
+    match worker
+        .upstream
+        .local_stream(target, Some(origin.peer.ip()))
+        .await
+    {
+        Ok(io) => Some(io),
+        Err(error) => {
+            told.refused(worker, 0, error.code(), &chain(&error));
+            None
+        }
+    }
+}

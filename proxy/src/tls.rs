@@ -1,1 +1,190 @@
-//! Being written.
+//! Handshakes on both sides of a tunnel, and whether the peer's rights still hold.
+//!
+//! One per worker; configurations are cached until trust changes, and with them sessions that could be
+//! resumed without a new look at the certificate.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use mesh_identity::{Credentials, Peer, PeerError, tls as configurations, verify};
+use mesh_model::{
+    endpoint::{Tunnel, TunnelKind},
+    principal::SpiffeId,
+    snapshot::{Snapshot, cell::Reader},
+};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+/// The protocol between our own daemons.
+pub(crate) const MESH: &[u8] = b"mesh-h2/1";
+
+/// The peer of a handshake, with what is needed to verify it again.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// Who it is.
+    pub(crate) peer: Peer,
+    /// What it showed.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// True when [`MESH`] was agreed on, false for plain `h2`.
+    pub(crate) mesh: bool,
+    /// The server name that the client asked for.
+    pub(crate) server_name: Option<Arc<str>>,
+}
+
+type ClientKey = (SpiffeId, Arc<[SpiffeId]>, TunnelKind);
+
+/// One worker's TLS configurations.
+pub(crate) struct Tls {
+    reader: Reader,
+    credentials: Credentials,
+    server: RefCell<Option<Arc<ServerConfig>>>,
+    clients: RefCell<HashMap<ClientKey, Arc<ClientConfig>>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("clients", &self.clients.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Client configurations kept; more identities than a host has.
+const CLIENTS: usize = 4096;
+
+impl Tls {
+    /// Nothing cached.
+    pub(crate) fn new(reader: Reader, credentials: Credentials) -> Self {
+        Self {
+            reader,
+            credentials,
+            server: RefCell::default(),
+            clients: RefCell::default(),
+        }
+    }
+
+    /// Forgets configurations and their resumable sessions.
+    pub(crate) fn forget(&self) {
+        self.server.replace(None);
+        self.clients.borrow_mut().clear();
+    }
+
+    /// Milliseconds since the epoch at which our own certificate for `id` ends.
+    pub(crate) fn own_end_ms(&self, id: &SpiffeId) -> Option<u64> {
+        self.credentials
+            .get(id)
+            .map(|credential| credential.not_after_ms)
+    }
+
+    /// The server's side of a handshake.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Verified)> {
+        let config = Arc::clone(self.server.borrow_mut().get_or_insert_with(|| {
+            configurations::tunnel_server(self.reader.clone(), self.credentials.clone())
+        }));
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let name = stream
+            .get_ref()
+            .1
+            .server_name()
+            .map(|name| name.to_ascii_lowercase());
+        let stream = TlsStream::Server(stream);
+        let mut verified = verified(&stream)?;
+        verified.server_name = name.map(Arc::from);
+        Ok((stream, verified))
+    }
+
+    /// The client's side of a handshake, as `local`.
+    pub(crate) async fn connect(
+        &self,
+        stream: TcpStream,
+        local: &SpiffeId,
+        tunnel: &Tunnel,
+    ) -> io::Result<(TlsStream<TcpStream>, Verified)> {
+        let config = self.client(local, tunnel)?;
+        let name = match tunnel.server_name.as_deref() {
+            Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
+            None => ServerName::from(tunnel.address.ip()),
+        };
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let stream = TlsStream::Client(stream);
+        let verified = verified(&stream)?;
+        Ok((stream, verified))
+    }
+
+    fn client(&self, local: &SpiffeId, tunnel: &Tunnel) -> io::Result<Arc<ClientConfig>> {
+        let key = (local.clone(), Arc::clone(&tunnel.sans), tunnel.kind);
+        if let Some(config) = self.clients.borrow().get(&key) {
+            return Ok(Arc::clone(config));
+        }
+        let config = configurations::tunnel_client(
+            self.reader.clone(),
+            self.credentials.clone(),
+            local,
+            Arc::clone(&tunnel.sans),
+            tunnel.kind,
+        )
+        .map_err(io::Error::other)?;
+        let mut clients = self.clients.borrow_mut();
+        if clients.len() >= CLIENTS {
+            clients.clear();
+        }
+        clients.insert(key, Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn verified(stream: &TlsStream<TcpStream>) -> io::Result<Verified> {
+    let (_, session) = stream.get_ref();
+    let chain: Vec<_> = session
+        .peer_certificates()
+        .unwrap_or_default()
+        .iter()
+        .map(|certificate| certificate.clone().into_owned())
+        .collect();
+    let peer = verify::peer_of(&chain).map_err(io::Error::other)?;
+    let mesh = session.alpn_protocol() == Some(MESH);
+    Ok(Verified {
+        peer,
+        chain,
+        mesh,
+        server_name: None,
+    })
+}
+
+/// Whether a peer would still be believed by this snapshot: chain, roots, grant.
+pub(crate) fn still_believed(
+    snapshot: &Snapshot,
+    verified: &Verified,
+    usage: verify::Usage,
+) -> Result<(), PeerError> {
+    let own = &snapshot.mesh.as_ref().ok_or(PeerError::Idle)?.trust_domain;
+    // An open connection outlives its certificate (it only takes no new requests), not its rights.
+    let end = UnixTime::since_unix_epoch(std::time::Duration::from_millis(
+        verified.peer.not_after_ms.saturating_sub(1000),
+    ));
+    let now = UnixTime::now();
+    let at = if end.as_secs() < now.as_secs() {
+        end
+    } else {
+        now
+    };
+    verify::verify(&verified.chain, usage, own, &snapshot.trust, at).map(drop)
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

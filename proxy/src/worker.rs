@@ -1,11 +1,26 @@
-//! One thread of the data plane: what its connections share.
+//! One thread of the data plane: what its connections share, and its life.
 
-use std::{future::Future, ops::Deref, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell, future::Future, ops::Deref, panic::AssertUnwindSafe, rc::Rc, sync::Arc,
+    time::Duration,
+};
 
-use mesh_model::snapshot::{Snapshot, cell::Reader};
+use futures_util::FutureExt;
+use mesh_model::snapshot::{Snapshot, Trust, cell::Reader};
 use tokio_util::task::TaskTracker;
 
-use crate::{config::Config, drain::Drain, observe::Observe, upstream::Upstream};
+use crate::{
+    config::Config,
+    detect::Memory,
+    drain::Drain,
+    listen::{self, Bound},
+    observe::Observe,
+    origin::Origins,
+    tcp::copy::Buffers,
+    tls::Tls,
+    tunnel::Tunnels,
+    upstream::Upstream,
+};
 
 /// What the connections of one thread share; always behind `Rc`.
 #[derive(Debug)]
@@ -22,6 +37,20 @@ pub(crate) struct Worker {
     pub(crate) drain: Drain,
     /// The running connections and streams.
     pub(crate) tasks: TaskTracker,
+    /// Who opened connections.
+    pub(crate) origins: Origins,
+    /// Where servers speak first.
+    pub(crate) memory: Memory,
+    /// Buffers and pipes that no connection needs now.
+    pub(crate) buffers: Buffers,
+    /// Handshakes.
+    pub(crate) tls: Rc<Tls>,
+    /// Tunnel connections from other daemons.
+    pub(crate) tunnels: Tunnels,
+    /// Addresses of our own listeners.
+    pub(crate) own: Arc<[std::net::SocketAddr]>,
+    /// The snapshot that was loaded last.
+    pub(crate) view: RefCell<Rc<View>>,
 }
 
 /// A snapshot held by one thread: cloned without touching a counter that others share.
@@ -35,14 +64,81 @@ impl Deref for View {
     }
 }
 
+impl View {
+    /// The snapshot now.
+    pub(crate) fn load(reader: &Reader) -> Rc<Self> {
+        Rc::new(Self(reader.load()))
+    }
+}
+
+/// How often pools are tidied and a new snapshot's rights are enforced.
+const TICK: Duration = Duration::from_millis(250);
+
 impl Worker {
     /// The snapshot now; load once per request and hold it to the end.
     pub(crate) fn snapshot(&self) -> Rc<View> {
-        Rc::new(View(self.reader.load()))
+        let mut view = self.view.borrow_mut();
+        if view.generation != self.reader.generation() {
+            *view = View::load(&self.reader);
+        }
+        Rc::clone(&view)
     }
 
     /// Runs a task on this thread; a panic in it ends that task only.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn_local(task);
+        let panics = self.observe.panics();
+        self.tasks.spawn_local(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                panics.add(1);
+                tracing::error!("a connection's task panicked; the connection was closed");
+            }
+        });
     }
+
+    /// Accepts until draining begins, then finishes what runs, until forced.
+    pub(crate) async fn run(self: Rc<Self>, bound: Vec<Bound>) {
+        for listener in bound {
+            let worker = Rc::clone(&self);
+            self.spawn(listen::accept(worker, listener));
+        }
+        tokio::select! {
+            () = self.keep_tidy() => {}
+            () = self.drain.draining() => {}
+        }
+        self.upstream.drain();
+        self.tasks.close();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = self.drain.forced() => {}
+            () = self.keep_tidy() => {}
+        }
+        self.observe.flush();
+    }
+
+    async fn keep_tidy(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut enforced = self.snapshot();
+        loop {
+            tick.tick().await;
+            self.observe.flush();
+            self.upstream.tidy();
+            let snapshot = self.snapshot();
+            if snapshot.generation == enforced.generation {
+                continue;
+            }
+            self.upstream.retire(&snapshot);
+            if !same_trust(&enforced, &snapshot) {
+                self.tls.forget();
+                self.tunnels.enforce(&snapshot);
+                self.upstream.enforce(&snapshot);
+            }
+            enforced = snapshot;
+        }
+    }
+}
+
+fn same_trust(a: &Snapshot, b: &Snapshot) -> bool {
+    let Trust { bundles, grants } = &a.trust;
+    *bundles == b.trust.bundles && *grants == b.trust.grants && a.mesh == b.mesh
 }

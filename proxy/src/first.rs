@@ -1,0 +1,97 @@
+//! The first bytes of a connection: read, in time, without holding a buffer while nothing comes.
+
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, Interest};
+
+use crate::{
+    connection::Io,
+    detect::{self, Spoken},
+};
+
+/// What the first bytes, or their absence, say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// This is spoken.
+    Spoken(Spoken),
+    /// Nothing came in time, or an end came first.
+    Silent,
+    /// The connection is broken.
+    Broken,
+}
+
+/// Room for the first read.
+const ROOM: usize = 4096;
+
+/// Reads once, at least one byte unless the end came (then 0). Safe to cancel: nothing is lost.
+pub(crate) async fn read_some(io: &mut Io, into: &mut BytesMut) -> io::Result<usize> {
+    if let Io::Tcp(stream) = io {
+        loop {
+            stream.ready(Interest::READABLE).await?;
+            into.reserve(ROOM);
+            match stream.try_read_buf(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+    into.reserve(ROOM);
+    io.read_buf(into).await
+}
+
+/// Reads until the bytes tell what is spoken; `silence` is the patience for the first byte, `more` for the rest.
+pub(crate) async fn bytes(
+    io: &mut Io,
+    into: &mut BytesMut,
+    silence: Duration,
+    more: Duration,
+) -> First {
+    loop {
+        if let Some(spoken) = detect::spoken(into) {
+            return First::Spoken(spoken);
+        }
+        let patience = if into.is_empty() { silence } else { more };
+        match tokio::time::timeout(patience, read_some(io, into)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0)) | Err(_) if into.is_empty() => return First::Silent,
+            Ok(Ok(0)) | Err(_) => return First::Spoken(Spoken::Opaque),
+            Ok(Err(_broken)) => return First::Broken,
+        }
+    }
+}
+
+/// Who speaks first, after a silent caller was dialled on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// The caller, and this is spoken.
+    Caller(Spoken),
+    /// The server.
+    Server,
+    /// One of both ended.
+    Nobody,
+}
+
+/// Waits for whoever speaks first.
+pub(crate) async fn race(
+    down: &mut Io,
+    down_first: &mut BytesMut,
+    up: &mut Io,
+    up_first: &mut BytesMut,
+    more: Duration,
+) -> Speaker {
+    let caller = tokio::select! {
+        read = read_some(up, up_first) => match read {
+            Ok(1..) => return Speaker::Server,
+            Ok(0) | Err(_) => return Speaker::Nobody,
+        },
+        read = read_some(down, down_first) => read,
+    };
+    match caller {
+        Ok(1..) => match bytes(down, down_first, more, more).await {
+            First::Spoken(spoken) => Speaker::Caller(spoken),
+            First::Silent | First::Broken => Speaker::Nobody,
+        },
+        Ok(0) | Err(_) => Speaker::Nobody,
+    }
+}

@@ -1,0 +1,375 @@
+//! Starts the threads, and answers for all of them: metrics, failures, draining.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    rc::Rc,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use mesh_identity::Credentials;
+use mesh_model::{
+    admin::{FailureRecord, StatRow},
+    snapshot::{EndpointKey, cell::Reader},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    detect::Memory,
+    drain::Drain,
+    listen::{self, Bound, Kind},
+    observe::{Observe, cells::Cells, log, page},
+    origin::{Origins, units::Units},
+    tcp::copy::Buffers,
+    tls::Tls,
+    tunnel::Tunnels,
+    upstream::{self, Upstream},
+    worker::{View, Worker},
+};
+
+/// Why the data plane cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener's address is taken or may not be used.
+    #[error("cannot listen on {address} ({kind})")]
+    Listen {
+        /// Which listener.
+        kind: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Sockets may not be marked: `CAP_NET_ADMIN` is missing.
+    #[error("sockets cannot be marked with {mark:#x}")]
+    Mark {
+        /// The mark.
+        mark: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("the access log cannot be opened")]
+    AccessLog(#[source] io::Error),
+    /// A thread or its runtime cannot be made.
+    #[error("a worker cannot be started")]
+    Worker(#[source] io::Error),
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct Proxy {
+    cells: Vec<Arc<Cells>>,
+    drain: Drain,
+    threads: TaskTracker,
+    shared: Arc<upstream::Shared>,
+    units: Arc<Units>,
+    log: log::Writer,
+    reader: Reader,
+    addresses: Vec<(Kind, SocketAddr)>,
+}
+
+/// Time that forced workers get to go.
+const FORCED: Duration = Duration::from_secs(2);
+
+/// Starts the data plane; it runs until drained, or until `stop` ends it at once.
+pub fn start(
+    config: Config,
+    reader: Reader,
+    credentials: Credentials,
+    stop: CancellationToken,
+) -> Result<Proxy, StartError> {
+    check_mark(config.mark)?;
+    let log = log::Writer::start(&config.access_log).map_err(StartError::AccessLog)?;
+    let (mut sockets, addresses) = bind(&config)?;
+    let proxy = Proxy {
+        cells: (0..config.worker_count()).map(|_| Arc::default()).collect(),
+        drain: Drain::below(&stop),
+        threads: TaskTracker::new(),
+        shared: Arc::default(),
+        units: Arc::new(Units::new(config.cgroup_root.clone())),
+        log,
+        reader,
+        addresses,
+    };
+    let common = Common {
+        config: Arc::new(config),
+        credentials,
+        own: proxy
+            .addresses
+            .iter()
+            .map(|(_, address)| *address)
+            .collect(),
+        started: Instant::now(),
+    };
+    for (index, cells) in proxy.cells.iter().enumerate() {
+        let bound = sockets.pop().unwrap_or_default();
+        proxy
+            .thread(index, cells, bound, common.clone())
+            .map_err(|source| {
+                proxy.drain.force();
+                StartError::Worker(source)
+            })?;
+    }
+    proxy.threads.close();
+    Ok(proxy)
+}
+
+/// What all workers begin with.
+#[derive(Clone)]
+struct Common {
+    config: Arc<Config>,
+    credentials: Credentials,
+    own: Arc<[SocketAddr]>,
+    started: Instant,
+}
+
+impl Proxy {
+    /// Appends the metrics of the data plane: Prometheus text.
+    pub fn render_metrics(&self, out: &mut String) {
+        page::render(&self.cells, self.shared.ejected().len(), out);
+    }
+
+    /// Rows of `meshctl stat`, ordered.
+    pub fn stats(&self) -> Vec<StatRow> {
+        page::stats(&self.cells)
+    }
+
+    /// What is still known of a failed request, in time order.
+    pub fn failures(&self, id: &str) -> Vec<FailureRecord> {
+        let host = self
+            .reader
+            .load()
+            .mesh
+            .as_ref()
+            .map(|mesh| mesh.host_name.to_string());
+        let mut found = Vec::new();
+        for cells in &self.cells {
+            let ring = cells
+                .failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            found.extend(
+                ring.iter()
+                    .filter(|record| record.id.eq_ignore_ascii_case(id))
+                    .cloned(),
+            );
+        }
+        found.sort_by_key(|record| record.time_ms);
+        for record in &mut found {
+            record.host = host.clone().unwrap_or_default();
+        }
+        found
+    }
+
+    /// The daemon's own explicit listener on loopback: obeys `mesh-as`, answers debug headers.
+    pub fn internal_address(&self) -> SocketAddr {
+        self.address(Kind::Internal)
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// Where mTLS tunnels arrive, with the port that was bound.
+    pub fn tunnel_address(&self) -> Option<SocketAddr> {
+        self.address(Kind::Tunnel)
+    }
+
+    /// The explicit listener, with the port that was bound.
+    pub fn explicit_address(&self) -> Option<SocketAddr> {
+        self.address(Kind::Explicit)
+    }
+
+    /// The listener for redirected calls (IPv4), with the port that was bound.
+    pub fn outbound_address(&self) -> Option<SocketAddr> {
+        self.address(Kind::Outbound)
+    }
+
+    /// Endpoints that are out now: dials failed, or too many failures in a row.
+    pub fn ejected(&self) -> Vec<EndpointKey> {
+        self.shared.ejected()
+    }
+
+    /// Binds the cgroup of a unit (a path under the v2 root) to the unit's name, before its first process starts.
+    pub fn enrol(&self, cgroup: &Path, unit: &str) -> io::Result<()> {
+        self.units.enrol(cgroup, unit)
+    }
+
+    /// Opens the access log's file anew: after rotation.
+    pub fn reopen_access_log(&self) {
+        self.log.reopen();
+    }
+
+    /// Stops accepting, lets what runs finish for at most `limit`, then ends it. Resolves when all threads ended.
+    pub async fn drain(self, limit: Duration) {
+        self.drain.begin();
+        if tokio::time::timeout(limit, self.threads.wait())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        tracing::info!("connections that did not finish in time are closed");
+        self.drain.force();
+        if tokio::time::timeout(FORCED, self.threads.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a worker did not end");
+        }
+    }
+
+    fn address(&self, kind: Kind) -> Option<SocketAddr> {
+        self.addresses
+            .iter()
+            .find(|(other, _)| *other == kind)
+            .map(|(_, address)| *address)
+    }
+
+    fn thread(
+        &self,
+        index: usize,
+        cells: &Arc<Cells>,
+        bound: Vec<Bound>,
+        common: Common,
+    ) -> io::Result<()> {
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(Default::default())
+        };
+        let running = self.threads.token();
+        let (cells, drain) = (Arc::clone(cells), self.drain.clone());
+        let (shared, units) = (Arc::clone(&self.shared), Arc::clone(&self.units));
+        let (lines, reader) = (self.log.lines(), self.reader.clone());
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name(format!("mesh-proxy-{index}"))
+            .spawn(move || {
+                let _running = running;
+                let runtime = match runtime() {
+                    Ok(runtime) => runtime,
+                    // The starter waits for it.
+                    Err(error) => return drop(tell.send(Err(error))),
+                };
+                drop(tell.send(Ok(())));
+                runtime.block_on(async move {
+                    let observe = Observe::new(Arc::clone(&cells), lines);
+                    let tls = Rc::new(Tls::new(reader.clone(), common.credentials));
+                    let worker = Rc::new(Worker {
+                        upstream: Upstream::new(
+                            Arc::clone(&common.config),
+                            Rc::clone(&tls),
+                            shared,
+                            Arc::clone(&cells.transport),
+                            common.started,
+                        ),
+                        observe,
+                        config: common.config,
+                        drain,
+                        tasks: TaskTracker::new(),
+                        origins: Origins::new(units),
+                        memory: Memory::default(),
+                        buffers: Buffers::default(),
+                        tls,
+                        tunnels: Tunnels::default(),
+                        own: common.own,
+                        view: RefCell::new(View::load(&reader)),
+                        reader,
+                    });
+                    worker.run(bound).await;
+                });
+            })?;
+        told.recv()
+            .map_err(|_gone| io::Error::other("the thread ended at once"))?
+    }
+}
+
+fn check_mark(mark: Option<u32>) -> Result<(), StartError> {
+    let Some(mark) = mark else { return Ok(()) };
+    let tried = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .and_then(|socket| socket.set_mark(mark));
+    tried.map_err(|source| StartError::Mark { mark, source })
+}
+
+type Sockets = (Vec<Vec<Bound>>, Vec<(Kind, SocketAddr)>);
+
+/// Binds every listener once per worker; the first binding of port 0 decides the port of the others.
+fn bind(config: &Config) -> Result<Sockets, StartError> {
+    let mut sockets: Vec<Vec<Bound>> = (0..config.worker_count()).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for (kind, address, needed) in wanted(config) {
+        let mut address = address;
+        for (index, bound) in sockets.iter_mut().enumerate() {
+            let made = listen::bind(kind, address).and_then(|made| {
+                address = made.socket.local_addr()?;
+                Ok(made)
+            });
+            match made {
+                Ok(made) => bound.push(made),
+                // A host without IPv6.
+                Err(error) if !needed && index == 0 => {
+                    tracing::info!(%error, %address, kind = kind.as_str(), "not listening there");
+                    break;
+                }
+                Err(source) => {
+                    return Err(StartError::Listen {
+                        kind: kind.as_str(),
+                        address,
+                        source,
+                    });
+                }
+            }
+            if index == 0 {
+                addresses.push((kind, address));
+            }
+        }
+    }
+    Ok((sockets, addresses))
+}
+
+/// Listeners with their addresses; false: they may be missing on a host without IPv6.
+fn wanted(config: &Config) -> Vec<(Kind, SocketAddr, bool)> {
+    let any = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let mut wanted = Vec::new();
+    let mut both = |kind, ips: [IpAddr; 2], port| {
+        for ip in ips {
+            wanted.push((kind, SocketAddr::new(ip, port), ip.is_ipv4()));
+        }
+    };
+    if let Some(port) = config.outbound_port {
+        both(Kind::Outbound, loopback, port);
+    }
+    if let Some(port) = config.inbound_port.filter(|_| config.transparent) {
+        both(Kind::Inbound, any, port);
+    }
+    if let Some(address) = config.tunnel {
+        // A port of 0 would differ between the families.
+        if address.ip().is_unspecified() && address.port() != 0 {
+            both(Kind::Tunnel, any, address.port());
+        } else {
+            wanted.push((Kind::Tunnel, address, true));
+        }
+    }
+    if let Some(address) = config.explicit {
+        wanted.push((Kind::Explicit, address, true));
+    }
+    wanted.push((
+        Kind::Internal,
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        true,
+    ));
+    wanted
+}

@@ -1,0 +1,213 @@
+//! mTLS connections from other daemons and foreign meshes: accepted, checked, closed when rights end.
+//!
+//! In: TCP connections on the tunnel's port. Out: CONNECT streams to `hbone`, requests under our own
+//! protocol to `http`. Never: keeps a connection whose peer lost its grant.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use mesh_identity::verify::Usage;
+use mesh_model::{address::canonical, snapshot::Snapshot};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::{InboundOrigin, Io, Origin, Worker},
+    hbone, http,
+    tls::{self, Verified},
+};
+
+/// Streams that a peer may have open.
+const STREAMS: u32 = 250;
+/// What one stream may have in flight towards us.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// What a connection may have in flight towards us: sixteen stalled streams do not stop the others.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Largest frame that we take.
+const FRAME: u32 = 1 << 20;
+/// Largest header list that we take.
+const HEADERS: u32 = 64 << 10;
+/// Bytes queued for sending on one stream before it is asked to wait.
+const SEND_BUFFER: usize = 256 << 10;
+/// Streams that a peer may open and reset before they were looked at.
+const RESETS: usize = 20;
+/// Streams that we reset for a peer's errors.
+const ERRORS: usize = 100;
+
+/// The tunnel connections of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels {
+    next: Cell<u64>,
+    open: RefCell<HashMap<u64, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    verified: Rc<Verified>,
+    close: CancellationToken,
+}
+
+impl Tunnels {
+    fn add(&self, verified: Rc<Verified>) -> (u64, CancellationToken) {
+        let key = self.next.get();
+        self.next.set(key.wrapping_add(1));
+        let close = CancellationToken::new();
+        self.open.borrow_mut().insert(
+            key,
+            Entry {
+                verified,
+                close: close.clone(),
+            },
+        );
+        (key, close)
+    }
+
+    fn remove(&self, key: u64) {
+        self.open.borrow_mut().remove(&key);
+    }
+
+    /// Closes connections whose peers lost their rights.
+    pub(crate) fn enforce(&self, snapshot: &Snapshot) {
+        for entry in self.open.borrow().values() {
+            if let Err(error) = tls::still_believed(snapshot, &entry.verified, Usage::Client) {
+                let peer = &entry.verified.peer.id;
+                tracing::warn!(%peer, %error, "a tunnel is closed: the peer lost its rights");
+                entry.close.cancel();
+            }
+        }
+    }
+}
+
+/// Serves one TCP connection on the tunnel's port.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(local) = stream.local_addr().map(canonical) else {
+        return;
+    };
+    if worker.snapshot().mesh.is_none() {
+        return Io::Tcp(stream).reset();
+    }
+    let transport = worker.observe.transport();
+    let handshake = worker.tls.accept(stream);
+    let limit = worker.config.limits.handshake;
+    let (stream, verified) = match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => {
+            transport.accepts_failed.add(1);
+            tracing::debug!(%error, %peer, "a handshake failed");
+            return;
+        }
+        Err(_elapsed) => return transport.accepts_failed.add(1),
+    };
+    transport.accepts.add(1);
+    if let Err(error) = tls::still_believed(&worker.snapshot(), &verified, Usage::Client) {
+        tracing::debug!(%error, %peer, "a peer is not believed");
+        return;
+    }
+    let handshake = h2::server::Builder::new()
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADERS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(Some(ERRORS))
+        .enable_connect_protocol()
+        .handshake::<_, Bytes>(stream);
+    match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok(connection)) => {
+            let verified = Rc::new(verified);
+            let (key, close) = worker.tunnels.add(Rc::clone(&verified));
+            Box::pin(streams(&worker, connection, &verified, &close, peer, local)).await;
+            worker.tunnels.remove(key);
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "no http/2 in a tunnel"),
+        Err(_elapsed) => tracing::debug!(%peer, "no http/2 in a tunnel in time"),
+    }
+}
+
+type Connection = h2::server::Connection<tokio_rustls::TlsStream<TcpStream>, Bytes>;
+
+async fn streams(
+    worker: &Rc<Worker>,
+    mut connection: Connection,
+    verified: &Verified,
+    close: &CancellationToken,
+    peer: SocketAddr,
+    local: SocketAddr,
+) {
+    let origin = Rc::new(Origin::Inbound(InboundOrigin {
+        peer,
+        principal: Some(verified.peer.id.clone()),
+        server_name: verified.server_name.clone(),
+        address: None,
+    }));
+    let left = verified.peer.not_after_ms.saturating_sub(tls::now_ms());
+    let expired = tokio::time::sleep(Duration::from_millis(left));
+    tokio::pin!(expired);
+    let mut leaving = false;
+    loop {
+        let stream = tokio::select! {
+            stream = connection.accept() => stream,
+            () = close.cancelled() => return,
+            () = worker.drain.draining(), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            () = &mut expired, if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        match stream {
+            Some(Ok((request, respond))) => {
+                dispatch(
+                    worker,
+                    request,
+                    respond,
+                    Rc::clone(&origin),
+                    verified.mesh,
+                    local,
+                );
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, %peer, "a tunnel broke");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+fn dispatch(
+    worker: &Rc<Worker>,
+    request: ::http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    origin: Rc<Origin>,
+    mesh: bool,
+    local: SocketAddr,
+) {
+    let plain_connect = request.method() == ::http::Method::CONNECT
+        && request.extensions().get::<h2::ext::Protocol>().is_none();
+    let task = Rc::clone(worker);
+    if plain_connect {
+        worker.spawn(hbone::serve(task, request, respond, origin, local));
+    } else if mesh {
+        worker.spawn(http::serve_stream(task, request, respond, origin));
+    } else {
+        let mut answer = ::http::Response::new(());
+        *answer.status_mut() = ::http::StatusCode::BAD_REQUEST;
+        if let Err(error) = respond.send_response(answer, true) {
+            tracing::debug!(%error, "a refusal could not be sent");
+        }
+    }
+}
