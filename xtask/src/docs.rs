@@ -29,6 +29,7 @@ pub(crate) fn run(mode: Mode) -> anyhow::Result<()> {
     let mut stale = Vec::new();
     let generated = [
         ("docs/errors.md", errors::page(&root)?),
+        ("docs/config.md", mesh_model::config::reference()),
         ("docs/meshctl.md", commands::page()?),
     ];
     for (path, text) in generated {
