@@ -6,14 +6,8 @@ set -euo pipefail
 TMPDIR="$(mktemp -d "${TMPDIR:-/tmp}/meshd-demo.XXXXXX")"
 chmod 755 "$TMPDIR"
 export TMPDIR
-# Where process namespaces are allowed at least, they are the surest end.
-if unshare --user --map-root-user --pid --fork --kill-child true 2>/dev/null; then
-    start=(unshare --user --map-root-user --pid --fork --kill-child --)
-else
-    start=(setsid --wait)
-fi
 own=$$
-"${start[@]}" "$@" &
+setsid --wait "$@" &
 child=$!
 setsid bash -c '
     own=$1 child=$2 folder=$3
