@@ -12,7 +12,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// Longest secret file that is read.
-const LIMIT: u64 = 1 << 20;
+const LIMIT: u64 = 16 << 20;
 
 /// Why a secret file could not be read or written.
 #[derive(Debug, thiserror::Error)]

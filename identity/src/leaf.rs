@@ -12,7 +12,7 @@ use crate::{
 /// A key and the request for its certificate.
 #[derive(Debug)]
 pub struct LeafRequest {
-    id: SpiffeId,
+    id: Option<SpiffeId>,
     key: P256Key,
     csr: Vec<u8>,
 }
@@ -23,28 +23,53 @@ impl LeafRequest {
         let key = P256Key::generate()?;
         let csr = x509_request(&key, Some(id))?;
         Ok(Self {
-            id: id.clone(),
+            id: Some(id.clone()),
             key,
             csr,
         })
+    }
+    /// Makes a key and a request that names nobody: for a host that does not know its trust domain yet.
+    pub fn unnamed() -> Result<Self, AuthorityError> {
+        let key = P256Key::generate()?;
+        let csr = x509_request(&key, None)?;
+        Ok(Self { id: None, key, csr })
     }
     /// The request (DER).
     pub fn csr(&self) -> &[u8] {
         &self.csr
     }
-    /// Takes the answer: refuses a chain for another key, another id or another host.
+    /// Takes the answer: refuses a chain for another key, another id than was asked for, or another host.
     pub fn finish(
         self,
         chain: Vec<CertificateDer<'static>>,
         host: HostId,
     ) -> Result<Credential, CredentialError> {
         let credential = Credential::new(self.key, chain)?;
-        if *credential.id() != self.id || credential.host() != Some(host) {
-            return Err(CredentialError::OtherIdentity {
-                wanted: Box::new(self.id),
-                found: Box::new(credential.id().clone()),
-            });
-        }
-        Ok(credential)
+        let wanted = self.id.unwrap_or_else(|| credential.id().clone());
+        fits(credential, wanted, host)
     }
+    /// As [`Self::finish`], for a request that named nobody: refuses a chain for another than `id`.
+    pub fn finish_as(
+        self,
+        id: &SpiffeId,
+        chain: Vec<CertificateDer<'static>>,
+        host: HostId,
+    ) -> Result<Credential, CredentialError> {
+        fits(Credential::new(self.key, chain)?, id.clone(), host)
+    }
+}
+
+fn fits(
+    credential: Credential,
+    wanted: SpiffeId,
+    host: HostId,
+) -> Result<Credential, CredentialError> {
+    if *credential.id() == wanted && credential.host() == Some(host) {
+        return Ok(credential);
+    }
+    let found = Box::new(credential.id().clone());
+    Err(CredentialError::OtherIdentity {
+        wanted: Box::new(wanted),
+        found,
+    })
 }
