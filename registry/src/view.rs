@@ -51,6 +51,8 @@ pub(crate) struct View {
     source: String,
     hold_ms: u64,
     services: BTreeMap<ServiceKey, Entry>,
+    /// Endpoints of all services, the held ones left out.
+    endpoints: usize,
     recent: RecentRemovals,
     status: SourceStatus,
     since_ms: u64,
@@ -66,6 +68,7 @@ impl View {
             source: source.to_owned(),
             hold_ms,
             services: BTreeMap::new(),
+            endpoints: 0,
             recent: RecentRemovals::default(),
             status: SourceStatus::Connecting,
             since_ms: now_ms,
@@ -144,7 +147,7 @@ impl View {
             .map(|(key, _)| key.clone())
             .collect();
         for key in &over {
-            let Some(mut entry) = self.services.remove(key) else {
+            let Some(mut entry) = self.take(key) else {
                 continue;
             };
             entry.held.retain(|_, (_, until)| *until > now_ms);
@@ -235,13 +238,6 @@ impl View {
             .collect()
     }
 
-    fn endpoint_count(&self) -> usize {
-        self.services
-            .values()
-            .map(|entry| entry.set.endpoints.len())
-            .sum()
-    }
-
     fn replace(
         &mut self,
         key: ServiceKey,
@@ -249,7 +245,7 @@ impl View {
         version: Version,
         now_ms: u64,
     ) -> (bool, bool) {
-        let source = self.endpoint_count();
+        let source = self.endpoints;
         let Some(entry) = self.services.get(&key) else {
             self.put(key, set, version, BTreeMap::new(), false);
             return (true, false);
@@ -286,7 +282,7 @@ impl View {
     }
 
     fn remove(&mut self, key: &ServiceKey, version: Version, now_ms: u64) -> (bool, bool) {
-        let source = self.endpoint_count();
+        let source = self.endpoints;
         let Some(entry) = self.services.get(key) else {
             return (false, false);
         };
@@ -297,7 +293,7 @@ impl View {
         if entry.absent {
             return (false, false);
         }
-        let Some(entry) = self.services.remove(key) else {
+        let Some(entry) = self.take(key) else {
             return (false, false);
         };
         let removed = entry.set.endpoints;
@@ -340,6 +336,12 @@ impl View {
         true
     }
 
+    fn take(&mut self, key: &ServiceKey) -> Option<Entry> {
+        let entry = self.services.remove(key)?;
+        self.endpoints = self.endpoints.saturating_sub(entry.set.endpoints.len());
+        Some(entry)
+    }
+
     fn put(
         &mut self,
         key: ServiceKey,
@@ -349,6 +351,8 @@ impl View {
         absent: bool,
     ) {
         let fact = Arc::new(self.fact(&key, &set, &held));
+        self.take(&key);
+        self.endpoints += set.endpoints.len();
         self.services.insert(
             key,
             Entry {

@@ -192,3 +192,21 @@ fn a_set_beyond_the_limits_is_refused_whole() {
     assert_eq!(world.count("web"), 1);
     assert!(world.view.refusal().unwrap().contains("10001 endpoints"));
 }
+
+#[test]
+fn the_sum_of_endpoints_is_right() {
+    let mut world = World::new();
+    world.say("web", &[1, 2, 3, 4], 1);
+    world.say("api", &[9], 2);
+    world.say("web", &[1, 2], 3);
+    world.sink.absent(&key("api"), Version::Hash(0));
+    world.look(4);
+    world.view.expire(4 + HOLD);
+    let sum: usize = world
+        .view
+        .services
+        .values()
+        .map(|entry| entry.set.endpoints.len())
+        .sum();
+    assert_eq!((world.view.endpoints, sum), (2, 2));
+}
