@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 
 use crate::name::Namespace;
 
+/// The kinds, their versions, how each body is read.
+mod kind;
 /// Reads documents out of YAML or JSON text, every fault with its line.
 pub mod parse;
 /// The route kinds of Gateway API, as written.
 pub mod route;
 /// Our own kinds, as written.
 pub mod spec;
+/// Whether a document means something.
+mod validate;
 
 pub use parse::{DocumentError, parse_documents};
 pub use spec::Spec;

@@ -33,9 +33,9 @@ pub enum NameTree {
     /// Another path; what followed the prefix is appended.
     Leaf(Path),
     /// The first alternative that is bound and usable.
-    Alternatives(Vec<NameTree>),
+    Alternatives(Vec<Self>),
     /// A share of each, by weight.
-    Union(Vec<(Weight, NameTree)>),
+    Union(Vec<(Weight, Self)>),
     /// `~`: no such name, the next entry is tried.
     Negative,
     /// `!`: fail here, try nothing else.

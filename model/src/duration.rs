@@ -1,6 +1,6 @@
 //! Spans of time as people write them (Gateway API's GEP-2257): `10s`, `500ms`, `1m30s`, `0s`.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 /// A text that is no span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ pub fn print(duration: Duration) -> String {
     let mut text = String::new();
     for (word, unit) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
         if left >= unit {
-            text.push_str(&format!("{}{word}", left / unit));
+            let _infallible = write!(text, "{}{word}", left / unit);
             left %= unit;
         }
     }

@@ -130,7 +130,7 @@ pub enum Target {
     /// A share of each; weights are relative, a weight of 0 is never chosen.
     Weighted(Vec<WeightedTarget>),
     /// The first that has a usable endpoint; when none has, the first.
-    Failover(Vec<Target>),
+    Failover(Vec<Self>),
     /// No backend: the mesh answers itself.
     Fail {
         /// HTTP status, such as 500.

@@ -161,7 +161,7 @@ impl Faults {
     /// All faults by place.
     pub(crate) fn into_sorted(self) -> Vec<Fault> {
         let mut all = self.0.into_inner();
-        all.sort_by(|a, b| a.place.cmp(&b.place));
+        all.sort_by_key(|fault| fault.place);
         all
     }
 }

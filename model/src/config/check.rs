@@ -71,7 +71,7 @@ pub fn read(sources: &Sources) -> Result<(Boot, Live), Vec<ConfigError>> {
                         text,
                         &at.key("drain_timeout"),
                         Duration::ZERO,
-                        Duration::from_secs(3600),
+                        Duration::from_hours(1),
                     )
                 }),
         };
@@ -181,16 +181,14 @@ fn high_or_zero() -> Duration {
 }
 
 fn ip(text: &str, at: &At<'_>) -> Option<IpAddr> {
-    match text.parse::<IpAddr>() {
-        Ok(address) => Some(address.to_canonical()),
-        Err(_) => {
-            at.fault(
-                format!("{text:?} is no IP address"),
-                "write one such as 192.0.2.7 or 2001:db8::7",
-            );
-            None
-        }
+    let address = text.parse::<IpAddr>().ok();
+    if address.is_none() {
+        at.fault(
+            format!("{text:?} is no IP address"),
+            "write one such as 192.0.2.7 or 2001:db8::7",
+        );
     }
+    address.map(|address| address.to_canonical())
 }
 
 fn socket(text: &str, at: &At<'_>) -> Option<SocketAddr> {

@@ -1,5 +1,7 @@
 //! The reference of every configuration key, as `docs/config.md`.
 
+use std::fmt::Write as _;
+
 use super::file::{SECTIONS, Section};
 
 const HEAD: &str = "\
@@ -31,7 +33,7 @@ fn write_section(text: &mut String, section: &Section) {
     } else {
         format!("`{}`", section.header)
     };
-    text.push_str(&format!("\n## {title}\n\n{}\n\n", section.about.trim()));
+    let _infallible = write!(text, "\n## {title}\n\n{}\n\n", section.about.trim());
     text.push_str("| key | default | range | meaning |\n|---|---|---|---|\n");
     for field in section.fields {
         let code = |value: &str| {
@@ -41,12 +43,13 @@ fn write_section(text: &mut String, section: &Section) {
                 value.to_owned()
             }
         };
-        text.push_str(&format!(
-            "| `{}` | {} | {} | {} |\n",
+        let _infallible = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
             field.key,
             code(field.default),
             field.range,
             field.meaning.trim()
-        ));
+        );
     }
 }

@@ -137,7 +137,7 @@ pub struct ValueMatchSpec {
 
 /// A filter; `type` names the one field that is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct HttpFilter {
     /// `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, …
     #[serde(rename = "type")]
@@ -154,7 +154,7 @@ pub struct HttpFilter {
     /// For `URLRewrite`.
     #[serde(default, rename = "urlRewrite")]
     pub url_rewrite: Option<RewriteSpec>,
-    /// Filters that this version does not carry out; the document is refused when one is set.
+    /// Everything else; the document is refused when there is any.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }

@@ -36,6 +36,7 @@ pub struct ServiceSpec {
     /// Ports; at least one.
     pub ports: Vec<ServicePortSpec>,
     /// Labels that a workload must carry; empty means: the workloads of the service's own name.
+    /// `app` and `app.kubernetes.io/name` are the workload's service name unless it sets them.
     #[serde(default)]
     pub selector: BTreeMap<String, String>,
     /// True: callers are refused, not sent on directly, while their daemon is down.
@@ -70,13 +71,42 @@ pub struct ServicePortSpec {
 }
 
 /// A port by number or by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PortOrName {
     /// A number.
     Port(u16),
     /// A port's name.
     Name(String),
+}
+
+impl<'de> Deserialize<'de> for PortOrName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PortVisitor)
+    }
+}
+
+struct PortVisitor;
+
+impl serde::de::Visitor<'_> for PortVisitor {
+    type Value = PortOrName;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a port from 1 to 65535, or a port's name")
+    }
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<PortOrName, E> {
+        u16::try_from(number)
+            .map(PortOrName::Port)
+            .map_err(|_range| E::invalid_value(serde::de::Unexpected::Signed(number), &self))
+    }
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<PortOrName, E> {
+        u16::try_from(number)
+            .map(PortOrName::Port)
+            .map_err(|_range| E::invalid_value(serde::de::Unexpected::Unsigned(number), &self))
+    }
+    fn visit_str<E>(self, name: &str) -> Result<PortOrName, E> {
+        Ok(PortOrName::Name(name.to_owned()))
+    }
 }
 
 /// A delegation table (dtab).

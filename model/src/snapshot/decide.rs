@@ -110,7 +110,7 @@ pub fn choose<'a>(
                 let first = targets
                     .iter()
                     .find(|t| is_usable(t, usable))
-                    .or(targets.first());
+                    .or_else(|| targets.first());
                 let Some(next) = first else { return NO_BACKEND };
                 target = next;
             }

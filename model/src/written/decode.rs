@@ -17,13 +17,13 @@ pub(crate) fn decode<T: DeserializeOwned>(node: &Node, path: &str, faults: &Faul
     let skip = Skip::default();
     loop {
         let before = skip.borrow().len();
-        let decoder = Decoder {
+        let root = Decoder {
             node,
             path: path.to_owned(),
             faults,
             skip: &skip,
         };
-        let decoded = T::deserialize(decoder).ok();
+        let decoded = T::deserialize(root).ok();
         // A part that could not be made is passed over in another run, so that what follows is looked at.
         if decoded.is_some() || skip.borrow().len() == before || before > Faults::LIMIT {
             return decoded;

@@ -73,7 +73,7 @@ impl Reader<'_> {
                 (Key { place, text }, self.value(value, 0))
             })
             .collect();
-        entries.sort_by(|a, b| a.0.place.cmp(&b.0.place));
+        entries.sort_by_key(|(key, _)| key.place);
         Node {
             place,
             index: 0,

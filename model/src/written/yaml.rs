@@ -128,8 +128,8 @@ fn narrow(line: u64) -> usize {
 /// A value as the reader gives it.
 enum Raw {
     Leaf(Value),
-    List(Vec<Spanned<Raw>>),
-    Table(Vec<(Spanned<Raw>, Spanned<Raw>)>),
+    List(Vec<Spanned<Self>>),
+    Table(Vec<(Spanned<Self>, Spanned<Self>)>),
 }
 
 impl Raw {

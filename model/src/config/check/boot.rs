@@ -243,11 +243,11 @@ fn mark(given: &FileCapture, at: &At<'_>) -> Mark {
         value: given.mark.unwrap_or(default.value),
         mask: given.mask.unwrap_or(default.mask),
     };
-    let (at_mark, at_mask) = (at.key("mark"), at.key("mask"));
+    let at_mask = at.key("mask");
     let said = if given.mark.is_some() {
-        &at_mark
+        at.key("mark")
     } else {
-        &at_mask
+        at_mask.clone()
     };
     if mark.mask & KUBE_PROXY_BITS != 0 {
         let shared = mark.mask & KUBE_PROXY_BITS;

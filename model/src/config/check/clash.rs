@@ -192,9 +192,10 @@ fn targets(
         let taken = listeners.iter().find(|listener| {
             listener.addresses.iter().any(|address| {
                 address.port() == port.target
-                    && service
-                        .address
-                        .map_or(!is_loopback(address.ip()), |ip| overlap(ip, address.ip()))
+                    && service.address.map_or_else(
+                        || !is_loopback(address.ip()),
+                        |ip| overlap(ip, address.ip()),
+                    )
             })
         });
         if let Some(listener) = taken {

@@ -8,7 +8,7 @@ use crate::{
         HealthCheck, HealthKind, LocalService, Recognise, SourceConfig, SourceKind,
         file::{FileHealth, FilePort, FileService, FileSource, User},
     },
-    name::{NameError, Namespace, ServiceAccount, ServiceId, ServiceName, is_label},
+    name::{NameError, Namespace, ServiceAccount, ServiceName, is_label},
     service::{AppProtocol, ServicePort},
     written::At,
 };
@@ -217,7 +217,7 @@ fn recognise(given: &FileService, at: &At<'_>, sources: &Sources) -> Recognise {
 }
 
 fn health_check(given: &FileHealth, ports: &[ServicePort], at: &At<'_>) -> Option<HealthCheck> {
-    let Some(port) = given.port.or(ports.first().map(|port| port.target)) else {
+    let Some(port) = given.port.or_else(|| ports.first().map(|port| port.target)) else {
         at.key("port").fault(
             "is missing",
             "write the port to ask: the service has none of its own",
@@ -264,20 +264,20 @@ fn health_check(given: &FileHealth, ports: &[ServicePort], at: &At<'_>) -> Optio
                 text,
                 &at.key("interval"),
                 Duration::from_millis(100),
-                Duration::from_secs(300),
+                Duration::from_mins(5),
             )
         });
-    let timeout = given
-        .timeout
-        .as_deref()
-        .map_or(interval.min(Duration::from_secs(1)), |text| {
+    let timeout = given.timeout.as_deref().map_or_else(
+        || interval.min(Duration::from_secs(1)),
+        |text| {
             span(
                 text,
                 &at.key("timeout"),
                 Duration::from_millis(10),
-                Duration::from_secs(60),
+                Duration::from_mins(1),
             )
-        });
+        },
+    );
     if timeout > interval {
         at.key("timeout").fault(
             "is longer than the interval",

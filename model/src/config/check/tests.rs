@@ -84,7 +84,7 @@ fn everything() {
     assert_eq!(boot.virtual_v4, ("198.18.0.0".parse().unwrap(), 20));
     assert_eq!(boot.mark.inbound(), 0x30);
     assert_eq!(boot.names.listen.len(), 2);
-    assert_eq!(live.drain_timeout, Duration::from_secs(60));
+    assert_eq!(live.drain_timeout, Duration::from_mins(1));
     let path = "/var/log/meshd/access.log".into();
     assert_eq!(
         live.access_log.destination,
@@ -172,7 +172,9 @@ fn files_join() {
 }
 
 /// Text of one file, and the faults expected: line, key, part of the message.
-const FAULTS: &[(&str, &[(usize, &str, &str)])] = &[
+type Expected = &'static [(usize, &'static str, &'static str)];
+
+const FAULTS: &[(&str, Expected)] = &[
     ("workes = 2", &[(1, "workes", "did you mean `workers`?")]),
     ("workers = \"2\"", &[(1, "workers", "without quotes")]),
     (

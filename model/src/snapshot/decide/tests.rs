@@ -58,13 +58,13 @@ fn frontend(rules: RuleTable, consumer: BTreeMap<Namespace, RuleTable>) -> Front
 struct Get(&'static str);
 
 impl RequestView for Get {
-    fn method(&self) -> &str {
+    fn method(&self) -> &'static str {
         "GET"
     }
     fn path(&self) -> &str {
         self.0
     }
-    fn query(&self) -> &str {
+    fn query(&self) -> &'static str {
         ""
     }
     fn header(&self, _name: &str) -> Option<Cow<'_, [u8]>> {
