@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     bypass,
+    generation::generation,
     installed::{Installed, TABLE},
     intent::{Intent, reply_mark},
     nft::{self, Nft, NftError, Owner},
@@ -32,6 +33,8 @@ use crate::{
 const ROUND: Duration = Duration::from_secs(10);
 /// Least time between two looks: somebody may be fighting us.
 const REST: Duration = Duration::from_millis(200);
+/// A listing that takes less than this may be made at every look.
+const CHEAP: Duration = Duration::from_millis(50);
 /// How long the table of a daemon that has just died may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -182,17 +185,22 @@ pub struct Interceptor {
     nft: Nft,
     owner: Option<Owner>,
     routes: Routes,
+    asked: Option<Intent>,
     followed: Option<Followed>,
     next_round: Instant,
     last_wake: Instant,
 }
 
-/// What the kernel follows.
+/// What the kernel follows, and how that looked.
 #[derive(Debug)]
 struct Followed {
-    asked: Intent,
     cleared: Intent,
+    /// The kernel's count of changes when all was as it should be.
+    generation: Option<u32>,
+    /// The fallback's content; none: not looked at since the last step.
     fallback: Option<u64>,
+    /// Listing a large table costs: not before this.
+    next_fingerprint: Instant,
 }
 
 impl Interceptor {
@@ -207,18 +215,20 @@ impl Interceptor {
             routes: Routes::open()?,
             settings,
             owner: None,
+            asked: None,
             followed: None,
             next_round: Instant::now() + ROUND,
             last_wake: Instant::now(),
         })
     }
 
-    /// Makes the kernel follow the intent; verified when it returns.
+    /// Makes the kernel follow the intent; verified when it returns. Until then, and after an error,
+    /// [`Self::reassert`] tries again.
     pub async fn apply(&mut self, intent: &Intent) -> Result<Applied, ApplyError> {
+        self.asked = Some(intent.clone());
         let (cleared, skipped) = cleared(intent).await;
         let mut findings: Vec<Finding> = skipped.iter().map(skip_finding).collect();
         if bypass::active(&self.settings.state_dir) {
-            self.followed = None;
             self.take_down().await?;
             return Ok(Applied {
                 how: How::Bypassed,
@@ -238,7 +248,9 @@ impl Interceptor {
         if let Some(previous) = previous.filter(|previous| *previous != installed) {
             self.drop_stale(&previous, &installed).await?;
         }
-        self.remember(intent, cleared, how).await?;
+        if how != How::Unchanged {
+            self.followed = Some(self.seen(cleared, how).await?);
+        }
         Ok(Applied {
             how,
             skipped,
@@ -262,57 +274,85 @@ impl Interceptor {
         sleep_until(self.last_wake + REST).await;
     }
 
-    /// Puts back what is lost; yields what that was. Takes everything away when bypass was switched on.
+    /// Puts back what is lost; yields what that was. Takes everything away when bypass was switched on, and
+    /// applies the last intent when it was switched off, or could not be applied before.
     pub async fn reassert(&mut self) -> Result<Vec<Finding>, ApplyError> {
         self.routes.settle();
         self.last_wake = Instant::now();
         self.next_round = self.last_wake + ROUND;
-        let Some(followed) = &self.followed else {
+        let Some(asked) = self.asked.clone() else {
             return Ok(Vec::new());
         };
-        let (asked, was, seen) = (
-            followed.asked.clone(),
-            followed.cleared.clone(),
-            followed.fallback,
-        );
-        if bypass::active(&self.settings.state_dir) {
-            self.followed = None;
-            self.take_down().await?;
-            return Ok(vec![lost(
-                "bypass is on",
-                "all rules and routes were removed",
-            )]);
+        if self.followed.is_none() || bypass::active(&self.settings.state_dir) {
+            return Ok(self.apply(&asked).await?.findings);
         }
-        let mut findings = Vec::new();
-        let (owner, fallback) = rules::versions(&was);
-        let alive = self.owner.as_mut().is_some_and(Owner::alive);
-        if !alive || self.nft.version_of(rules::OWNER).await? != Some(owner) {
-            findings.push(lost("table inet meshd", "it was gone and is applied again"));
-            self.forget_tables().await;
-        } else if self.nft.version_of(rules::FALLBACK).await? != Some(fallback)
-            || self.nft.fingerprint(rules::FALLBACK).await? != seen
-        {
-            findings.push(lost(
-                "table inet meshd_fallback",
-                "another program changed it; it is applied again",
-            ));
-            self.followed = None;
-        }
-        for (piece, problem) in self.put_routes(&was).await? {
+        let mut findings: Vec<Finding> = self.lost_table().await?.into_iter().collect();
+        let (cleared, _skipped) = cleared(&asked).await;
+        for (piece, problem) in self.put_routes(&cleared).await? {
             findings.push(match problem {
                 None => lost(&piece.to_string(), "it was gone and is put back"),
                 Some(error) => route_finding(&piece, &error),
             });
         }
-        let (cleared, _skipped) = cleared(&asked).await;
-        if self.followed.is_none() || cleared != was {
+        if self
+            .followed
+            .as_ref()
+            .is_none_or(|followed| followed.cleared != cleared)
+        {
             self.apply(&asked).await?;
         }
         Ok(findings)
     }
 
+    /// Which table is not as it was; it is forgotten, so that the next apply makes it anew.
+    async fn lost_table(&mut self) -> Result<Option<Finding>, ApplyError> {
+        let alive = self.owner.as_mut().is_some_and(Owner::alive);
+        let Some(followed) = &mut self.followed else {
+            return Ok(None);
+        };
+        let generation = generation();
+        if alive && generation.is_some() && generation == followed.generation {
+            return Ok(None);
+        }
+        let (owner, fallback) = rules::versions(&followed.cleared);
+        if !alive || self.nft.version_of(rules::OWNER).await? != Some(owner) {
+            self.forget_tables().await;
+            return Ok(Some(lost(
+                "table inet meshd",
+                "it was gone and is applied again",
+            )));
+        }
+        let mut intact = self.nft.version_of(rules::FALLBACK).await? == Some(fallback);
+        if intact && Instant::now() >= followed.next_fingerprint {
+            let begin = Instant::now();
+            let found = self.nft.fingerprint(rules::FALLBACK).await?;
+            let took = begin.elapsed();
+            // At most a twentieth of a processor, and no pause for small tables.
+            followed.next_fingerprint = begin
+                + if took > CHEAP {
+                    took * 20
+                } else {
+                    Duration::ZERO
+                };
+            intact = followed.fallback.is_none() || followed.fallback == found;
+            followed.fallback = found;
+            followed.generation = generation;
+        }
+        if intact {
+            return Ok(None);
+        }
+        self.followed = None;
+        let what = "another program changed it; it is applied again";
+        Ok(Some(lost("table inet meshd_fallback", what)))
+    }
+
     /// Takes down what is installed.
     pub async fn remove(&mut self, removal: Removal) -> Result<(), RemoveError> {
+        self.asked = None;
+        self.close_owner(removal).await
+    }
+
+    async fn close_owner(&mut self, removal: Removal) -> Result<(), RemoveError> {
         self.followed = None;
         if let Some(owner) = self.owner.take() {
             owner.close().await;
@@ -335,7 +375,7 @@ impl Interceptor {
     }
 
     async fn take_down(&mut self) -> Result<(), ApplyError> {
-        self.remove(Removal::Everything)
+        self.close_owner(Removal::Everything)
             .await
             .map_err(|error| match error {
                 RemoveError::Nft(error) => ApplyError::Nft(error),
@@ -423,23 +463,20 @@ impl Interceptor {
         }
     }
 
-    /// Notes what is followed now, and how the fallback looks when nobody has touched it.
-    async fn remember(
-        &mut self,
-        intent: &Intent,
-        cleared: Intent,
-        how: How,
-    ) -> Result<(), ApplyError> {
-        let fallback = match (&self.followed, how) {
-            (Some(followed), How::Unchanged) => followed.fallback,
-            _ => self.nft.fingerprint(rules::FALLBACK).await?,
+    /// What is followed now, and how it looks when nobody else has touched it.
+    async fn seen(&self, cleared: Intent, how: How) -> Result<Followed, ApplyError> {
+        // After a step the listing waits for the next look: a large table takes a while.
+        let fallback = match how {
+            How::Replaced => self.nft.fingerprint(rules::FALLBACK).await?,
+            How::Changed | How::Unchanged | How::Bypassed => None,
         };
-        self.followed = Some(Followed {
-            asked: intent.clone(),
+        // The count is taken by a look that finds all in order, not here: a change may have slipped in between.
+        Ok(Followed {
             cleared,
+            generation: None,
             fallback,
-        });
-        Ok(())
+            next_fingerprint: Instant::now(),
+        })
     }
 
     fn record(&self, installed: &Installed) -> Result<(), ApplyError> {

@@ -11,6 +11,8 @@
 pub mod apply;
 /// Everything off, until it is undone; works without a daemon.
 pub mod bypass;
+/// The kernel's count of changes to its rules.
+mod generation;
 /// What is installed, written down so that another process can remove it.
 mod installed;
 /// What should be intercepted.

@@ -16,10 +16,8 @@ use crate::{
     rules,
 };
 
-/// What interception needs from a process: `CAP_NET_ADMIN`.
+/// What interception needs from a process: `CAP_NET_ADMIN`, for rules, routes, marks and transparent sockets.
 const NET_ADMIN: u32 = 12;
-/// What transparent sockets need beside it: `CAP_NET_RAW` will do as well.
-const NET_RAW: u32 = 13;
 /// The oldest nft that the rules were tried with.
 const OLDEST_NFT: (u32, u32) = (1, 0);
 
@@ -61,17 +59,14 @@ pub async fn tables(settings: &Settings) -> (bool, bool) {
 
 fn capabilities(findings: &mut Vec<Finding>) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = effective_capabilities(&status);
-    for (bit, name) in [(NET_ADMIN, "CAP_NET_ADMIN"), (NET_RAW, "CAP_NET_RAW")] {
-        if effective & (1_u64 << bit) == 0 {
-            findings.push(Finding::new(
-                "intercept-capability",
-                Severity::Error,
-                "meshd",
-                format!("it runs without {name}"),
-                format!("give its unit AmbientCapabilities={name}, or set `capture = \"off\"`"),
-            ));
-        }
+    if effective_capabilities(&status) & (1_u64 << NET_ADMIN) == 0 {
+        findings.push(Finding::new(
+            "intercept-capability",
+            Severity::Error,
+            "meshd",
+            "it runs without CAP_NET_ADMIN",
+            "give its unit AmbientCapabilities=CAP_NET_ADMIN, or switch capture off",
+        ));
     }
 }
 

@@ -237,7 +237,7 @@ fn bypass_holds_until_it_is_undone() {
             assert_eq!(findings.len(), 1, "{findings:?}");
             bypass::leave(directory).unwrap();
             bypass::leave(directory).unwrap();
-            assert_eq!(interceptor.apply(&one()).await.unwrap().how, How::Replaced);
+            interceptor.reassert().await.unwrap();
             assert_eq!(observe::tables(&place.settings()).await, (true, true));
         });
     });

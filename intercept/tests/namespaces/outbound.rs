@@ -242,3 +242,39 @@ fn sorted(listing: &[String]) -> Vec<String> {
     words.sort();
     words
 }
+
+#[test]
+fn a_large_mesh_fits() {
+    inside("outbound::a_large_mesh_fits", |place| {
+        serve("127.0.0.1:15001", "proxy");
+        let service = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            Virtual {
+                address: SocketAddr::from(([240, 240, high, low], 80)),
+                endpoints: (2..5)
+                    .map(|last| SocketAddr::from(([10, 9, 0, last], 8080)))
+                    .collect(),
+                fail_closed: false,
+            }
+        };
+        let mut large = Intent {
+            virtuals: (0..3000).map(service).collect(),
+            ..intent()
+        };
+        run(async {
+            let mut interceptor = place.interceptor();
+            let begin = Instant::now();
+            interceptor.apply(&large).await.unwrap();
+            println!("3000 services: {:?}", begin.elapsed());
+            assert_eq!(dial("240.240.11.183:80"), "proxy 10.9.0.1");
+            large.virtuals.push(service(3000));
+            let begin = Instant::now();
+            assert_eq!(interceptor.apply(&large).await.unwrap().how, How::Changed);
+            println!("one more: {:?}", begin.elapsed());
+            assert_eq!(dial("240.240.11.184:80"), "proxy 10.9.0.1");
+            let begin = Instant::now();
+            assert_eq!(interceptor.reassert().await.unwrap(), []);
+            println!("a look at all: {:?}", begin.elapsed());
+        });
+    });
+}
