@@ -93,7 +93,6 @@ fn host(boot: &Boot) -> Host {
         name: boot.host_name.clone().unwrap_or_else(kernel_name),
         addresses,
         started_ms: Daemon::now_ms(),
-        authority: false,
     }
 }
 
@@ -260,16 +259,16 @@ pub(crate) fn bypass(boot: &Boot, enter: bool) -> anyhow::Result<ExitCode> {
         if enter {
             mesh_intercept::bypass::enter(&boot.state_dir).await?;
         } else {
-            mesh_intercept::bypass::leave(&boot.state_dir).await?;
+            mesh_intercept::bypass::leave(&boot.state_dir)?;
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// Removes what the kernel still has of us.
-pub(crate) fn uninstall(_boot: &Boot) -> anyhow::Result<ExitCode> {
+pub(crate) fn uninstall(boot: &Boot) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
-        mesh_intercept::bypass::sweep().await?;
+        mesh_intercept::bypass::sweep(&boot.state_dir).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

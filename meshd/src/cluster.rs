@@ -17,7 +17,7 @@ use mesh_gossip::{Grant, HistoryFilter, Node};
 use mesh_identity::{
     authority::root_certificate,
     credentials::Credentials,
-    key::{Ed25519Key, KeyError, random, verify_signed},
+    key::{KeyError, random, verify_signed},
     seal::DatagramBox,
     tls::HostTrust,
 };
@@ -47,7 +47,7 @@ mod dial;
 mod frame;
 mod link;
 
-pub(crate) use mesh_gossip::SubmitError;
+pub(crate) use mesh_gossip::{Current as Stale, SubmitError};
 
 /// Answers the questions of other hosts: who asks, what kind, the question.
 pub(crate) type Handler =
@@ -308,11 +308,11 @@ impl Cluster {
 }
 
 /// The host's key as the node's signer.
-struct HostSigner(Ed25519Key);
+struct HostSigner(Arc<Identity>);
 
 impl mesh_gossip::Signer for HostSigner {
     fn sign(&self, domain: &[u8], payload: Vec<u8>) -> Signed {
-        self.0.sign(domain, payload)
+        self.0.key().sign(domain, payload)
     }
 }
 
@@ -332,7 +332,7 @@ fn node(start: &Start) -> Result<Node, KeyError> {
         incarnation: 1,
     };
     let config = mesh_gossip::Config { udp: start.udp, ..mesh_gossip::Config::default() };
-    let signer = Box::new(HostSigner(start.identity.signing_key()?));
+    let signer = Box::new(HostSigner(Arc::clone(&start.identity)));
     Ok(Node::new(config, identity, signer, Box::new(SignatureCheck), u64::from_le_bytes(random()?)))
 }
 

@@ -10,7 +10,7 @@ use mesh_model::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{disk::Disk, intake::Host, running::Running};
+use crate::{admission::Site, disk::Disk, intake::Host, running::Running};
 
 /// What the main loop is asked to do.
 #[derive(Debug)]
@@ -56,6 +56,11 @@ impl Daemon {
             .ok()
             .and_then(|since| u64::try_from(since.as_millis()).ok())
             .unwrap_or_default()
+    }
+
+    /// Where this host stands, for admission.
+    pub(crate) fn admission_site(&self) -> Site {
+        Site::new(&self.boot, &self.host)
     }
 
     /// `idle`, `running` or `bypassed`.

@@ -27,8 +27,6 @@ pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
     /// Milliseconds since the epoch.
     pub(crate) started_ms: u64,
-    /// True when it holds an authority.
-    pub(crate) authority: bool,
 }
 
 /// Everything that this host states.
@@ -38,6 +36,8 @@ pub(crate) struct Statement<'a> {
     pub(crate) boot: &'a Boot,
     /// The host.
     pub(crate) host: &'a Host,
+    /// True when it holds an authority.
+    pub(crate) authority: bool,
     /// Its services.
     pub(crate) services: &'a [std::sync::Arc<LocalService>],
     /// Their health.
@@ -88,7 +88,7 @@ fn host_info(statement: &Statement<'_>) -> HostInfo {
         zone: text(&boot.locality.zone),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_ms: statement.host.started_ms,
-        authority: statement.host.authority,
+        authority: statement.authority,
         capture: match boot.capture {
             Capture::Mesh => "mesh".to_owned(),
             Capture::Off => "off".to_owned(),

@@ -1,9 +1,11 @@
 //! The mesh daemon: reads its arguments, opens the rooms, ends with an exit code.
 
 mod admin;
+mod admission;
 mod arguments;
 mod boot;
 mod capture;
+mod certificates;
 mod cluster;
 mod config;
 mod daemon;
@@ -14,6 +16,7 @@ mod local;
 mod metrics;
 mod names;
 mod notify;
+mod questions;
 mod reconcile;
 mod running;
 mod stop;

@@ -57,18 +57,32 @@ pub(crate) struct Reconcile {
     pub(crate) compiled: watch::Sender<Option<Arc<Compiled>>>,
     pub(crate) allocations: Allocations,
     pub(crate) stated: Vec<mesh_model::fact::Record>,
+    pub(crate) authority: bool,
 }
 
 /// The virtual addresses that this host gave before.
 pub(crate) fn remembered(daemon: &Daemon) -> Allocations {
     daemon
         .disk
-        .get("boot", ALLOCATIONS)
+        .get(ALLOCATIONS)
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default()
 }
 
 impl Reconcile {
+    /// Plans what is known already and publishes it; the kernel and the peers are told by the first pass.
+    pub(crate) async fn first(&mut self) {
+        let live = Arc::clone(&self.inputs.live.borrow());
+        let catalog = Arc::clone(&self.inputs.catalog.borrow());
+        match self.compile(&catalog, &live).await {
+            Ok(compiled) => {
+                self.publisher.publish(compiled.snapshot);
+                self.allocations = compiled.allocations;
+            }
+            Err(error) => tracing::error!(error, "what was known cannot be planned"),
+        }
+    }
+
     /// One pass after the other, until stopped.
     pub(crate) async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
         loop {
@@ -188,7 +202,7 @@ impl Reconcile {
         if compiled.allocations != self.allocations {
             self.allocations = compiled.allocations.clone();
             if let Ok(bytes) = serde_json::to_vec(&self.allocations) {
-                self.daemon.disk.put("boot", ALLOCATIONS, &bytes);
+                self.daemon.disk.put(ALLOCATIONS, &bytes);
             }
         }
         self.wanted.send_if_modified(|wanted| wanted.take(&compiled.snapshot));
@@ -214,6 +228,7 @@ impl Reconcile {
         let records = intake::records(&Statement {
             boot: &self.daemon.boot,
             host: &self.daemon.host,
+            authority: self.authority,
             services: &live.services,
             health,
             draining,

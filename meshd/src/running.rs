@@ -1,34 +1,47 @@
 //! The rooms that exist once this host is in a mesh: opened in order, closed in reverse.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use mesh_identity::credentials::Credentials;
+use mesh_intercept::Removal;
 use mesh_model::{
-    admin::{Enrol, Explain, Explanation, FailureRecord, StatRow},
+    admin::{Enrol, Explain, FailureRecord, StatRow},
+    config::Capture,
     name::HostId,
     snapshot::{
         EndpointKey,
         cell::{Reader, cell},
     },
 };
-use mesh_plan::Compiled;
+use mesh_plan::{Compiled, explain::Outbound};
 use mesh_proxy::Proxy;
 use mesh_registry::Registry;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Identity, Tokens},
-    capture::{self, CaptureRoom},
-    certificates::{Certificates, Wanted},
-    cluster::Cluster,
+    admission::{self, Identity, JoinServer, Probes, Reach, Tokens},
+    capture::{CaptureRoom, NamesFile},
+    certificates::{self, Certificates, Settings, Wanted},
+    cluster::{self, Cluster, Handler},
     daemon::Daemon,
     local::LocalHealth,
-    metrics,
+    questions,
     reconcile::{self, Inputs, Reconcile},
 };
+
+/// How long a question to another host may take.
+const CALL: Duration = Duration::from_secs(5);
+/// How long the sources may take before the first plan is made without them.
+const FIRST_SYNC: Duration = Duration::from_millis(500);
+const VIEWS: &str = "registry-views";
 
 /// The rooms of a meshed host.
 #[derive(Debug)]
@@ -45,30 +58,326 @@ pub(crate) struct Running {
     pub(crate) compiled: watch::Receiver<Option<Arc<Compiled>>>,
     /// The discovery sources.
     pub(crate) registry: Registry,
-    certificates: Certificates,
-    proxy: Proxy,
+    /// Answers other hosts that pass on a join.
+    pub(crate) joins: JoinServer,
+    /// The certificates that this host presents.
+    pub(crate) certificates: Certificates,
+    capture: CaptureRoom,
+    proxy: RwLock<Option<Proxy>>,
     drain: watch::Sender<bool>,
-    health: Mutex<LocalHealth>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// What this host can say of a request, and what to ask the far host.
-#[derive(Debug)]
-pub(crate) struct Told {
-    /// This host's steps.
-    pub(crate) explanation: Explanation,
-    /// The host that goes on.
-    pub(crate) far: Option<Far>,
+impl Running {
+    /// Opens every room; what was known is planned and obeyed before any peer or registry answers.
+    pub(crate) async fn open(daemon: &Arc<Daemon>) -> anyhow::Result<Self> {
+        let identity = Arc::new(Identity::load(&daemon.boot.state_dir)?);
+        let stop = daemon.stop.child_token();
+        let opened = Box::pin(Self::open_rooms(daemon, identity, stop.clone())).await;
+        if opened.is_err() {
+            stop.cancel();
+        }
+        opened
+    }
+
+    async fn open_rooms(
+        daemon: &Arc<Daemon>,
+        identity: Arc<Identity>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let tasks = TaskTracker::new();
+        let site = daemon.admission_site();
+        let tokens = Arc::new(Tokens::open(Arc::clone(&identity), &site)?);
+        let joins = JoinServer::new(Arc::clone(&identity), Arc::clone(&tokens), Probes::default(), site);
+        let credentials = Credentials::new();
+        certificates::load(&identity, &credentials, Daemon::now_ms());
+        let mut seeds = daemon.boot.cluster.seeds.clone();
+        seeds.extend(identity.seeds().iter().cloned());
+        let cluster = Cluster::start(cluster::Start {
+            listen: daemon.boot.cluster.listen,
+            udp: daemon.boot.cluster.udp,
+            seeds,
+            identity: Arc::clone(&identity),
+            credentials: credentials.clone(),
+            disk: Arc::clone(&daemon.disk),
+            handler: handler(daemon),
+            joins: joins.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        })
+        .await?;
+        joins.connect(reach(&cluster));
+        let (wanted, wants) = watch::channel(Wanted::default());
+        let certificates = Certificates::start(
+            Settings {
+                identity: Arc::clone(&identity),
+                credentials: credentials.clone(),
+                wanted: wants,
+                catalog: cluster.watch(),
+                ask: ask(&cluster),
+                publish: publish(&cluster),
+                changed: Arc::new(|| {}),
+            },
+            &tasks,
+            stop.clone(),
+        );
+        let registry = sources(daemon, &tasks, &stop).await;
+        let (publisher, reader) = cell();
+        let (compiled_into, compiled) = watch::channel(None);
+        let (drain, draining) = watch::channel(false);
+        let health = health(daemon, &tasks, &stop);
+        let capture = CaptureRoom::open(daemon, stop.clone())?;
+        let mut reconcile = Reconcile {
+            daemon: Arc::clone(daemon),
+            inputs: Inputs {
+                catalog: cluster.watch(),
+                live: daemon.live.subscribe(),
+                views: registry.views(),
+                health,
+                drain: draining,
+            },
+            publisher,
+            cluster: cluster.clone(),
+            wanted,
+            capture: capture.clone(),
+            names: NamesFile::default(),
+            compiled: compiled_into,
+            allocations: reconcile::remembered(daemon),
+            stated: Vec::new(),
+            authority: identity.is_authority(),
+        };
+        // The first plan is obeyed before a listener opens; nothing is captured before there is one.
+        reconcile.first().await;
+        let proxy = mesh_proxy::start(proxy_config(daemon, &capture), reader.clone(), credentials, stop.clone())?;
+        tasks.spawn(reconcile.run(stop.clone()));
+        Ok(Self {
+            identity,
+            tokens,
+            cluster,
+            reader,
+            compiled,
+            registry,
+            joins,
+            certificates,
+            capture,
+            proxy: RwLock::new(Some(proxy)),
+            drain,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Ends with these rooms.
+    pub(crate) fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    fn with_proxy<T>(&self, ask: impl FnOnce(&Proxy) -> T) -> Option<T> {
+        self.proxy.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+    }
+
+    /// Request counts.
+    pub(crate) fn stats(&self) -> Vec<StatRow> {
+        self.with_proxy(Proxy::stats).unwrap_or_default()
+    }
+
+    /// What this host remembers of a failed request.
+    pub(crate) fn failures(&self, id: &str) -> Vec<FailureRecord> {
+        self.with_proxy(|proxy| proxy.failures(id)).unwrap_or_default()
+    }
+
+    /// Endpoints that are out for now.
+    pub(crate) fn ejected(&self) -> Vec<EndpointKey> {
+        self.with_proxy(Proxy::ejected).unwrap_or_default()
+    }
+
+    /// The listener for `meshctl curl`.
+    pub(crate) fn internal_address(&self) -> SocketAddr {
+        self.with_proxy(Proxy::internal_address).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// Metrics of the data plane and the sources.
+    pub(crate) fn render_metrics(&self, out: &mut String) {
+        self.with_proxy(|proxy| proxy.render_metrics(out));
+        self.registry.metrics(out);
+    }
+
+    /// What expires first, and when.
+    pub(crate) fn first_expiry(&self) -> Option<(String, u64)> {
+        self.certificates.first_expiry()
+    }
+
+    /// Binds a unit's cgroup to its name.
+    pub(crate) fn enrol(&self, request: &Enrol) -> Result<(), String> {
+        self.with_proxy(|proxy| proxy.enrol(Path::new(&request.cgroup), &request.unit))
+            .unwrap_or_else(|| Err(std::io::Error::other("the data plane is closing")))
+            .map_err(|error| format!("cannot enrol {}: {error}", request.unit))
+    }
+
+    /// What this host can say of a request.
+    pub(crate) fn explain_outbound(&self, daemon: &Daemon, request: &Explain) -> Result<Outbound, String> {
+        let ejected = self.ejected();
+        let captures = daemon.boot.capture == Capture::Mesh && daemon.phase() == "running";
+        mesh_plan::explain::outbound(&self.reader.load(), request, captures, &|key| ejected.contains(&key))
+            .map_err(|error| error.to_string())
+    }
+
+    /// The bypass marker changed.
+    pub(crate) async fn recapture(&self) -> Result<(), String> {
+        self.capture.again().await
+    }
+
+    /// Drains and closes; what must go on without this daemon stays in the kernel.
+    pub(crate) async fn close(&self, timeout: Duration) {
+        // Peers hear first that nothing new is wanted, then what runs may finish.
+        self.drain.send_replace(true);
+        self.capture.remove(Removal::Stop).await;
+        self.drain_proxy(timeout).await;
+        self.end().await;
+    }
+
+    /// Leaves the mesh: says goodbye, takes everything out of the kernel, forgets who it was.
+    pub(crate) async fn leave(&self, daemon: &Daemon) -> anyhow::Result<()> {
+        self.drain.send_replace(true);
+        self.cluster.leave().await;
+        self.capture.remove(Removal::Everything).await;
+        self.drain_proxy(Duration::from_secs(5)).await;
+        self.end().await;
+        daemon.disk.clear();
+        admission::forget(&daemon.boot.state_dir).context("cannot forget the identity")?;
+        Ok(())
+    }
+
+    async fn drain_proxy(&self, timeout: Duration) {
+        let proxy = self.proxy.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(proxy) = proxy {
+            proxy.drain(timeout).await;
+        }
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
+            tracing::warn!("some rooms did not close in time");
+        }
+    }
 }
 
-/// The far host of an explanation.
-#[derive(Debug)]
-pub(crate) struct Far {
-    /// Its id.
-    pub(crate) host: HostId,
-    /// Its name.
-    pub(crate) host_name: String,
-    /// What to ask it.
-    pub(crate) question: mesh_plan::explain::FarQuestion,
+fn proxy_config(daemon: &Daemon, capture: &CaptureRoom) -> mesh_proxy::Config {
+    let (boot, live) = (&daemon.boot, daemon.live.borrow());
+    let transparent = capture.transparent();
+    mesh_proxy::Config {
+        workers: boot.workers,
+        outbound_port: transparent.then_some(boot.listeners.outbound_port),
+        inbound_port: transparent.then_some(boot.listeners.inbound_port),
+        transparent,
+        tunnel: Some(boot.listeners.tunnel),
+        explicit: boot.listeners.explicit,
+        mark: transparent.then_some(boot.mark.value),
+        cgroup_root: None,
+        access_log: live.access_log.clone(),
+        limits: mesh_proxy::Limits::default(),
+    }
+}
+
+fn health(
+    daemon: &Arc<Daemon>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> watch::Receiver<crate::local::HealthMap> {
+    let address = daemon.host.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let mut checks = LocalHealth::new(address, tasks.clone(), stop.clone());
+    let watched = checks.watch();
+    let mut live = daemon.live.subscribe();
+    let services = Arc::clone(&live.borrow_and_update());
+    checks.take(&services.services);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+        while live.changed().await.is_ok() {
+            let now = Arc::clone(&live.borrow_and_update());
+            checks.take(&now.services);
+        }
+    }));
+    watched
+}
+
+/// Starts the sources from what they said before, keeps them in step with the configuration and saved.
+async fn sources(daemon: &Arc<Daemon>, tasks: &TaskTracker, stop: &CancellationToken) -> Registry {
+    let mut live = daemon.live.subscribe();
+    let configured = live.borrow_and_update().sources.clone();
+    let saved = daemon.disk.get(VIEWS);
+    let settings = mesh_registry::Settings::default();
+    let (registry, unusable) =
+        mesh_registry::start_with(&configured, saved.as_deref(), settings, stop.clone());
+    if let Some(error) = unusable {
+        tracing::warn!(%error, "what the sources said before cannot be used");
+    }
+    if !configured.is_empty() {
+        registry.settled(FIRST_SYNC).await;
+    }
+    let (room, daemon) = (registry.clone(), Arc::clone(daemon));
+    let mut views = registry.views();
+    tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+        loop {
+            tokio::select! {
+                changed = live.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    room.reload(&live.borrow_and_update().sources);
+                }
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    views.borrow_and_update();
+                    daemon.disk.put(VIEWS, &room.save());
+                }
+            }
+        }
+    }));
+    registry
+}
+
+/// Answers other hosts: certificates, stories of requests, joins that they pass on.
+fn handler(daemon: &Arc<Daemon>) -> Handler {
+    let daemon = Arc::clone(daemon);
+    Arc::new(move |caller: HostId, kind: String, body: Bytes| {
+        let daemon = Arc::clone(&daemon);
+        Box::pin(async move { questions::answer(&daemon, caller, &kind, body).await })
+    })
+}
+
+fn ask(cluster: &Cluster) -> certificates::Ask {
+    let cluster = cluster.clone();
+    Arc::new(move |host, kind, body| {
+        let cluster = cluster.clone();
+        Box::pin(async move { cluster.call(host, kind, body, CALL).await.map_err(|error| error.to_string()) })
+    })
+}
+
+fn publish(
+    cluster: &Cluster,
+) -> Arc<dyn Fn(Vec<mesh_gossip::Grant>) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync> {
+    let cluster = cluster.clone();
+    Arc::new(move |grants| {
+        let cluster = cluster.clone();
+        Box::pin(async move { cluster.add_grants(grants).await })
+    })
+}
+
+fn reach(cluster: &Cluster) -> Reach {
+    let (of_grants, of_hosts) = (cluster.clone(), cluster.clone());
+    Reach {
+        grants: Arc::new(move || {
+            let cluster = of_grants.clone();
+            Box::pin(async move { cluster.grants().await })
+        }),
+        publish: publish(cluster),
+        grant_of: Arc::new(move |host| {
+            of_hosts.catalog().hosts.get(&host).and_then(|facts| facts.grant.as_deref().cloned())
+        }),
+        call: ask(cluster),
+    }
 }

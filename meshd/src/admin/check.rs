@@ -23,7 +23,7 @@ pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
     };
     let catalog = running.cluster.catalog();
     rows.extend(mesh(&catalog));
-    rows.extend(hosts(&catalog, &running));
+    rows.extend(hosts(&catalog, &running).await);
     rows.extend(authorities(&catalog));
     rows.extend(certificates(&running));
     rows.extend(capture(daemon));
@@ -64,7 +64,7 @@ fn mesh(catalog: &Catalog) -> Vec<CheckRow> {
     vec![ok("mesh", format!("{} ({}), trust domain {}", mesh.name, mesh.id, mesh.trust_domain)), ok("mesh", mode)]
 }
 
-fn hosts(catalog: &Catalog, running: &Running) -> Vec<CheckRow> {
+async fn hosts(catalog: &Catalog, running: &Running) -> Vec<CheckRow> {
     let mut rows = Vec::new();
     let own = catalog.mesh.as_ref().map(|mesh| mesh.host);
     for (id, host) in catalog.hosts.iter().filter(|(id, _)| Some(**id) != own) {
@@ -76,7 +76,7 @@ fn hosts(catalog: &Catalog, running: &Running) -> Vec<CheckRow> {
             Liveness::Alive | Liveness::Unknown => ok("hosts", format!("{name} answers")),
         });
     }
-    rows.extend(running.cluster.links().into_iter().filter(|link| link.tcp && !link.udp).map(|link| {
+    rows.extend(running.cluster.links().await.into_iter().filter(|link| link.tcp && !link.udp).map(|link| {
         row("hosts", "warning", format!("{} answers on TCP 7947 and not on UDP 7947: membership runs over TCP, slower", link.name), "open UDP 7947 in both directions")
     }));
     rows
@@ -112,9 +112,6 @@ fn certificates(running: &Arc<Running>) -> Vec<CheckRow> {
             let text = format!("{what} expires first, at {} (in {})", rfc3339(at), rough(left));
             rows.push(ok("certificates", text));
         }
-    }
-    for identity in running.missing_certificates() {
-        rows.push(row("certificates", "error", format!("{identity} has no certificate"), "check that an authority lives and that this host's token allowed the service"));
     }
     rows
 }

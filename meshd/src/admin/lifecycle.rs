@@ -7,6 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{Response, body::Frame};
+use mesh_gossip::Grant;
 use mesh_model::{
     admin::{AddOperator, Backup, CreateToken, Enrol, Init, InitAnswer, Join, JoinStep, Leave, Operator, Token},
     catalog::Liveness,
@@ -62,7 +63,7 @@ async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
         .await
         .map_err(|error| refuse(500, "start-failed", error, "see `meshctl status` and the daemon's log"))?;
     let running = joined(daemon)?;
-    running.cluster.add_grants(vec![made.operator_grant.clone()]).await;
+    running.cluster.add_grants(made.grants).await;
     Ok(made.answer)
 }
 
@@ -177,7 +178,7 @@ async fn operator(daemon: &Daemon, body: &Bytes) -> Outcome<Operator> {
     let signed = running.identity.certify_operator(&request, Daemon::now_ms()).map_err(|error| {
         refuse(409, "operator-failed", crate::telemetry::chain(&error), "ask a host that is an authority: `meshctl members` shows which are")
     })?;
-    running.cluster.add_grants(vec![signed.clone()]).await;
+    running.cluster.add_grants(vec![Grant::Operator(signed.clone())]).await;
     row(&signed, false).ok_or_else(|| {
         refuse(500, "operator-failed", "the grant that was just made cannot be read", "this is a bug")
     })
@@ -198,24 +199,16 @@ fn row(signed: &Signed, revoked: bool) -> Option<Operator> {
 /// `GET /v1/operators`.
 pub(super) async fn operators(daemon: &Daemon) -> Outcome<Vec<Operator>> {
     let running = joined(daemon)?;
-    let living = running.cluster.catalog();
-    let rows = running.cluster.operator_grants().await;
-    Ok(rows
-        .iter()
-        .filter_map(|signed| {
-            let mut operator = row(signed, false)?;
-            operator.revoked = !living.operators.iter().any(|grant| hex(&grant.key) == operator.key);
-            Some(operator)
-        })
-        .collect())
+    let operators = running.cluster.operators().await;
+    Ok(operators.iter().filter_map(|(signed, _, revoked)| row(signed, *revoked)).collect())
 }
 
 async fn bypass(daemon: &Daemon, enter: bool) -> Outcome<serde_json::Value> {
     let state_dir = &daemon.boot.state_dir;
     let done = if enter {
-        mesh_intercept::bypass::enter(state_dir).await
+        mesh_intercept::bypass::enter(state_dir).await.map(drop)
     } else {
-        mesh_intercept::bypass::leave(state_dir).await
+        mesh_intercept::bypass::leave(state_dir)
     };
     done.map_err(|error| refuse(500, "bypass-failed", crate::telemetry::chain(&error), "run it as root"))?;
     daemon

@@ -9,9 +9,9 @@ use mesh_model::{
         CommitAccepted, Conflict, Converged, HistoryRow, PlannedChange, Refusal, ResourceRow,
         SubmitCommit, Validate, Validated,
     },
-    catalog::{Catalog, Resource, ResourceKey},
-    commit::{Commit, Op},
-    document::{Document, parse_documents},
+    catalog::{Catalog, Resource},
+    commit::{Commit, CommitId, Op},
+    document::{Document, ResourceKey, parse_documents},
     finding::{Finding, Severity},
     grant::Signed,
 };
@@ -22,7 +22,10 @@ use super::{
     route::Query,
     state::{host_name, is_alive, joined},
 };
-use crate::{cluster::SubmitError, daemon::Daemon};
+use crate::{
+    cluster::{Stale, SubmitError},
+    daemon::Daemon,
+};
 
 const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -225,13 +228,58 @@ pub(super) async fn submit(
         });
     }
     let dry = query.get("dry_run").is_some_and(|value| value != "false" && value != "0");
-    let answer = tokio::time::timeout(SUBMIT_DEADLINE, running.cluster.submit(signed, dry))
+    if dry {
+        return dry_run(&catalog, &commit, &signed, findings);
+    }
+    let answer = tokio::time::timeout(SUBMIT_DEADLINE, running.cluster.submit(signed))
         .await
         .map_err(|_late| refuse(504, "not-stored", "the commit was not stored in time", "send the same commit again: it is one edit"))?;
     match answer {
         Ok(accepted) => Ok(CommitAccepted { findings, ..accepted }),
-        Err(error) => Err(refused(&catalog, error)),
+        Err(error) => Err(refused(&catalog, &error)),
     }
+}
+
+/// What a submit would answer, as far as the resources' revisions tell.
+fn dry_run(
+    catalog: &Catalog,
+    commit: &Commit,
+    signed: &Signed,
+    findings: Vec<Finding>,
+) -> Outcome<CommitAccepted> {
+    let stale: Vec<Stale> = commit
+        .changes
+        .iter()
+        .filter(|change| Op::try_from(change.op) != Ok(Op::Confirm))
+        .filter_map(|change| {
+            let key = ResourceKey {
+                kind: change.kind.clone(),
+                namespace: change.namespace.clone(),
+                name: change.name.clone(),
+            };
+            let revisions: Vec<CommitId> = catalog
+                .resources
+                .get(&key)
+                .map(|known| std::iter::once(known.revision).chain(known.conflicts.iter().map(|(id, _)| *id)).collect())
+                .unwrap_or_default();
+            let named: Vec<CommitId> =
+                change.bases.iter().filter_map(|base| CommitId::from_slice(base)).collect();
+            let fits = match revisions.first() {
+                None => named.is_empty(),
+                Some(current) => named.contains(current),
+            };
+            (!fits).then_some(Stale { key, named, revisions })
+        })
+        .collect();
+    if !stale.is_empty() {
+        return Err(refused(catalog, &SubmitError::Stale(stale)));
+    }
+    Ok(CommitAccepted {
+        id: CommitId(*blake3::hash(&signed.payload).as_bytes()),
+        commits: catalog.commit_count,
+        fingerprint: super::state::hex(&catalog.commits),
+        findings,
+    })
 }
 
 fn decode(text: &str) -> Outcome<Signed> {
@@ -270,31 +318,20 @@ fn proposed(commit: &Commit) -> Outcome<(Vec<Document>, Vec<ResourceKey>)> {
     Ok((documents, deleted))
 }
 
-fn refused(catalog: &Catalog, error: SubmitError) -> Refused {
-    match error {
-        SubmitError::Stale { keys } => {
-            let current = keys
-                .iter()
-                .filter_map(|key| Some(row(catalog, key, catalog.resources.get(key)?)))
-                .collect();
-            let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
-            let conflict = Conflict {
-                refusal: Refusal {
-                    code: "stale-base".to_owned(),
-                    what: format!("{} changed since the revision that this edit is based on", names.join(", ")),
-                    remedy: "look at the difference, then apply again on the current revision".to_owned(),
-                },
-                current,
-            };
-            Refused {
-                status: StatusCode::CONFLICT,
-                body: serde_json::to_value(conflict).unwrap_or_default(),
-            }
-        }
-        other => {
-            let (status, code, remedy) = other.advice();
-            refuse(status, code, crate::telemetry::chain(&other), remedy)
-        }
+fn refused(catalog: &Catalog, error: &SubmitError) -> Refused {
+    let (what, code) = (crate::telemetry::chain(error), error.code());
+    let SubmitError::Stale(stale) = error else {
+        let status = if code == "not-permitted" { 403 } else { 422 };
+        return refuse(status, code, what, error.remedy());
+    };
+    let current = stale
+        .iter()
+        .filter_map(|stale| Some(row(catalog, &stale.key, catalog.resources.get(&stale.key)?)))
+        .collect();
+    let refusal = Refusal { code: code.to_owned(), what, remedy: error.remedy().to_owned() };
+    Refused {
+        status: StatusCode::CONFLICT,
+        body: serde_json::to_value(Conflict { refusal, current }).unwrap_or_default(),
     }
 }
 

@@ -58,10 +58,32 @@ pub(super) fn findings(daemon: &Daemon, running: Option<&Running>) -> Vec<Findin
         if let Some(compiled) = running.compiled.borrow().as_ref() {
             all.extend(compiled.findings.iter().cloned());
         }
-        all.extend(running.registry.findings());
+        let published = running.registry.views();
+        all.extend(published.borrow().sources.iter().flat_map(mesh_registry::SourceRow::findings));
+        all.extend(running.cluster.findings().iter().cloned());
+        all.extend(certificate_findings(running));
     }
     all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.cmp(b)));
     all
+}
+
+fn certificate_findings(running: &Running) -> Vec<Finding> {
+    let why: BTreeMap<_, _> = running.certificates.failures().into_iter().collect();
+    running
+        .certificates
+        .missing()
+        .into_iter()
+        .map(|id| {
+            let cause = why.get(&id).cloned().unwrap_or_else(|| "it is being asked for".to_owned());
+            Finding::new(
+                "certificate-missing",
+                mesh_model::finding::Severity::Warning,
+                id.to_string(),
+                format!("this host has no certificate for it: {cause}"),
+                "check that an authority lives and that this host's token allowed the service",
+            )
+        })
+        .collect()
 }
 
 fn mesh_status(daemon: &Daemon, running: &Running) -> Option<MeshStatus> {

@@ -16,7 +16,11 @@ use super::{
     answer::{Outcome, refuse},
     state::{host_name, is_alive, joined},
 };
-use crate::{daemon::Daemon, running::Running};
+use crate::{
+    daemon::Daemon,
+    questions::{EXPLAIN_KIND, WHY_KIND},
+    running::Running,
+};
 
 const FAR_DEADLINE: Duration = Duration::from_secs(3);
 const CURL_DEADLINE: Duration = Duration::from_secs(60);
@@ -31,7 +35,7 @@ pub(super) async fn explain(daemon: &Daemon, request: &Explain) -> Outcome<Expla
     let mut explanation = told.explanation;
     if let Some(far) = told.far {
         let body = serde_json::to_vec(&far.question).unwrap_or_default();
-        let answer = running.cluster.call(far.host, "explain", Bytes::from(body), FAR_DEADLINE).await;
+        let answer = running.cluster.call(far.host, EXPLAIN_KIND, Bytes::from(body), FAR_DEADLINE).await;
         match answer.ok().and_then(|body| serde_json::from_slice::<Explanation>(&body).ok()) {
             Some(theirs) => explanation.steps.extend(theirs.steps),
             None => explanation.steps.push(mesh_model::admin::ExplainStep {
@@ -53,7 +57,7 @@ pub(super) async fn why(daemon: &Daemon, id: &str) -> Outcome<Why> {
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refuse(400, "bad-id", format!("{id:?} is not the id of a request"), "copy the 32 digits behind id= in the mesh-error header"));
     }
-    let mut records = running.failures(id, &daemon.host.name);
+    let mut records = running.failures(id);
     let mut silent = Vec::new();
     for (host, answer) in ask_all(&running, id).await {
         match answer {
@@ -84,7 +88,7 @@ async fn ask_all(running: &Arc<Running>, id: &str) -> Vec<(String, Option<Vec<Fa
 
 async fn ask(running: &Running, host: HostId, id: &str) -> Option<Vec<FailureRecord>> {
     let body = Bytes::copy_from_slice(id.as_bytes());
-    let answer = running.cluster.call(host, "why", body, FAR_DEADLINE).await.ok()?;
+    let answer = running.cluster.call(host, WHY_KIND, body, FAR_DEADLINE).await.ok()?;
     serde_json::from_slice(&answer).ok()
 }
 

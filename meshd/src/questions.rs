@@ -1,0 +1,46 @@
+//! Answers the questions of other hosts, which come over links whose ends TLS has proven.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_model::name::HostId;
+
+use crate::{
+    admission::RELAY_KIND,
+    certificates::{self, AUTHORITY_KIND, ISSUE_KIND},
+    daemon::Daemon,
+};
+
+/// The kind of call that asks for failure records by id.
+pub(crate) const WHY_KIND: &str = "why";
+/// The kind of call that asks what the receiving side of a request would do.
+pub(crate) const EXPLAIN_KIND: &str = "explain";
+
+/// Answers one question.
+pub(crate) async fn answer(
+    daemon: &Arc<Daemon>,
+    caller: HostId,
+    kind: &str,
+    body: Bytes,
+) -> Result<Bytes, String> {
+    let running = daemon.running.load_full().ok_or("the host is starting")?;
+    let catalog = running.cluster.catalog();
+    match kind {
+        ISSUE_KIND => certificates::issue(&running.identity, &catalog, caller, body),
+        AUTHORITY_KIND => certificates::renew_authority(&running.identity, &catalog, caller, body),
+        RELAY_KIND => running.joins.relayed(body).await,
+        WHY_KIND => {
+            let id = std::str::from_utf8(&body).map_err(|error| error.to_string())?;
+            json(&running.failures(id))
+        }
+        EXPLAIN_KIND => {
+            let question = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+            json(&mesh_plan::explain::inbound(&running.reader.load(), &question))
+        }
+        other => Err(format!("{other:?} is not asked of this version")),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Bytes, String> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|error| error.to_string())
+}
