@@ -76,10 +76,16 @@ if [ "${#missing_packages[@]}" -gt 0 ]; then
         [ -n "$made_policy" ] && rm -f "$policy" && trap - EXIT
     else
         echo "set-up: unpacking ${missing_packages[*]} under $MESH_TOOLS"
-        mkdir -p "$MESH_TOOLS/debs" "$MESH_TOOLS/root"
+        mkdir -p "$MESH_TOOLS/debs" "$MESH_TOOLS/root" "$MESH_TOOLS/lists/partial" "$MESH_TOOLS/cache/archives/partial"
+        apt=(apt-get -qq)
+        if ! "${apt[@]}" --print-uris download "${missing_packages[0]}" >/dev/null 2>&1; then
+            # The system's package lists are missing, and only root may fetch them there: lists of our own.
+            apt+=(-o "Dir::State::lists=$MESH_TOOLS/lists" -o "Dir::Cache=$MESH_TOOLS/cache")
+            "${apt[@]}" update || echo "set-up: package lists cannot be fetched" >&2
+        fi
         for package in "${missing_packages[@]}"; do
             # Names of libraries differ between releases; what a release does not have is not needed there.
-            (cd "$MESH_TOOLS/debs" && apt-get download -qq "$package" 2>/dev/null) || continue
+            (cd "$MESH_TOOLS/debs" && "${apt[@]}" download "$package" 2>/dev/null) || continue
         done
         for deb in "$MESH_TOOLS"/debs/*.deb; do
             [ -e "$deb" ] && dpkg -x "$deb" "$MESH_TOOLS/root"
