@@ -1,0 +1,158 @@
+//! Commits as people read them, with what became of each.
+
+use mesh_model::{
+    admin::{HistoryChange, HistoryRow},
+    catalog::ResourceKey,
+    commit::{CommitId, Op},
+};
+
+use super::{
+    Commits, Entry,
+    graph::{Fate, evaluate, fate},
+    key_of,
+};
+
+/// Which commits are wanted; empty fields match everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistoryFilter {
+    /// The kind of a resource that was changed.
+    pub kind: Option<String>,
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// The beginning of the commit's id, lower-case hexadecimal.
+    pub id_prefix: Option<String>,
+    /// At most so many; 0: all.
+    pub limit: usize,
+}
+
+impl HistoryFilter {
+    fn matches(&self, entry: &Entry) -> bool {
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
+        let id = || entry.id.to_string();
+        self.id_prefix
+            .as_ref()
+            .is_none_or(|prefix| id().starts_with(prefix.as_str()))
+            && entry.commit.changes.iter().any(|change| {
+                fits(&self.kind, &change.kind)
+                    && fits(&self.namespace, &change.namespace)
+                    && fits(&self.name, &change.name)
+            })
+    }
+}
+
+/// How much a state says, so that a commit with several changes gets the most important one.
+fn weight(state: &str) -> u8 {
+    match state {
+        "conflict" => 5,
+        "tentative" => 4,
+        "effective" => 3,
+        "reverted" => 2,
+        "void" => 1,
+        _ => 0,
+    }
+}
+
+impl Commits {
+    /// The commits that `filter` wants, newest first.
+    pub fn history(&self, filter: &HistoryFilter, now_ms: u64) -> Vec<HistoryRow> {
+        let mut wanted: Vec<&Entry> = self
+            .all
+            .values()
+            .map(|entry| &**entry)
+            .filter(|entry| filter.matches(entry))
+            .collect();
+        wanted.sort_by_key(|entry| std::cmp::Reverse(entry.rank()));
+        let limit = if filter.limit == 0 {
+            usize::MAX
+        } else {
+            filter.limit
+        };
+        wanted
+            .into_iter()
+            .take(limit)
+            .map(|entry| self.row(entry, now_ms))
+            .collect()
+    }
+
+    fn row(&self, entry: &Entry, now_ms: u64) -> HistoryRow {
+        let states = entry.commit.changes.iter().map(|change| {
+            if change.op() == Op::Confirm {
+                self.confirm_state(entry, &key_of(change))
+            } else {
+                self.state(entry, &key_of(change), now_ms)
+            }
+        });
+        let changes = entry
+            .commit
+            .changes
+            .iter()
+            .enumerate()
+            .map(|(index, change)| HistoryChange {
+                kind: change.kind.clone(),
+                namespace: change.namespace.clone(),
+                name: change.name.clone(),
+                op: match change.op() {
+                    Op::Put => "put",
+                    Op::Delete => "delete",
+                    Op::Confirm => "confirm",
+                    Op::Unspecified => "unknown",
+                }
+                .to_owned(),
+                bases: change
+                    .bases
+                    .iter()
+                    .filter_map(|base| CommitId::from_slice(base))
+                    .collect(),
+                document: entry
+                    .document(index, self.parse)
+                    .map(|document| document.json.clone()),
+            });
+        HistoryRow {
+            id: entry.id,
+            author: entry.author.to_string(),
+            reason: entry.commit.reason.clone(),
+            time_ms: entry.commit.time_ms(),
+            state: states
+                .max_by_key(|state| weight(state))
+                .unwrap_or("superseded")
+                .to_owned(),
+            confirm_by_ms: entry.commit.confirm_by_ms,
+            changes: changes.collect(),
+        }
+    }
+
+    fn state(&self, entry: &Entry, key: &ResourceKey, now_ms: u64) -> &'static str {
+        let fate = fate(self, entry, key, now_ms);
+        match fate {
+            Fate::Void => return "void",
+            Fate::Reverted => return "reverted",
+            Fate::Firm | Fate::Tentative(_) => {}
+        }
+        let value = evaluate(self, key, now_ms);
+        let is_head = value
+            .heads
+            .iter()
+            .any(|head| self.get(head).is_some_and(|head| head.edit == entry.edit));
+        match (is_head, value.in_conflict(), fate) {
+            (false, _, _) => "superseded",
+            (true, true, _) => "conflict",
+            (true, false, Fate::Tentative(_)) => "tentative",
+            (true, false, _) => "effective",
+        }
+    }
+
+    fn confirm_state(&self, entry: &Entry, key: &ResourceKey) -> &'static str {
+        if self.is_void(entry) {
+            return "void";
+        }
+        let target = entry
+            .change(key)
+            .and_then(|(_, change)| change.bases.first());
+        let target = target.and_then(|base| CommitId::from_slice(base));
+        let target = target.and_then(|base| self.get(&base));
+        let in_time = target.is_some_and(|t| entry.commit.time_ms() <= t.commit.confirm_by_ms);
+        if in_time { "effective" } else { "superseded" }
+    }
+}
