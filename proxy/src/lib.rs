@@ -37,6 +37,9 @@ mod start;
 mod tcp;
 /// Handshakes on both sides.
 mod tls;
+/// Two daemons on loopback: the stage of tests.
+#[cfg(test)]
+mod trial;
 /// mTLS connections from other daemons.
 mod tunnel;
 /// Live state by endpoint: connections, loads, ejections, budgets.

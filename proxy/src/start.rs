@@ -1,11 +1,9 @@
 //! Starts the threads, and answers for all of them: metrics, failures, draining.
 
 use std::{
-    cell::RefCell,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    rc::Rc,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,16 +17,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    detect::Memory,
     drain::Drain,
     listen::{self, Bound, Kind},
-    observe::{Observe, cells::Cells, log, page},
-    origin::{Origins, units::Units},
-    tcp::copy::Buffers,
-    tls::Tls,
-    tunnel::Tunnels,
-    upstream::{self, Upstream},
-    worker::{View, Worker},
+    observe::{cells::Cells, log, page},
+    origin::units::Units,
+    upstream,
+    worker::{Parts, Worker},
 };
 
 /// Why the data plane cannot start.
@@ -244,9 +238,18 @@ impl Proxy {
                 .build_local(Default::default())
         };
         let running = self.threads.token();
-        let (cells, drain) = (Arc::clone(cells), self.drain.clone());
-        let (shared, units) = (Arc::clone(&self.shared), Arc::clone(&self.units));
-        let (lines, reader) = (self.log.lines(), self.reader.clone());
+        let parts = Parts {
+            config: common.config,
+            reader: self.reader.clone(),
+            credentials: common.credentials,
+            drain: self.drain.clone(),
+            shared: Arc::clone(&self.shared),
+            units: Arc::clone(&self.units),
+            cells: Arc::clone(cells),
+            lines: self.log.lines(),
+            own: common.own,
+            started: common.started,
+        };
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name(format!("mesh-proxy-{index}"))
@@ -258,32 +261,7 @@ impl Proxy {
                     Err(error) => return drop(tell.send(Err(error))),
                 };
                 drop(tell.send(Ok(())));
-                runtime.block_on(async move {
-                    let observe = Observe::new(Arc::clone(&cells), lines);
-                    let tls = Rc::new(Tls::new(reader.clone(), common.credentials));
-                    let worker = Rc::new(Worker {
-                        upstream: Upstream::new(
-                            Arc::clone(&common.config),
-                            Rc::clone(&tls),
-                            shared,
-                            Arc::clone(&cells.transport),
-                            common.started,
-                        ),
-                        observe,
-                        config: common.config,
-                        drain,
-                        tasks: TaskTracker::new(),
-                        origins: Origins::new(units),
-                        memory: Memory::default(),
-                        buffers: Buffers::default(),
-                        tls,
-                        tunnels: Tunnels::default(),
-                        own: common.own,
-                        view: RefCell::new(View::load(&reader)),
-                        reader,
-                    });
-                    worker.run(bound).await;
-                });
+                runtime.block_on(async move { Worker::new(parts).run(bound).await });
             })?;
         told.recv()
             .map_err(|_gone| io::Error::other("the thread ended at once"))?

@@ -1,7 +1,6 @@
 //! Handshakes on both sides of a tunnel, and whether the peer's rights still hold.
 //!
-//! One per worker; configurations are cached until trust changes, and with them sessions that could be
-//! resumed without a new look at the certificate.
+//! One per worker. Configurations are made once: they read credentials and trust anew on every handshake.
 
 use std::{
     cell::RefCell,
@@ -44,7 +43,7 @@ type ClientKey = (SpiffeId, Arc<[SpiffeId]>, TunnelKind);
 pub(crate) struct Tls {
     reader: Reader,
     credentials: Credentials,
-    server: RefCell<Option<Arc<ServerConfig>>>,
+    server: Arc<ServerConfig>,
     clients: RefCell<HashMap<ClientKey, Arc<ClientConfig>>>,
 }
 
@@ -62,18 +61,13 @@ const CLIENTS: usize = 4096;
 impl Tls {
     /// Nothing cached.
     pub(crate) fn new(reader: Reader, credentials: Credentials) -> Self {
+        let server = configurations::tunnel_server(reader.clone(), credentials.clone());
         Self {
             reader,
             credentials,
-            server: RefCell::default(),
+            server,
             clients: RefCell::default(),
         }
-    }
-
-    /// Forgets configurations and their resumable sessions.
-    pub(crate) fn forget(&self) {
-        self.server.replace(None);
-        self.clients.borrow_mut().clear();
     }
 
     /// Milliseconds since the epoch at which our own certificate for `id` ends.
@@ -88,10 +82,9 @@ impl Tls {
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Verified)> {
-        let config = Arc::clone(self.server.borrow_mut().get_or_insert_with(|| {
-            configurations::tunnel_server(self.reader.clone(), self.credentials.clone())
-        }));
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let stream = TlsAcceptor::from(Arc::clone(&self.server))
+            .accept(stream)
+            .await?;
         let name = stream
             .get_ref()
             .1

@@ -146,7 +146,8 @@ async fn streams(
     let origin = Rc::new(Origin::Inbound(InboundOrigin {
         peer,
         principal: Some(verified.peer.id.clone()),
-        server_name: verified.server_name.clone(),
+        // A foreign peer may send any name; it says by address what it wants.
+        server_name: verified.server_name.clone().filter(|_| verified.mesh),
         address: None,
     }));
     let left = verified.peer.not_after_ms.saturating_sub(tls::now_ms());

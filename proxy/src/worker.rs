@@ -1,11 +1,18 @@
 //! One thread of the data plane: what its connections share, and its life.
 
 use std::{
-    cell::RefCell, future::Future, ops::Deref, panic::AssertUnwindSafe, rc::Rc, sync::Arc,
-    time::Duration,
+    cell::RefCell,
+    future::Future,
+    net::SocketAddr,
+    ops::Deref,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
+use mesh_identity::Credentials;
 use mesh_model::snapshot::{Snapshot, Trust, cell::Reader};
 use tokio_util::task::TaskTracker;
 
@@ -14,12 +21,12 @@ use crate::{
     detect::Memory,
     drain::Drain,
     listen::{self, Bound},
-    observe::Observe,
-    origin::Origins,
+    observe::{Observe, cells::Cells, log::Lines},
+    origin::{Origins, units::Units},
     tcp::copy::Buffers,
     tls::Tls,
     tunnel::Tunnels,
-    upstream::Upstream,
+    upstream::{self, Upstream},
 };
 
 /// What the connections of one thread share; always behind `Rc`.
@@ -48,7 +55,7 @@ pub(crate) struct Worker {
     /// Tunnel connections from other daemons.
     pub(crate) tunnels: Tunnels,
     /// Addresses of our own listeners.
-    pub(crate) own: Arc<[std::net::SocketAddr]>,
+    pub(crate) own: Arc<[SocketAddr]>,
     /// The snapshot that was loaded last.
     pub(crate) view: RefCell<Rc<View>>,
 }
@@ -74,7 +81,50 @@ impl View {
 /// How often pools are tidied and a new snapshot's rights are enforced.
 const TICK: Duration = Duration::from_millis(250);
 
+/// What a worker begins with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) reader: Reader,
+    pub(crate) credentials: Credentials,
+    pub(crate) drain: Drain,
+    pub(crate) shared: Arc<upstream::Shared>,
+    pub(crate) units: Arc<Units>,
+    pub(crate) cells: Arc<Cells>,
+    pub(crate) lines: Lines,
+    pub(crate) own: Arc<[SocketAddr]>,
+    /// The same for all workers that share `shared`.
+    pub(crate) started: Instant,
+}
+
 impl Worker {
+    /// Nothing open yet; made on the thread that will run it.
+    pub(crate) fn new(parts: Parts) -> Rc<Self> {
+        let tls = Rc::new(Tls::new(parts.reader.clone(), parts.credentials));
+        let upstream = Upstream::new(
+            Arc::clone(&parts.config),
+            Rc::clone(&tls),
+            parts.shared,
+            Arc::clone(&parts.cells.transport),
+            parts.started,
+        );
+        Rc::new(Self {
+            view: RefCell::new(View::load(&parts.reader)),
+            reader: parts.reader,
+            upstream,
+            observe: Observe::new(parts.cells, parts.lines),
+            config: parts.config,
+            drain: parts.drain,
+            tasks: TaskTracker::new(),
+            origins: Origins::new(parts.units),
+            memory: Memory::default(),
+            buffers: Buffers::default(),
+            tls,
+            tunnels: Tunnels::default(),
+            own: parts.own,
+        })
+    }
+
     /// The snapshot now; load once per request and hold it to the end.
     pub(crate) fn snapshot(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
@@ -129,7 +179,6 @@ impl Worker {
             }
             self.upstream.retire(&snapshot);
             if !same_trust(&enforced, &snapshot) {
-                self.tls.forget();
                 self.tunnels.enforce(&snapshot);
                 self.upstream.enforce(&snapshot);
             }

@@ -107,6 +107,11 @@ impl Buffers {
         }
         Ok(Pipe { read, write })
     }
+    /// Pipes kept now.
+    #[cfg(test)]
+    pub(crate) fn pipes(&self) -> usize {
+        self.pipes.borrow().len()
+    }
     fn keep_pipe(&self, pipe: Pipe) {
         let mut pipes = self.pipes.borrow_mut();
         if pipes.len() < PIPES {

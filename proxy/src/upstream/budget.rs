@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_least_rate_comes_with_time() {
         let budget = Budget::new(Arc::new(Bucket::new(0)));
-        let mut spend = |now| (0..1000).filter(|_| budget.withdraw(now)).count();
+        let spend = |now| (0..1000).filter(|_| budget.withdraw(now)).count();
         assert_eq!(spend(0), 100);
         assert_eq!(spend(999), 9);
         assert_eq!(spend(1000), 1);

@@ -1,0 +1,204 @@
+//! Who may call whom: policies, revocation, foreign peers.
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::Arc};
+
+    use bytes::Bytes;
+    use mesh_identity::tls as configurations;
+    use mesh_model::{
+        endpoint::TunnelKind,
+        service::AppProtocol,
+        snapshot::{Authorization, AuthorizationRule, cell},
+    };
+    use rustls_pki_types::ServerName;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+    use tokio_rustls::TlsConnector;
+
+    use crate::trial::{A, Host, World, eventually, listener, nowhere, run};
+
+    fn only(principal: &str) -> Authorization {
+        let rule = AuthorizationRule {
+            policy: "shop/web".into(),
+            principals: vec![principal.into()],
+            ..AuthorizationRule::default()
+        };
+        Authorization {
+            deny: Vec::new(),
+            allow: vec![rule],
+            allow_only: true,
+        }
+    }
+
+    #[test]
+    fn policies_decide() {
+        run(async {
+            let world = World::new();
+            let program = listener().await;
+            let address = program.local_addr().unwrap();
+            let mut port = world.port(address, AppProtocol::Tcp);
+            port.authorization = only("m.internal/ns/shop/sa/other");
+            let (a, b) = (world.caller_host(), world.serving_host(port.clone()));
+            a.publish(world.calling(AppProtocol::Tcp, [world.meshed(1, address, b.tunnel)]));
+            let mut refused = world.dial(&a).await;
+            assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+            let (told_a, told_b) = (a.failures(), b.failures());
+            assert_eq!(told_a.len(), 1, "a refusal is not tried again: {told_a:?}");
+            assert_eq!(told_a, told_b, "both hosts, the same code and id");
+            assert_eq!(told_a[0].0, "denied");
+            assert!(
+                a.shared.ejected().is_empty(),
+                "a policy is no fault of the endpoint"
+            );
+
+            port.authorization = only("m.internal/ns/shop/sa/cart");
+            b.publish(world.serving(port));
+            let mut allowed = world.dial(&a).await;
+            let (mut service, _) = program.accept().await.unwrap();
+            service.write_all(b"x").await.unwrap();
+            assert_eq!(allowed.read_u8().await.unwrap(), b'x');
+        });
+    }
+
+    /// A host that loses its grant loses its open tunnels, whichever side it is on.
+    #[test]
+    fn revocation_closes_tunnels() {
+        run(async {
+            for revoked_by_server in [true, false] {
+                let world = World::new();
+                let program = listener().await;
+                let address = program.local_addr().unwrap();
+                let port = world.port(address, AppProtocol::Tcp);
+                let (a, b) = (world.caller_host(), world.serving_host(port.clone()));
+                let calling =
+                    || world.calling(AppProtocol::Tcp, [world.meshed(1, address, b.tunnel)]);
+                a.publish(calling());
+                let mut open = world.dial(&a).await;
+                let (mut service, _) = program.accept().await.unwrap();
+                service.write_all(b"x").await.unwrap();
+                assert_eq!(open.read_u8().await.unwrap(), b'x');
+                if revoked_by_server {
+                    let mut snapshot = world.serving(port);
+                    snapshot.trust.grants.remove(&A);
+                    b.publish(snapshot);
+                } else {
+                    let mut snapshot = calling();
+                    snapshot.trust.grants.remove(&crate::trial::B);
+                    a.publish(snapshot);
+                }
+                let error = open.read(&mut [0]).await.expect_err("reset");
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+                let mut refused = world.dial(&a).await;
+                assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+                eventually("told", || !a.failures().is_empty()).await;
+                assert_eq!(a.failures()[0].0, "peer-identity", "{:?}", a.failures());
+            }
+        });
+    }
+
+    /// A foreign peer: ALPN `h2` alone, no server name.
+    async fn foreign(world: &World, host: &Host) -> h2::client::SendRequest<Bytes> {
+        let (mut publisher, reader) = cell::cell();
+        publisher.publish(world.snapshot(A));
+        let local = world.id("shop", "cart");
+        let credentials = world.credentials(A, std::slice::from_ref(&local));
+        let served =
+            mesh_model::principal::SpiffeId::host(local.trust_domain.clone(), crate::trial::B);
+        let config = configurations::tunnel_client(
+            reader,
+            credentials,
+            &local,
+            Arc::from([served]),
+            TunnelKind::Hbone,
+        );
+        let stream = TcpStream::connect(host.tunnel).await.unwrap();
+        let name = ServerName::from(host.tunnel.ip());
+        let stream = TlsConnector::from(config.unwrap())
+            .connect(name, stream)
+            .await
+            .unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::task::spawn_local(async move { drop((connection.await, publisher)) });
+        send
+    }
+
+    async fn asked(
+        peer: &h2::client::SendRequest<Bytes>,
+        method: http::Method,
+        uri: &str,
+    ) -> (http::Response<h2::RecvStream>, h2::SendStream<Bytes>) {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(uri)
+            .body(())
+            .unwrap();
+        let mut ready = peer.clone().ready().await.unwrap();
+        let (answer, send) = ready.send_request(request, false).unwrap();
+        (answer.await.unwrap(), send)
+    }
+
+    #[test]
+    fn foreign_peers_speak_hbone() {
+        run(async {
+            let world = World::new();
+            let program = listener().await;
+            let address = program.local_addr().unwrap();
+            let b = world.serving_host(world.port(address, AppProtocol::Tcp));
+            let peer = foreign(&world, &b).await;
+            let connect = http::Method::CONNECT;
+            let status =
+                async |method, uri: &str| asked(&peer, method, uri).await.0.status().as_u16();
+
+            let (answer, mut send) = asked(&peer, connect.clone(), &address.to_string()).await;
+            assert_eq!(answer.status(), 200);
+            let (mut service, _) = program.accept().await.unwrap();
+            send.send_data(Bytes::from_static(b"in"), true).unwrap();
+            let mut text = String::new();
+            service.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "in");
+            service.write_all(b"out").await.unwrap();
+            drop(service);
+            let mut body = answer.into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "out");
+            assert!(body.data().await.is_none(), "half-close is END_STREAM");
+
+            assert_eq!(
+                status(connect.clone(), "127.0.0.1:1").await,
+                400,
+                "not ours"
+            );
+            assert_eq!(
+                status(connect.clone(), "nobody.mesh.internal:80").await,
+                400,
+                "not ours"
+            );
+            assert_eq!(
+                status(http::Method::GET, "http://web/").await,
+                400,
+                "requests are for our own"
+            );
+            let mut port = world.port(address, AppProtocol::Tcp);
+            port.authorization = only("m.internal/ns/shop/sa/other");
+            b.publish(world.serving(port));
+            assert_eq!(status(connect.clone(), &address.to_string()).await, 401);
+            let dead: SocketAddr = nowhere().await;
+            b.publish(world.serving(world.port(dead, AppProtocol::Tcp)));
+            assert_eq!(status(connect, &dead.to_string()).await, 503);
+        });
+    }
+
+    /// An idle daemon lets nobody in.
+    #[test]
+    fn an_idle_daemon_refuses() {
+        run(async {
+            let world = World::new();
+            let b = world.serving_host(world.port(nowhere().await, AppProtocol::Tcp));
+            b.publish(mesh_model::snapshot::Snapshot::default());
+            let mut stream = TcpStream::connect(b.tunnel).await.unwrap();
+            assert!(matches!(stream.read(&mut [0]).await, Ok(0) | Err(_)));
+        });
+    }
+}
