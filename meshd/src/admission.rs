@@ -79,8 +79,15 @@ impl Site {
     pub(crate) fn seeds(&self) -> Vec<String> {
         let port = self.cluster.port();
         let own = self.cluster.ip();
-        let addresses = if own.is_unspecified() { self.addresses.clone() } else { vec![own] };
-        addresses.into_iter().map(|ip| SocketAddr::new(ip, port).to_string()).collect()
+        let addresses = if own.is_unspecified() {
+            self.addresses.clone()
+        } else {
+            vec![own]
+        };
+        addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port).to_string())
+            .collect()
     }
 }
 

@@ -39,7 +39,9 @@ pub(crate) struct Wanted(BTreeSet<SpiffeId>);
 impl Wanted {
     /// Takes the identities of a snapshot's local services and callers; true when that changed anything.
     pub(crate) fn take(&mut self, snapshot: &Snapshot) -> bool {
-        let Some(mesh) = &snapshot.mesh else { return false };
+        let Some(mesh) = &snapshot.mesh else {
+            return false;
+        };
         let callers = &snapshot.callers;
         let of_callers = callers.by_service.values().chain(callers.by_uid.values());
         let ids: BTreeSet<SpiffeId> = of_callers
@@ -80,7 +82,9 @@ pub(crate) struct Settings {
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("host", &self.identity.host()).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("host", &self.identity.host())
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,7 +113,10 @@ impl Certificates {
         tasks.spawn(async move {
             stop.run_until_cancelled_owned(Box::pin(keeper.run())).await;
         });
-        Self { credentials, shared }
+        Self {
+            credentials,
+            shared,
+        }
     }
     /// Every certificate with its end, milliseconds since the epoch; the first to end first.
     pub(crate) fn expiries(&self) -> Vec<(SpiffeId, u64)> {
@@ -120,23 +127,43 @@ impl Certificates {
         let certificate = self.expiries().into_iter().next();
         let certificate =
             certificate.map(|(id, end)| (format!("the certificate of {}", short(&id)), end));
-        let authority = *self.shared.authority_ends_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        let authority = *self
+            .shared
+            .authority_ends_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let authority = authority.map(|end| ("this host's right as an authority".to_owned(), end));
-        certificate.into_iter().chain(authority).min_by_key(|(_, end)| *end)
+        certificate
+            .into_iter()
+            .chain(authority)
+            .min_by_key(|(_, end)| *end)
     }
     /// Wanted identities without a certificate in force.
     pub(crate) fn missing(&self) -> Vec<SpiffeId> {
         let now_ms = Daemon::now_ms();
         let in_force = |id: &SpiffeId| {
-            self.credentials.get(id).is_some_and(|credential| credential.not_after_ms > now_ms)
+            self.credentials
+                .get(id)
+                .is_some_and(|credential| credential.not_after_ms > now_ms)
         };
-        let wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self
+            .shared
+            .wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         wanted.iter().filter(|id| !in_force(id)).cloned().collect()
     }
     /// Why the last attempt for an identity failed, while it has not succeeded since.
     pub(crate) fn failures(&self) -> Vec<(SpiffeId, String)> {
-        let failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.iter().map(|(id, why)| (id.clone(), why.clone())).collect()
+        let failures = self
+            .shared
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        failures
+            .iter()
+            .map(|(id, why)| (id.clone(), why.clone()))
+            .collect()
     }
 }
 
@@ -174,8 +201,16 @@ struct Keeper {
 
 impl Keeper {
     fn new(settings: Settings, shared: Arc<Shared>) -> Self {
-        let authority = Plan { due_ms: 0, failures: 0 };
-        let mut keeper = Self { settings, shared, plans: BTreeMap::new(), authority };
+        let authority = Plan {
+            due_ms: 0,
+            failures: 0,
+        };
+        let mut keeper = Self {
+            settings,
+            shared,
+            plans: BTreeMap::new(),
+            authority,
+        };
         keeper.authority.due_ms = keeper.authority_due();
         keeper
     }
@@ -214,9 +249,17 @@ impl Keeper {
                 failures: 0,
             });
         }
-        let mut failures = self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self
+            .shared
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         failures.retain(|id, _| wanted.contains(id));
-        *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        *self
+            .shared
+            .wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = wanted;
     }
 
     fn due(&self, now_ms: u64) -> Vec<SpiffeId> {
@@ -225,7 +268,12 @@ impl Keeper {
     }
 
     async fn wait(&mut self) {
-        let next = self.plans.values().map(|plan| plan.due_ms).min().unwrap_or(u64::MAX);
+        let next = self
+            .plans
+            .values()
+            .map(|plan| plan.due_ms)
+            .min()
+            .unwrap_or(u64::MAX);
         let next = next.min(self.authority.due_ms);
         let sleep = Duration::from_millis(next.saturating_sub(Daemon::now_ms()));
         tokio::select! {
@@ -256,15 +304,26 @@ impl Keeper {
             tracing::warn!(%id, %error, "a certificate is not on disk: a restart has to ask again");
         }
         tracing::debug!(%id, not_after_ms = credential.not_after_ms, "certificate obtained");
-        let plan = Plan { due_ms: due(&credential), failures: 0 };
+        let plan = Plan {
+            due_ms: due(&credential),
+            failures: 0,
+        };
         self.settings.credentials.insert(id.clone(), credential);
         self.plans.insert(id.clone(), plan);
-        self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.shared
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     fn failed(&mut self, id: &SpiffeId, why: String) {
         let now_ms = Daemon::now_ms();
-        let end_ms = self.settings.credentials.get(id).map_or(0, |held| held.not_after_ms);
+        let end_ms = self
+            .settings
+            .credentials
+            .get(id)
+            .map_or(0, |held| held.not_after_ms);
         let left = match end_ms.saturating_sub(now_ms) {
             // Without a certificate there is no end to hurry for; the schedule alone decides.
             0 => Duration::from_hours(1),
@@ -278,14 +337,22 @@ impl Keeper {
                 tracing::warn!(%id, why, failures = plan.failures, "no certificate could be obtained");
             }
         }
-        self.shared.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), why);
+        self.shared
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone(), why);
     }
 
     /// When the own authority's right is to be renewed.
     fn authority_due(&self) -> u64 {
         let authority = self.settings.identity.authority();
         let end = authority.as_ref().map(|authority| authority.not_after_ms());
-        *self.shared.authority_ends_ms.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        *self
+            .shared
+            .authority_ends_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = end;
         let lifetime = mesh_identity::authority::AUTHORITY_LIFETIME_MS;
         end.map_or(u64::MAX, |end| {
             renew::renew_at(end.saturating_sub(lifetime), end, fastrand::f64())
@@ -299,7 +366,10 @@ impl Keeper {
         }
         match obtain::authority(&self.settings).await {
             Ok(()) => {
-                self.authority = Plan { due_ms: self.authority_due(), failures: 0 };
+                self.authority = Plan {
+                    due_ms: self.authority_due(),
+                    failures: 0,
+                };
                 (self.settings.publish)(self.settings.identity.grants()).await;
                 (self.settings.changed)();
             }
@@ -314,7 +384,11 @@ impl Keeper {
 }
 
 fn due(credential: &Credential) -> u64 {
-    renew::renew_at(credential.made_ms(), credential.not_after_ms, fastrand::f64())
+    renew::renew_at(
+        credential.made_ms(),
+        credential.not_after_ms,
+        fastrand::f64(),
+    )
 }
 
 #[cfg(test)]

@@ -37,7 +37,9 @@ pub(super) fn look(
 ) -> Result<Allowed, Refusal> {
     let input = mac_input(kind, &ask.body);
     let right = |key: &mesh_identity::token::MacKey| key.verify(exporter, &input, &ask.mac);
-    tokens.look(&ask.token_id, right, now_ms).map_err(|refused| refusal(&refused))
+    tokens
+        .look(&ask.token_id, right, now_ms)
+        .map_err(|refused| refusal(&refused))
 }
 
 /// Lets a host in: checks everything, counts the use on disk, and only then signs.
@@ -78,7 +80,11 @@ pub(super) fn recover(
     let renewal = Renewal::decode(ask.body.as_slice()).map_err(|_form| bad("its encoding"))?;
     let host = HostId::from_slice(&renewal.host).ok_or_else(|| bad("the host id"))?;
     let unknown = || {
-        Refusal::new("no-grant", format!("host {host} has no grant in this mesh"), "join with a new token")
+        Refusal::new(
+            "no-grant",
+            format!("host {host} has no grant in this mesh"),
+            "join with a new token",
+        )
     };
     let grant = grant_of(host).ok_or_else(unknown)?;
     if !proven(&grant.ed25519, &ask.proof, exporter, &ask.body) {
@@ -88,8 +94,14 @@ pub(super) fn recover(
     let chain = authority
         .issue(&renewal.csr, &id, &grant, now_ms)
         .map_err(|error| Refusal::new("not-issued", error.to_string(), "see the cause"))?;
-    let chain = chain.iter().map(|certificate| certificate.to_vec()).collect();
-    Ok(Admitted { chain, ..Admitted::default() })
+    let chain = chain
+        .iter()
+        .map(|certificate| certificate.to_vec())
+        .collect();
+    Ok(Admitted {
+        chain,
+        ..Admitted::default()
+    })
 }
 
 /// A joiner's keys, each proven.
@@ -118,12 +130,17 @@ impl Joiner {
             if !proven(&of_authority, &ask.authority_proof, exporter, &ask.body) {
                 return Err(bad("the proof of the authority's key"));
             }
-            Some(AuthorityRequest { key: of_authority, csr: request.authority_csr.clone() })
+            Some(AuthorityRequest {
+                key: of_authority,
+                csr: request.authority_csr.clone(),
+            })
         } else {
             None
         };
         let printable = |c: char| c.is_ascii_graphic();
-        if !(1..=253).contains(&request.host_name.len()) || !request.host_name.chars().all(printable) {
+        if !(1..=253).contains(&request.host_name.len())
+            || !request.host_name.chars().all(printable)
+        {
             return Err(bad("the host name"));
         }
         Ok(Self {
@@ -153,7 +170,11 @@ fn sign(
     now_ms: u64,
 ) -> Result<Admission, Refusal> {
     let failed = |error: mesh_identity::authority::AuthorityError| {
-        Refusal::new("not-issued", crate::telemetry::chain(&error), "see the cause")
+        Refusal::new(
+            "not-issued",
+            crate::telemetry::chain(&error),
+            "see the cause",
+        )
     };
     let host = host_id(&joiner.ed25519);
     let request = HostRequest {
@@ -163,11 +184,16 @@ fn sign(
         may_register: allowed.services.clone(),
     };
     let host_grant = authority.admit(&request, 1, now_ms).map_err(failed)?;
-    let decoded = HostGrant::decode(host_grant.payload.as_slice()).map_err(|_never| bad("its keys"))?;
+    let decoded =
+        HostGrant::decode(host_grant.payload.as_slice()).map_err(|_never| bad("its keys"))?;
     let id = SpiffeId::host(identity.mesh().trust_domain.clone(), host);
-    let chain = authority.issue(&joiner.csr, &id, &decoded, now_ms).map_err(failed)?;
+    let chain = authority
+        .issue(&joiner.csr, &id, &decoded, now_ms)
+        .map_err(failed)?;
     let authority_grant = match (&joiner.authority, identity.root()) {
-        (Some(request), Some(root)) => Some(root.certify(host, request, 1, now_ms).map_err(failed)?),
+        (Some(request), Some(root)) => {
+            Some(root.certify(host, request, 1, now_ms).map_err(failed)?)
+        }
         (Some(_), None) => return Err(no_root()),
         (None, _) => None,
     };
@@ -176,8 +202,13 @@ fn sign(
     let admitted = Admitted {
         genesis: identity.mesh().signed.encode_to_vec(),
         host_grant: host_grant.encode_to_vec(),
-        authority_grant: authority_grant.map(|grant| grant.encode_to_vec()).unwrap_or_default(),
-        chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
+        authority_grant: authority_grant
+            .map(|grant| grant.encode_to_vec())
+            .unwrap_or_default(),
+        chain: chain
+            .iter()
+            .map(|certificate| certificate.to_vec())
+            .collect(),
         grants: Vec::new(),
     };
     Ok(Admission { admitted, made })
@@ -191,15 +222,21 @@ fn refusal(refused: &Refused) -> Refusal {
             "the token is not one that was given out here",
             "copy all of it, or make a new one with meshctl token create",
         ),
-        Refused::Expired(seconds) => {
-            Refusal::new("token-expired", format!("the token expired {seconds} s ago"), again)
-        }
-        Refused::Used(1) => {
-            Refusal::new("token-used", "the token was used already, and is for one host", again)
-        }
-        Refused::Used(uses) => {
-            Refusal::new("token-used", format!("the token was used already by {uses} hosts, all that it is for"), again)
-        }
+        Refused::Expired(seconds) => Refusal::new(
+            "token-expired",
+            format!("the token expired {seconds} s ago"),
+            again,
+        ),
+        Refused::Used(1) => Refusal::new(
+            "token-used",
+            "the token was used already, and is for one host",
+            again,
+        ),
+        Refused::Used(uses) => Refusal::new(
+            "token-used",
+            format!("the token was used already by {uses} hosts, all that it is for"),
+            again,
+        ),
         Refused::Disk => Refusal::new(
             "issuer-disk",
             "the issuer cannot write down that the token is used",
@@ -209,11 +246,19 @@ fn refusal(refused: &Refused) -> Refusal {
 }
 
 fn bad(what: &str) -> Refusal {
-    Refusal::new("bad-request", format!("the request is wrong: {what}"), "use the same version of meshd on both hosts")
+    Refusal::new(
+        "bad-request",
+        format!("the request is wrong: {what}"),
+        "use the same version of meshd on both hosts",
+    )
 }
 
 fn no_authority() -> Refusal {
-    Refusal::new("no-authority", "this host is no authority", "use a token of an authority: meshctl members shows which hosts are")
+    Refusal::new(
+        "no-authority",
+        "this host is no authority",
+        "use a token of an authority: meshctl members shows which hosts are",
+    )
 }
 
 fn no_root() -> Refusal {

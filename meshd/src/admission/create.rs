@@ -63,6 +63,10 @@ pub(crate) struct Made {
 }
 
 /// Makes a mesh with this host as its first host and authority.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the same form as join, whose future keeps it"
+)]
 pub(crate) fn init(site: Site, request: &Init) -> Result<Made, InitError> {
     init_at(&site, request, &Machine::current(), Daemon::now_ms())
 }
@@ -111,8 +115,14 @@ pub(super) fn init_at(
         open(identity::HOST_GRANT, host_grant.encode_to_vec()),
         open(identity::GRANTS, identity::encode_grants(&others)),
         open(identity::SEEDS, Vec::new()),
-        (identity::AUTHORITY_KEY.to_owned(), authority.keys().ed25519.to_pem()?),
-        (identity::AUTHORITY_X509.to_owned(), authority.keys().x509.to_pem()),
+        (
+            identity::AUTHORITY_KEY.to_owned(),
+            authority.keys().ed25519.to_pem()?,
+        ),
+        (
+            identity::AUTHORITY_X509.to_owned(),
+            authority.keys().x509.to_pem(),
+        ),
         open(identity::AUTHORITY_GRANT, authority_grant.encode_to_vec()),
         (identity::ROOT_KEY.to_owned(), root.key().to_pem()?),
         (identity::ROOT_X509.to_owned(), root.x509_key().to_pem()),
@@ -128,19 +138,31 @@ pub(super) fn init_at(
     };
     let mut grants = vec![Grant::Genesis(mesh.signed)];
     grants.extend(others);
-    Ok(Made { answer, operator_grant, grants })
+    Ok(Made {
+        answer,
+        operator_grant,
+        grants,
+    })
 }
 
 fn settings(request: &Init) -> MeshSettings {
     let or = |text: &str, default: &str| {
-        if text.is_empty() { default.to_owned() } else { text.to_owned() }
+        if text.is_empty() {
+            default.to_owned()
+        } else {
+            text.to_owned()
+        }
     };
     MeshSettings {
         name: or(&request.mesh_name, "mesh"),
         trust_domain: request.trust_domain.clone(),
         domain: or(&request.domain, "mesh.internal"),
         strict: request.strict,
-        leaf_ttl_secs: if request.leaf_ttl_secs == 0 { LEAF_TTL } else { request.leaf_ttl_secs },
+        leaf_ttl_secs: if request.leaf_ttl_secs == 0 {
+            LEAF_TTL
+        } else {
+            request.leaf_ttl_secs
+        },
     }
 }
 
@@ -151,5 +173,7 @@ pub(super) fn open(name: &str, content: Vec<u8>) -> (String, Zeroizing<Vec<u8>>)
 
 /// The file name of a certificate, as text.
 pub(super) fn file_name(id: &SpiffeId) -> String {
-    mesh_identity::Credential::file_name(id).display().to_string()
+    mesh_identity::Credential::file_name(id)
+        .display()
+        .to_string()
 }

@@ -168,7 +168,10 @@ impl Identity {
             return Err(IdentityError::Mismatch);
         }
         let host = host_id(&key.public());
-        let seeds = String::from_utf8_lossy(&read(SEEDS)?).lines().map(str::to_owned).collect();
+        let seeds = String::from_utf8_lossy(&read(SEEDS)?)
+            .lines()
+            .map(str::to_owned)
+            .collect();
         let authority = authority(directory, &mesh, host)?.map(Arc::new);
         let root = root(directory, &mesh)?;
         Ok(Self {
@@ -268,7 +271,14 @@ impl Identity {
             0 => OPERATOR_TTL,
             seconds => Duration::from_secs(seconds),
         };
-        operator(&authority, &request.name, &request.key, &request.namespaces, ttl, now_ms)
+        operator(
+            &authority,
+            &request.name,
+            &request.key,
+            &request.namespaces,
+            ttl,
+            now_ms,
+        )
     }
 
     /// Everything that an authority needs to be restored elsewhere: a secret.
@@ -276,12 +286,17 @@ impl Identity {
         if !self.is_authority() {
             return Err(AuthorityFailure::NotHere);
         }
-        Ok(archive::to_backup(&archive::collect(&self.directory, &BACKED_UP)?))
+        Ok(archive::to_backup(&archive::collect(
+            &self.directory,
+            &BACKED_UP,
+        )?))
     }
 
     /// Reads the certificates that are on disk; unreadable ones are left out, with a line in the log.
     pub(crate) fn stored_credentials(&self) -> Vec<Credential> {
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
+            return Vec::new();
+        };
         let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
         let certificates =
             paths.filter(|path| path.extension().is_some_and(|extension| extension == "pem"));
@@ -302,7 +317,9 @@ impl Identity {
     }
     /// Removes the certificate of an identity that is not wanted any more.
     pub(crate) fn remove_credential(&self, id: &SpiffeId) {
-        drop(std::fs::remove_file(self.directory.join(Credential::file_name(id))));
+        drop(std::fs::remove_file(
+            self.directory.join(Credential::file_name(id)),
+        ));
     }
 }
 
@@ -319,10 +336,16 @@ pub(super) fn operator(
         return Err(AuthorityFailure::OperatorName);
     }
     let bad = || AuthorityFailure::OperatorKey(key.chars().take(80).collect());
-    let bytes = HEXLOWER_PERMISSIVE.decode(key.as_bytes()).map_err(|_form| bad())?;
+    let bytes = HEXLOWER_PERMISSIVE
+        .decode(key.as_bytes())
+        .map_err(|_form| bad())?;
     let public: [u8; 32] = bytes.try_into().map_err(|_length| bad())?;
     let every = ["*".to_owned()];
-    let namespaces = if namespaces.is_empty() { &every } else { namespaces };
+    let namespaces = if namespaces.is_empty() {
+        &every
+    } else {
+        namespaces
+    };
     Ok(authority.certify_operator(name, public, namespaces, ttl, now_ms)?)
 }
 
@@ -332,7 +355,9 @@ pub(super) fn authorities(mesh: &Mesh, grants: &[Grant]) -> Vec<mesh_model::gran
         Grant::Authority(signed) => Some(signed),
         Grant::Genesis(_) | Grant::Host(_) | Grant::Operator(_) => None,
     });
-    of_authorities.filter_map(|signed| mesh.authority(signed).ok()).collect()
+    of_authorities
+        .filter_map(|signed| mesh.authority(signed).ok())
+        .collect()
 }
 
 fn authority_keys(directory: &Path) -> Result<AuthorityKeys, KeyError> {
@@ -347,14 +372,22 @@ fn authority(
     mesh: &Mesh,
     host: HostId,
 ) -> Result<Option<Authority>, IdentityError> {
-    let Some(grant) = present(directory, AUTHORITY_GRANT)? else { return Ok(None) };
+    let Some(grant) = present(directory, AUTHORITY_GRANT)? else {
+        return Ok(None);
+    };
     let keys = authority_keys(directory)?;
     let authority = Authority::new(keys, mesh.clone(), signed(&grant, AUTHORITY_GRANT)?)?;
-    if authority.host() == host { Ok(Some(authority)) } else { Err(IdentityError::Mismatch) }
+    if authority.host() == host {
+        Ok(Some(authority))
+    } else {
+        Err(IdentityError::Mismatch)
+    }
 }
 
 fn root(directory: &Path, mesh: &Mesh) -> Result<Option<Root>, IdentityError> {
-    let Some(_) = present(directory, ROOT_KEY)? else { return Ok(None) };
+    let Some(_) = present(directory, ROOT_KEY)? else {
+        return Ok(None);
+    };
     let key = Ed25519Key::load(&directory.join(ROOT_KEY))?;
     let x509 = P256Key::load(&directory.join(ROOT_X509))?;
     Ok(Some(Root::from_parts(key, x509, mesh.clone())?))

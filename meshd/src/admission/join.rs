@@ -154,26 +154,40 @@ impl JoinError {
     pub(crate) fn remedy(&self) -> &str {
         match self {
             Self::Token(_) => "make a new token with meshctl token create on an authority",
-            Self::Present => "meshctl leave first; or --fresh, if the directory came from another machine",
+            Self::Present => {
+                "meshctl leave first; or --fresh, if the directory came from another machine"
+            }
             Self::Copied(_) => "say --fresh to throw the copied identity away",
-            Self::NoSeed(_) => "open TCP 7947 from this host to the places named, and see that meshd runs there",
-            Self::Stranger { .. } => "see that the token is for this mesh, and that its address was not taken over",
+            Self::NoSeed(_) => {
+                "open TCP 7947 from this host to the places named, and see that meshd runs there"
+            }
+            Self::Stranger { .. } => {
+                "see that the token is for this mesh, and that its address was not taken over"
+            }
             Self::Tls { .. } => "see that meshd, and nothing else, listens there",
             Self::Broken { .. } => "try again; see the log of meshd there",
             Self::Clock { .. } => "set this host's clock (timedatectl set-ntp true) and try again",
-            Self::Port(_) => "end the program that has the port, or choose another in /etc/meshd/meshd.toml",
+            Self::Port(_) => {
+                "end the program that has the port, or choose another in /etc/meshd/meshd.toml"
+            }
             Self::Refused { remedy, .. } => remedy,
             Self::Answer(_) | Self::Grant(_) | Self::Certificate(_) => {
                 "use the same version of meshd on both hosts"
             }
-            Self::Key(_) | Self::Authority(_) | Self::Archive(_) => "see the cause; nothing was changed",
+            Self::Key(_) | Self::Authority(_) | Self::Archive(_) => {
+                "see the cause; nothing was changed"
+            }
         }
     }
 }
 
 impl From<Refusal> for JoinError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { code: refusal.code, what: refusal.what, remedy: refusal.remedy }
+        Self::Refused {
+            code: refusal.code,
+            what: refusal.what,
+            remedy: refusal.remedy,
+        }
     }
 }
 
@@ -193,6 +207,9 @@ pub(crate) struct Joined {
 pub(super) struct Told(mpsc::Sender<JoinStep>);
 
 impl Told {
+    pub(super) fn to(steps: mpsc::Sender<JoinStep>) -> Self {
+        Self(steps)
+    }
     async fn ok(&self, what: impl Into<String>) {
         self.step(what.into(), "ok", "").await;
     }
@@ -217,7 +234,7 @@ pub(crate) async fn join(
     request: &Join,
     steps: &mpsc::Sender<JoinStep>,
 ) -> Result<Joined, JoinError> {
-    let told = Told(steps.clone());
+    let told = Told::to(steps.clone());
     Box::pin(join_at(&site, request, &Machine::current(), &told)).await
 }
 
@@ -229,22 +246,35 @@ pub(super) async fn join_at(
 ) -> Result<Joined, JoinError> {
     let present = exists(&site.state_dir);
     if present && !request.fresh {
-        return Err(match Identity::open(&identity::directory(&site.state_dir), machine) {
-            Err(copied @ IdentityError::Copied(_)) => JoinError::Copied(copied),
-            Ok(_) | Err(_) => JoinError::Present,
-        });
+        return Err(
+            match Identity::open(&identity::directory(&site.state_dir), machine) {
+                Err(copied @ IdentityError::Copied(_)) => JoinError::Copied(copied),
+                Ok(_) | Err(_) => JoinError::Present,
+            },
+        );
     }
     let token = Token::parse(&request.token)?;
-    told.ok(format!("the token is for mesh {} and was made by host {}", token.mesh_id, token.issuer.short()))
-        .await;
+    told.ok(format!(
+        "the token is for mesh {} and was made by host {}",
+        token.mesh_id,
+        token.issuer.short()
+    ))
+    .await;
     let mut door = knock::knock(&token).await?;
     let session = random()?;
     let greeting: Greeting = greet(&mut door, session, told).await?;
     ports::try_all(site, &mut door, &greeting, session, told).await?;
 
-    let keys = Keys { host: Ed25519Key::generate()?, datagram: X25519Key::generate()?, authority: None };
+    let keys = Keys {
+        host: Ed25519Key::generate()?,
+        datagram: X25519Key::generate()?,
+        authority: None,
+    };
     let keys = if token.authority {
-        Keys { authority: Some(AuthorityKeys::generate()?), ..keys }
+        Keys {
+            authority: Some(AuthorityKeys::generate()?),
+            ..keys
+        }
     } else {
         keys
     };
@@ -254,45 +284,89 @@ pub(super) async fn join_at(
     let asked = asked(site, &keys, &leaf)?;
     let admitted = door.ask_proven(&asked, &keys).await?;
     let accepted = accept::accept(&token, &admitted, keys, leaf, Daemon::now_ms())?;
-    told.ok(format!("admitted to mesh {} as host {}", accepted.mesh_name, host.short())).await;
+    told.ok(format!(
+        "admitted to mesh {} as host {}",
+        accepted.mesh_name,
+        host.short()
+    ))
+    .await;
 
     let seeds = seeds(&token, door.at);
     let files = accepted.files(&seeds, machine)?;
     put(site, &files)?;
-    told.ok(format!("identity written to {}", identity::directory(&site.state_dir).display())).await;
-    Ok(Joined { mesh: token.mesh_id, host, replaced: present })
+    told.ok(format!(
+        "identity written to {}",
+        identity::directory(&site.state_dir).display()
+    ))
+    .await;
+    Ok(Joined {
+        mesh: token.mesh_id,
+        host,
+        replaced: present,
+    })
 }
 
 /// Sends the token's proof, compares the clocks, and only then takes a refusal at its word.
 async fn greet(door: &mut Door, session: [u8; 16], told: &Told) -> Result<Greeting, JoinError> {
-    let greet = Greet { session: session.to_vec() };
+    let greet = Greet {
+        session: session.to_vec(),
+    };
     let greeted = door.ask::<Greeting>(Kind::Greet, &greet).await;
-    let offset = door.offset_ms.unwrap_or(0);
-    let (size, text) = (offset.unsigned_abs(), duration(offset.unsigned_abs()));
-    let direction = if offset > 0 { "behind" } else { "ahead of" };
-    if size > CLOCK_ERROR_MS {
-        return Err(JoinError::Clock { offset: text, direction });
-    }
+    let clock = clock(door.offset_ms.unwrap_or(0))?;
     let greeting = greeted?;
     door.confirm()?;
-    told.ok(format!("{} at {} is of that mesh and takes the token", greeting.host_name, door.at)).await;
-    let said = format!("this host's clock is {text} {direction} the mesh's");
-    if size > CLOCK_WARNING_MS {
-        told.warn(said, "set the clock, such as with timedatectl set-ntp true").await;
-    } else {
-        told.ok(said).await;
+    told.ok(format!(
+        "{} at {} is of that mesh and takes the token",
+        greeting.host_name, door.at
+    ))
+    .await;
+    match clock {
+        Clock::Agrees(said) => told.ok(said).await,
+        Clock::Differs(said) => {
+            told.warn(said, "set the clock, such as with timedatectl set-ntp true")
+                .await;
+        }
     }
     Ok(greeting)
 }
 
+/// What is said of a clock that is not so wrong that the join ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Clock {
+    Agrees(String),
+    Differs(String),
+}
+
+/// Judges the mesh's clock less this host's, milliseconds.
+fn clock(offset_ms: i64) -> Result<Clock, JoinError> {
+    let (size, offset) = (offset_ms.unsigned_abs(), duration(offset_ms.unsigned_abs()));
+    let direction = if offset_ms > 0 { "behind" } else { "ahead of" };
+    if size > CLOCK_ERROR_MS {
+        return Err(JoinError::Clock { offset, direction });
+    }
+    if size > CLOCK_WARNING_MS {
+        return Ok(Clock::Differs(format!(
+            "this host's clock is {offset} {direction} the mesh's"
+        )));
+    }
+    Ok(Clock::Agrees(format!("the clocks agree ({offset} apart)")))
+}
+
 fn asked(site: &Site, keys: &Keys, leaf: &LeafRequest) -> Result<Request, JoinError> {
-    let authority = keys.authority.as_ref().map(AuthorityKeys::request).transpose()?;
+    let authority = keys
+        .authority
+        .as_ref()
+        .map(AuthorityKeys::request)
+        .transpose()?;
     Ok(Request {
         host_name: site.host_name.clone(),
         ed25519: keys.host.public().to_vec(),
         x25519: keys.datagram.public().to_vec(),
         csr: leaf.csr().to_vec(),
-        authority_key: authority.as_ref().map(|request| request.key.to_vec()).unwrap_or_default(),
+        authority_key: authority
+            .as_ref()
+            .map(|request| request.key.to_vec())
+            .unwrap_or_default(),
         authority_csr: authority.map(|request| request.csr).unwrap_or_default(),
     })
 }
@@ -300,7 +374,13 @@ fn asked(site: &Site, keys: &Keys, leaf: &LeafRequest) -> Result<Request, JoinEr
 /// The place that answered first, then the token's others.
 fn seeds(token: &Token, answered: SocketAddr) -> Vec<String> {
     let mut seeds = vec![answered.to_string()];
-    seeds.extend(token.seeds.iter().filter(|seed| **seed != answered.to_string()).cloned());
+    seeds.extend(
+        token
+            .seeds
+            .iter()
+            .filter(|seed| **seed != answered.to_string())
+            .cloned(),
+    );
     seeds
 }
 
@@ -348,5 +428,45 @@ fn own_id(trust_domain: &mesh_model::principal::TrustDomain, host: HostId) -> Sp
 
 /// A message that could not be sent or read.
 fn broken(at: SocketAddr) -> impl FnOnce(WireError) -> JoinError {
-    move |source| JoinError::Broken { at, source: Box::new(source) }
+    move |source| JoinError::Broken {
+        at,
+        source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        assert!(matches!(clock(0), Ok(Clock::Agrees(_))));
+        assert!(matches!(clock(-59_000), Ok(Clock::Agrees(_))));
+        assert!(matches!(clock(90_000), Ok(Clock::Differs(_))));
+        let said = |offset| clock(offset).unwrap_err().to_string();
+        assert!(
+            said(86_400_000).contains("1 d 0 h behind"),
+            "{}",
+            said(86_400_000)
+        );
+        assert!(
+            said(-301_000).contains("5 min ahead of"),
+            "{}",
+            said(-301_000)
+        );
+        assert_eq!(clock(i64::MIN).unwrap_err().code(), "clock-offset");
+    }
+
+    #[test]
+    fn durations() {
+        for (milliseconds, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (40_000, "40 s"),
+            (360_000, "6 min"),
+            (93_600_000, "1 d 2 h"),
+        ] {
+            assert_eq!(duration(milliseconds), text);
+        }
+    }
 }

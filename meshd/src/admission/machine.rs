@@ -18,7 +18,10 @@ impl Machine {
     pub(crate) fn current() -> Self {
         let set = std::env::var_os("MESHD_MACHINE_ID_FILE").map(PathBuf::from);
         let usual = ["/etc/machine-id", "/var/lib/dbus/machine-id"].map(PathBuf::from);
-        let id = set.into_iter().chain(usual).find_map(|path| std::fs::read_to_string(path).ok());
+        let id = set
+            .into_iter()
+            .chain(usual)
+            .find_map(|path| std::fs::read_to_string(path).ok());
         Self::of(id.as_deref().unwrap_or_default())
     }
     /// A machine with this id; `uninitialized` (an image's first boot) is none.

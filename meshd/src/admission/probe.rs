@@ -44,10 +44,15 @@ impl Probes {
     }
     /// What to send back for a datagram that begins with [`PROBE`]: the datagram itself, or nothing.
     pub(crate) fn echo<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
-        let (&PROBE, session) = datagram.split_first()? else { return None };
+        let (&PROBE, session) = datagram.split_first()? else {
+            return None;
+        };
         let session: [u8; 16] = session.try_into().ok()?;
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(&session).filter(|until| **until > Instant::now()).map(|_| datagram)
+        sessions
+            .get(&session)
+            .filter(|until| **until > Instant::now())
+            .map(|_| datagram)
     }
 }
 
@@ -66,7 +71,11 @@ pub(super) async fn udp(from: Option<&UdpSocket>, to: SocketAddr, session: [u8; 
     let socket = if let Some(socket) = from {
         socket
     } else {
-        let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        let any = if to.is_ipv4() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        };
         match UdpSocket::bind(SocketAddr::new(any, 0)).await {
             Ok(socket) => {
                 own = socket;
@@ -80,7 +89,10 @@ pub(super) async fn udp(from: Option<&UdpSocket>, to: SocketAddr, session: [u8; 
     for _attempt in 0..3 {
         // A refusal by ICMP arrives as an error of the next call; the next attempt tells.
         let _refused = socket.send_to(&probe, to).await.is_err();
-        if timeout(PATIENCE / 3, echoed(socket, to, &probe)).await.is_ok() {
+        if timeout(PATIENCE / 3, echoed(socket, to, &probe))
+            .await
+            .is_ok()
+        {
             return true;
         }
     }
@@ -101,7 +113,10 @@ async fn echoed(socket: &UdpSocket, to: SocketAddr, probe: &[u8; LENGTH]) {
     let mut buffer = [0; 64];
     loop {
         match socket.recv_from(&mut buffer).await {
-            Ok((length, from)) if from.ip().to_canonical() == to.ip().to_canonical() && buffer.get(..length) == Some(&probe[..]) => {
+            Ok((length, from))
+                if from.ip().to_canonical() == to.ip().to_canonical()
+                    && buffer.get(..length) == Some(&probe[..]) =>
+            {
                 return;
             }
             Ok(_) => {}
@@ -112,7 +127,9 @@ async fn echoed(socket: &UdpSocket, to: SocketAddr, probe: &[u8; LENGTH]) {
 
 /// True when a connection to `to` opens.
 pub(super) async fn opens(to: SocketAddr) -> bool {
-    timeout(PATIENCE, TcpStream::connect(to)).await.is_ok_and(|opened| opened.is_ok())
+    timeout(PATIENCE, TcpStream::connect(to))
+        .await
+        .is_ok_and(|opened| opened.is_ok())
 }
 
 /// True when a connection to `to` opens and answers the probe: the joiner itself, not something in between.
@@ -125,7 +142,9 @@ pub(super) async fn tcp(to: SocketAddr, session: [u8; 16]) -> bool {
         stream.read_exact(&mut back).await?;
         std::io::Result::Ok(back == probe)
     };
-    timeout(PATIENCE, asked).await.is_ok_and(|answered| answered.unwrap_or(false))
+    timeout(PATIENCE, asked)
+        .await
+        .is_ok_and(|answered| answered.unwrap_or(false))
 }
 
 /// The ports of an idle daemon, held open and answering while it joins.
@@ -161,26 +180,37 @@ impl Answering {
         let listen = |address| async move {
             TcpListener::bind(address)
                 .await
-                .map_err(|source| PortError { address, kind: "TCP", source })
+                .map_err(|source| PortError {
+                    address,
+                    kind: "TCP",
+                    source,
+                })
         };
         let (first, second) = (listen(cluster).await?, listen(tunnel).await?);
         let udp = if with_udp {
-            let socket = UdpSocket::bind(cluster)
-                .await
-                .map_err(|source| PortError { address: cluster, kind: "UDP", source })?;
+            let socket = UdpSocket::bind(cluster).await.map_err(|source| PortError {
+                address: cluster,
+                kind: "UDP",
+                source,
+            })?;
             Some(Arc::new(socket))
         } else {
             None
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         for listener in [first, second] {
-            tasks.spawn(stop.clone().run_until_cancelled_owned(answer_tcp(listener, session)));
+            tasks.spawn(
+                stop.clone()
+                    .run_until_cancelled_owned(answer_tcp(listener, session)),
+            );
         }
         Ok(Self { tasks, stop, udp })
     }
     /// Answers datagrams for as long as it is polled: beside the far side's probe.
     pub(super) async fn answer_udp(&self, session: [u8; 16]) {
-        let Some(socket) = &self.udp else { return std::future::pending().await };
+        let Some(socket) = &self.udp else {
+            return std::future::pending().await;
+        };
         let (mut buffer, probe) = ([0; 64], probe(session));
         loop {
             if let Ok((length, from)) = socket.recv_from(&mut buffer).await
@@ -208,7 +238,11 @@ async fn answer_tcp(listener: TcpListener, session: [u8; 16]) {
         let answer = async {
             let mut asked = [0; LENGTH];
             stream.read_exact(&mut asked).await?;
-            if asked == probe { stream.write_all(&asked).await } else { Ok(()) }
+            if asked == probe {
+                stream.write_all(&asked).await
+            } else {
+                Ok(())
+            }
         };
         drop(timeout(PATIENCE, answer).await);
     }

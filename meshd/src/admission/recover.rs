@@ -53,7 +53,10 @@ impl From<WireError> for RecoverError {
 }
 
 /// Asks the authority whose control state listens at `at` for this host's own certificate.
-pub(crate) async fn recover(identity: &Identity, at: SocketAddr) -> Result<Credential, RecoverError> {
+pub(crate) async fn recover(
+    identity: &Identity,
+    at: SocketAddr,
+) -> Result<Credential, RecoverError> {
     timeout(PATIENCE, Box::pin(exchange(identity, at)))
         .await
         .unwrap_or_else(|_elapsed| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
@@ -64,14 +67,23 @@ async fn exchange(identity: &Identity, at: SocketAddr) -> Result<Credential, Rec
     let stream = TcpStream::connect(at).await?;
     let connector = TlsConnector::from(join_client(pin));
     let mut stream = connector.connect(ServerName::from(at.ip()), stream).await?;
-    let exporter = stream.get_ref().1.export_keying_material([0; 32], JOIN_EXPORTER, None);
+    let exporter = stream
+        .get_ref()
+        .1
+        .export_keying_material([0; 32], JOIN_EXPORTER, None);
     let exporter = exporter.map_err(std::io::Error::other)?;
     let leaf = LeafRequest::new(&identity.spiffe_id())?;
-    let renewal = Renewal { host: identity.host().0.to_vec(), csr: leaf.csr().to_vec() };
+    let renewal = Renewal {
+        host: identity.host().0.to_vec(),
+        csr: leaf.csr().to_vec(),
+    };
     let body = renewal.encode_to_vec();
     let ask = Ask {
         kind: Kind::Recover.into(),
-        proof: identity.key().sign(PROOF, proof_input(&exporter, &body)).signature,
+        proof: identity
+            .key()
+            .sign(PROOF, proof_input(&exporter, &body))
+            .signature,
         body,
         ..Ask::default()
     };
@@ -81,6 +93,10 @@ async fn exchange(identity: &Identity, at: SocketAddr) -> Result<Credential, Rec
         return Err(RecoverError::Refused(refusal.what));
     }
     let admitted = Admitted::decode(answer.body.as_slice()).map_err(WireError::from)?;
-    let chain = admitted.chain.into_iter().map(CertificateDer::from).collect();
+    let chain = admitted
+        .chain
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
     Ok(leaf.finish(chain, identity.host())?)
 }

@@ -25,7 +25,10 @@ use super::{
     identity::Identity,
     probe::{self, Probes},
     tokens::Tokens,
-    wire::{self, ASK_LIMIT, Admitted, Answer, Ask, Greet, Greeting, Kind, Probe, Probed, Refusal, Relayed},
+    wire::{
+        self, ASK_LIMIT, Admitted, Answer, Ask, Greet, Greeting, Kind, Probe, Probed, Refusal,
+        Relayed,
+    },
 };
 use crate::daemon::Daemon;
 
@@ -39,8 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MESSAGES: usize = 6;
 
 /// A call to another host of the mesh.
-pub(crate) type Call =
-    Arc<dyn Fn(HostId, &'static str, Bytes) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
+pub(crate) type Call = Arc<
+    dyn Fn(HostId, &'static str, Bytes) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync,
+>;
 
 /// What the admitting side needs of the control state.
 #[derive(Clone)]
@@ -77,9 +81,21 @@ struct Shared {
 
 impl JoinServer {
     /// Ready for [`Self::connect`]; until then every join is asked to come again.
-    pub(crate) fn new(identity: Arc<Identity>, tokens: Arc<Tokens>, probes: Probes, site: Site) -> Self {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        tokens: Arc<Tokens>,
+        probes: Probes,
+        site: Site,
+    ) -> Self {
         let (reach, places) = (OnceLock::new(), Semaphore::new(CONNECTIONS));
-        Self(Arc::new(Shared { identity, tokens, probes, site, reach, places }))
+        Self(Arc::new(Shared {
+            identity,
+            tokens,
+            probes,
+            site,
+            reach,
+            places,
+        }))
     }
     /// Gives it the control state, once.
     pub(crate) fn connect(&self, reach: Reach) {
@@ -98,7 +114,7 @@ impl JoinServer {
             tracing::warn!(%peer, "too many joins at a time");
             return;
         };
-        match timeout(PATIENCE, self.conversation(stream, peer)).await {
+        match timeout(PATIENCE, Box::pin(self.conversation(stream, peer))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a join ended early"),
             Err(_) => tracing::debug!(%peer, "a join took too long"),
@@ -110,12 +126,17 @@ impl JoinServer {
         mut stream: TlsStream<TcpStream>,
         peer: SocketAddr,
     ) -> Result<(), wire::WireError> {
-        let exporter = stream.get_ref().1.export_keying_material([0; 32], JOIN_EXPORTER, None);
+        let exporter = stream
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], JOIN_EXPORTER, None);
         let exporter = exporter.map_err(std::io::Error::other)?;
         for _message in 0..MESSAGES {
             let ask: Ask = match wire::receive(&mut stream, ASK_LIMIT).await {
                 Ok(ask) => ask,
-                Err(wire::WireError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(wire::WireError::Io(error))
+                    if error.kind() == std::io::ErrorKind::UnexpectedEof =>
+                {
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -131,11 +152,14 @@ impl JoinServer {
 
     async fn answer(&self, ask: &Ask, exporter: &[u8; 32], peer: SocketAddr) -> Answer {
         let kind = Kind::try_from(ask.kind).unwrap_or(Kind::Unspecified);
-        let elsewhere = HostId::from_slice(&ask.issuer).filter(|issuer| *issuer != self.0.identity.host());
+        let elsewhere =
+            HostId::from_slice(&ask.issuer).filter(|issuer| *issuer != self.0.identity.host());
         let answered = match (kind, elsewhere) {
             (Kind::Recover, _) => self.recover(ask, exporter),
             (Kind::Probe, _) => self.probe(ask, peer).await,
-            (Kind::Greet | Kind::Request, Some(issuer)) => self.relay(ask, exporter, issuer, kind).await,
+            (Kind::Greet | Kind::Request, Some(issuer)) => {
+                self.relay(ask, exporter, issuer, kind).await
+            }
             (Kind::Greet | Kind::Request, None) => self.decide(ask, exporter, kind).await,
             (Kind::Unspecified, _) => Err(unknown()),
         };
@@ -157,7 +181,11 @@ impl JoinServer {
         grants.extend(admission.made);
         let grants = grants.iter().map(Grant::encode).collect();
         tracing::info!("a host was let in");
-        Ok(Admitted { grants, ..admission.admitted }.encode_to_vec())
+        Ok(Admitted {
+            grants,
+            ..admission.admitted
+        }
+        .encode_to_vec())
     }
 
     /// Welcomes a joiner whose token is good: registers its session for probes.
@@ -180,18 +208,25 @@ impl JoinServer {
         issuer: HostId,
         kind: Kind,
     ) -> Result<Vec<u8>, Refusal> {
-        let relayed = Relayed { exporter: exporter.to_vec(), ask: ask.encode_to_vec() };
+        let relayed = Relayed {
+            exporter: exporter.to_vec(),
+            ask: ask.encode_to_vec(),
+        };
         let call = &self.reach()?.call;
         let answer = call(issuer, RELAY_KIND, relayed.encode_to_vec().into()).await;
         let gone = |what: String| {
             Refusal::new(
                 "issuer-unreachable",
-                format!("the host that made the token, {}, does not answer: {what}", issuer.short()),
+                format!(
+                    "the host that made the token, {}, does not answer: {what}",
+                    issuer.short()
+                ),
                 "start meshd there, or make a token on another authority",
             )
         };
         let answer = answer.map_err(gone)?;
-        let answer = Answer::decode(answer).map_err(|_form| gone("its answer is malformed".to_owned()))?;
+        let answer =
+            Answer::decode(answer).map_err(|_form| gone("its answer is malformed".to_owned()))?;
         match answer.refusal {
             Some(refusal) => Err(refusal),
             // Ports are tried from here, so the greeting is this host's.
@@ -204,8 +239,11 @@ impl JoinServer {
     pub(crate) async fn relayed(&self, body: Bytes) -> Result<Bytes, String> {
         let malformed = || "the request is malformed".to_owned();
         let relayed = Relayed::decode(body).map_err(|_form| malformed())?;
-        let exporter: [u8; 32] =
-            relayed.exporter.as_slice().try_into().map_err(|_length| malformed())?;
+        let exporter: [u8; 32] = relayed
+            .exporter
+            .as_slice()
+            .try_into()
+            .map_err(|_length| malformed())?;
         let ask = Ask::decode(relayed.ask.as_slice()).map_err(|_form| malformed())?;
         let kind = Kind::try_from(ask.kind).unwrap_or(Kind::Unspecified);
         let decided = match kind {
@@ -225,7 +263,12 @@ impl JoinServer {
             return Err(unknown());
         }
         let address: IpAddr = wanted.address.parse().unwrap_or_else(|_none| peer.ip());
-        let at = |port: u32| u16::try_from(port).ok().filter(|port| *port != 0).map(|port| SocketAddr::new(address, port));
+        let at = |port: u32| {
+            u16::try_from(port)
+                .ok()
+                .filter(|port| *port != 0)
+                .map(|port| SocketAddr::new(address, port))
+        };
         let tcp = async |port: u32| match at(port) {
             Some(to) => probe::tcp(to, session).await,
             None => true,
@@ -234,9 +277,18 @@ impl JoinServer {
             Some(to) => probe::udp(None, to, session).await,
             None => true,
         };
-        let (tcp, udp, tunnel) =
-            tokio::join!(tcp(wanted.tcp_port), udp(wanted.udp_port), tcp(wanted.tunnel_port));
-        Ok(Probed { tcp, udp, tunnel, address: address.to_string() }.encode_to_vec())
+        let (tcp, udp, tunnel) = tokio::join!(
+            tcp(wanted.tcp_port),
+            udp(wanted.udp_port),
+            tcp(wanted.tunnel_port)
+        );
+        Ok(Probed {
+            tcp,
+            udp,
+            tunnel,
+            address: address.to_string(),
+        }
+        .encode_to_vec())
     }
 
     fn recover(&self, ask: &Ask, exporter: &[u8; 32]) -> Result<Vec<u8>, Refusal> {
@@ -248,7 +300,11 @@ impl JoinServer {
 
     fn reach(&self) -> Result<&Reach, Refusal> {
         self.0.reach.get().ok_or_else(|| {
-            Refusal::new("starting", "the host is starting", "try again in a few seconds")
+            Refusal::new(
+                "starting",
+                "the host is starting",
+                "try again in a few seconds",
+            )
         })
     }
 }
@@ -256,8 +312,16 @@ impl JoinServer {
 fn finish(answered: Result<Vec<u8>, Refusal>) -> Answer {
     let server_time_ms = Daemon::now_ms();
     match answered {
-        Ok(body) => Answer { server_time_ms, refusal: None, body },
-        Err(refusal) => Answer { server_time_ms, refusal: Some(refusal), body: Vec::new() },
+        Ok(body) => Answer {
+            server_time_ms,
+            refusal: None,
+            body,
+        },
+        Err(refusal) => Answer {
+            server_time_ms,
+            refusal: Some(refusal),
+            body: Vec::new(),
+        },
     }
 }
 
@@ -266,5 +330,9 @@ fn session(bytes: &[u8]) -> Result<[u8; 16], Refusal> {
 }
 
 fn unknown() -> Refusal {
-    Refusal::new("bad-request", "the request is not understood", "use the same version of meshd on both hosts")
+    Refusal::new(
+        "bad-request",
+        "the request is not understood",
+        "use the same version of meshd on both hosts",
+    )
 }

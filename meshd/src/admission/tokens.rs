@@ -74,7 +74,9 @@ impl TokenFailure {
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::NotHere => "ask an authority: meshctl members shows which hosts are",
-            Self::NoRoot => "make the token on the host where meshctl init ran, or where its backup was restored",
+            Self::NoRoot => {
+                "make the token on the host where meshctl init ran, or where its backup was restored"
+            }
             Self::Ttl(_) => "choose another --ttl",
             Self::Uses(_) => "choose another --uses",
             Self::Service(_) => "choose another --service",
@@ -144,7 +146,13 @@ struct Stored {
 
 impl std::fmt::Debug for Stored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stored({}, {} of {})", self.id, self.hosts.len(), self.max_uses)
+        write!(
+            f,
+            "Stored({}, {} of {})",
+            self.id,
+            self.hosts.len(),
+            self.max_uses
+        )
     }
 }
 
@@ -160,7 +168,12 @@ impl Tokens {
             Err(error) if error.is_absent() => Vec::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { path, identity, seeds: site.seeds(), stored: Mutex::new(stored) })
+        Ok(Self {
+            path,
+            identity,
+            seeds: site.seeds(),
+            stored: Mutex::new(stored),
+        })
     }
 
     /// Makes a token; its secret is in the answer and nowhere else.
@@ -175,7 +188,11 @@ impl Tokens {
     ) -> Result<admin::Token, TokenFailure> {
         let (ttl, uses) = self.check(request)?;
         let every = ["*".to_owned()];
-        let services = if request.services.is_empty() { &every } else { &request.services[..] };
+        let services = if request.services.is_empty() {
+            &every
+        } else {
+            &request.services[..]
+        };
         let secret = Secret::generate()?;
         let mesh = self.identity.mesh();
         let token = Token {
@@ -200,7 +217,10 @@ impl Tokens {
             hosts: Vec::new(),
         };
         self.add(stored, now_ms)?;
-        Ok(admin::Token { token: token.to_text().to_string(), expires_ms: token.expires_ms })
+        Ok(admin::Token {
+            token: token.to_text().to_string(),
+            expires_ms: token.expires_ms,
+        })
     }
 
     /// The tokens that may still be used.
@@ -223,8 +243,10 @@ impl Tokens {
         right: impl Fn(&MacKey) -> bool,
         now_ms: u64,
     ) -> Result<Allowed, Refused> {
-        look(&self.lock(), token_id, right, None, now_ms)
-            .map(|token| Allowed { authority: token.authority, services: token.services.clone() })
+        look(&self.lock(), token_id, right, None, now_ms).map(|token| Allowed {
+            authority: token.authority,
+            services: token.services.clone(),
+        })
     }
 
     /// As [`Self::look`], and writes the use down, flushed to disk, before it says yes.
@@ -239,7 +261,10 @@ impl Tokens {
     ) -> Result<Allowed, Refused> {
         let mut stored = self.lock();
         let token = look(&stored, token_id, right, Some(host), now_ms)?;
-        let allowed = Allowed { authority: token.authority, services: token.services.clone() };
+        let allowed = Allowed {
+            authority: token.authority,
+            services: token.services.clone(),
+        };
         if token.hosts.contains(&host) {
             return Ok(allowed);
         }
@@ -263,7 +288,11 @@ impl Tokens {
         if self.seeds.is_empty() {
             return Err(TokenFailure::NoAddress);
         }
-        let ttl = if request.ttl_secs == 0 { TTL } else { request.ttl_secs };
+        let ttl = if request.ttl_secs == 0 {
+            TTL
+        } else {
+            request.ttl_secs
+        };
         let uses = if request.uses == 0 { 1 } else { request.uses };
         if ttl > TTL_MAX {
             return Err(TokenFailure::Ttl(ttl));
@@ -315,7 +344,10 @@ fn look<'a>(
     now_ms: u64,
 ) -> Result<&'a Stored, Refused> {
     let id = HEXLOWER.encode(token_id);
-    let token = all.iter().find(|token| token.id == id).ok_or(Refused::Wrong)?;
+    let token = all
+        .iter()
+        .find(|token| token.id == id)
+        .ok_or(Refused::Wrong)?;
     let key = BASE64URL_NOPAD.decode(token.mac_key.as_bytes()).ok();
     let key: Option<[u8; 32]> = key.and_then(|key| key.try_into().ok());
     if !key.is_some_and(|key| right(&MacKey::from_bytes(key))) {

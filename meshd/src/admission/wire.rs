@@ -194,7 +194,11 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: &str, what: impl Into<String>, remedy: &str) -> Self {
-        Self { code: code.to_owned(), what: what.into(), remedy: remedy.to_owned() }
+        Self {
+            code: code.to_owned(),
+            what: what.into(),
+            remedy: remedy.to_owned(),
+        }
     }
 }
 

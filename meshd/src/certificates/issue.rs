@@ -2,12 +2,7 @@
 
 use bytes::Bytes;
 use mesh_identity::authority::AuthorityRequest;
-use mesh_model::{
-    catalog::Catalog,
-    grant::Signed,
-    name::HostId,
-    principal::SpiffeId,
-};
+use mesh_model::{catalog::Catalog, grant::Signed, name::HostId, principal::SpiffeId};
 use prost::Message;
 
 use crate::{admission::Identity, daemon::Daemon};
@@ -54,7 +49,10 @@ pub(crate) fn issue(
     let ask = LeafAsk::decode(body).map_err(|_form| "the request is malformed".to_owned())?;
     let id: SpiffeId = ask.id.parse().map_err(|error| format!("{error}"))?;
     let authority = identity.authority().ok_or("this host is no authority")?;
-    let grant = catalog.hosts.get(&caller).and_then(|host| host.grant.clone());
+    let grant = catalog
+        .hosts
+        .get(&caller)
+        .and_then(|host| host.grant.clone());
     let grant = grant.ok_or_else(|| format!("host {caller} has no grant here (yet)"))?;
     if grant.host() != Some(caller) {
         return Err("the grant is of another host".to_owned());
@@ -63,7 +61,10 @@ pub(crate) fn issue(
         .issue(&ask.csr, &id, &grant, Daemon::now_ms())
         .map_err(|error| crate::telemetry::chain(&error))?;
     tracing::debug!(%id, host = %caller, "certificate issued");
-    let chain = chain.iter().map(|certificate| certificate.to_vec()).collect();
+    let chain = chain
+        .iter()
+        .map(|certificate| certificate.to_vec())
+        .collect();
     Ok(LeafAnswer { chain }.encode_to_vec().into())
 }
 
@@ -76,13 +77,24 @@ pub(crate) fn renew_authority(
 ) -> Result<Bytes, String> {
     let ask = AuthorityAsk::decode(body).map_err(|_form| "the request is malformed".to_owned())?;
     let root = identity.root().ok_or("this host does not hold the root")?;
-    let known = catalog.authorities.iter().filter(|grant| grant.host_id == caller.0);
+    let known = catalog
+        .authorities
+        .iter()
+        .filter(|grant| grant.host_id == caller.0);
     let newest = known.max_by_key(|grant| grant.grant_seq);
     let newest = newest.ok_or_else(|| format!("host {caller} is no authority"))?;
-    if catalog.hosts.get(&caller).is_none_or(|host| host.grant.is_none()) {
+    if catalog
+        .hosts
+        .get(&caller)
+        .is_none_or(|host| host.grant.is_none())
+    {
         return Err(format!("host {caller} has no grant"));
     }
-    let key = newest.key.as_slice().try_into().map_err(|_length| "its key is malformed".to_owned())?;
+    let key = newest
+        .key
+        .as_slice()
+        .try_into()
+        .map_err(|_length| "its key is malformed".to_owned())?;
     let request = AuthorityRequest { key, csr: ask.csr };
     let renewed: Signed = root
         .certify(caller, &request, newest.grant_seq + 1, Daemon::now_ms())

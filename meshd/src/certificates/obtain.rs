@@ -22,8 +22,9 @@ use super::{
 use crate::{admission, daemon::Daemon};
 
 /// Asks another host: host, kind of call, body. Ends in time by itself.
-pub(crate) type Ask =
-    Arc<dyn Fn(HostId, &'static str, Bytes) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
+pub(crate) type Ask = Arc<
+    dyn Fn(HostId, &'static str, Bytes) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync,
+>;
 
 /// A certificate for `id` on this host, or what every authority said.
 pub(super) async fn obtain(settings: &Settings, id: &SpiffeId) -> Result<Credential, String> {
@@ -61,23 +62,32 @@ fn own(settings: &Settings, id: &SpiffeId) -> Option<Result<Credential, String>>
     }
     // What the mesh knows of this host's rights counts, like everywhere else; at the start what it came with.
     let catalog = settings.catalog.borrow().clone();
-    let known = catalog.hosts.get(&identity.host()).and_then(|host| host.grant.clone());
+    let known = catalog
+        .hosts
+        .get(&identity.host())
+        .and_then(|host| host.grant.clone());
     let grant = known.unwrap_or_else(|| Arc::new(identity.grant().clone()));
     let issued = LeafRequest::new(id)
         .map_err(|error| crate::telemetry::chain(&error))
         .and_then(|leaf| {
             let chain = authority.issue(leaf.csr(), id, &grant, now_ms);
             let chain = chain.map_err(|error| crate::telemetry::chain(&error))?;
-            leaf.finish(chain, identity.host()).map_err(|error| crate::telemetry::chain(&error))
+            leaf.finish(chain, identity.host())
+                .map_err(|error| crate::telemetry::chain(&error))
         });
     Some(issued)
 }
 
 async fn ask(settings: &Settings, id: &SpiffeId, authority: HostId) -> Result<Credential, String> {
     let leaf = LeafRequest::new(id).map_err(|error| crate::telemetry::chain(&error))?;
-    let body = LeafAsk { id: id.to_string(), csr: leaf.csr().to_vec() }.encode_to_vec();
+    let body = LeafAsk {
+        id: id.to_string(),
+        csr: leaf.csr().to_vec(),
+    }
+    .encode_to_vec();
     let answer = (settings.ask)(authority, ISSUE_KIND, body.into()).await?;
-    let answer = LeafAnswer::decode(answer).map_err(|_form| "its answer is malformed".to_owned())?;
+    let answer =
+        LeafAnswer::decode(answer).map_err(|_form| "its answer is malformed".to_owned())?;
     let chain = answer.chain.into_iter().map(CertificateDer::from).collect();
     let credential = leaf
         .finish(chain, settings.identity.host())
@@ -106,7 +116,10 @@ async fn recover(
     }
     let mut said = String::from("no authority's address is known");
     for authority in authorities {
-        let info = catalog.hosts.get(authority).and_then(|host| host.info.clone());
+        let info = catalog
+            .hosts
+            .get(authority)
+            .and_then(|host| host.info.clone());
         for at in info.iter().flat_map(|info| addresses(info)) {
             match admission::recover(&settings.identity, at).await {
                 Ok(credential) => return Ok(credential),
@@ -118,7 +131,10 @@ async fn recover(
 }
 
 fn addresses(info: &HostInfo) -> Vec<std::net::SocketAddr> {
-    let port = u16::try_from(info.cluster_port).ok().filter(|port| *port != 0).unwrap_or(7947);
+    let port = u16::try_from(info.cluster_port)
+        .ok()
+        .filter(|port| *port != 0)
+        .unwrap_or(7947);
     let ips = info.addresses.iter().filter_map(|text| text.parse().ok());
     ips.map(|ip| std::net::SocketAddr::new(ip, port)).collect()
 }
@@ -144,8 +160,13 @@ fn authorities(catalog: &Catalog, own: HostId) -> Vec<HostId> {
 }
 
 fn name(catalog: &Catalog, host: HostId) -> String {
-    let info = catalog.hosts.get(&host).and_then(|facts| facts.info.as_ref());
-    info.map(|info| info.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| host.short())
+    let info = catalog
+        .hosts
+        .get(&host)
+        .and_then(|facts| facts.info.as_ref());
+    info.map(|info| info.name.clone())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| host.short())
 }
 
 /// Another year as an authority: from the own root, else from whoever holds it.
@@ -159,16 +180,24 @@ pub(super) async fn authority(settings: &Settings) -> Result<(), String> {
         let renewed = root
             .certify(identity.host(), &request, seq, Daemon::now_ms())
             .map_err(|error| chain(&error))?;
-        return identity.renew_authority(renewed).map_err(|error| chain(&error));
+        return identity
+            .renew_authority(renewed)
+            .map_err(|error| chain(&error));
     }
     let catalog = Arc::clone(&settings.catalog.borrow());
     let mut said = Vec::new();
     for host in authorities(&catalog, identity.host()) {
-        let body = AuthorityAsk { csr: request.csr.clone() }.encode_to_vec();
+        let body = AuthorityAsk {
+            csr: request.csr.clone(),
+        }
+        .encode_to_vec();
         let answer = (settings.ask)(host, AUTHORITY_KIND, body.into()).await;
         let taken = answer.and_then(|bytes| {
-            let renewed = Signed::decode(bytes).map_err(|_form| "its answer is malformed".to_owned())?;
-            identity.renew_authority(renewed).map_err(|error| chain(&error))
+            let renewed =
+                Signed::decode(bytes).map_err(|_form| "its answer is malformed".to_owned())?;
+            identity
+                .renew_authority(renewed)
+                .map_err(|error| chain(&error))
         });
         match taken {
             Ok(()) => return Ok(()),
@@ -179,6 +208,9 @@ pub(super) async fn authority(settings: &Settings) -> Result<(), String> {
 }
 
 fn own_seq(catalog: &Catalog, own: HostId) -> u64 {
-    let grants = catalog.authorities.iter().filter(|grant| grant.host_id == own.0);
+    let grants = catalog
+        .authorities
+        .iter()
+        .filter(|grant| grant.host_id == own.0);
     grants.map(|grant| grant.grant_seq).max().unwrap_or(1)
 }

@@ -65,14 +65,20 @@ pub(super) fn accept(
     if mesh.id != token.mesh_id || pin_of(&root) != Some(token.root_sha256) {
         return Err(JoinError::Answer("it is of another mesh"));
     }
-    let grants: Vec<Grant> = admitted.grants.iter().filter_map(|grant| Grant::decode(grant)).collect();
+    let grants: Vec<Grant> = admitted
+        .grants
+        .iter()
+        .filter_map(|grant| Grant::decode(grant))
+        .collect();
     let authorities = identity::authorities(&mesh, &grants);
     let host_grant = signed(&admitted.host_grant, "the host's grant")?;
     let grant = mesh.host(&host_grant, &authorities)?;
     let host = host_id(&keys.host.public());
     let own = grant.ed25519 == keys.host.public() && grant.x25519 == keys.datagram.public();
     if !own || !in_force(grant.not_before_ms, grant.not_after_ms, now_ms) {
-        return Err(JoinError::Answer("the grant is for other keys or another time"));
+        return Err(JoinError::Answer(
+            "the grant is for other keys or another time",
+        ));
     }
     let authority = match (keys.authority, &admitted.authority_grant[..]) {
         (None, []) => None,
@@ -80,10 +86,19 @@ pub(super) fn accept(
             let signed = signed(bytes, "the authority's grant")?;
             Some(Authority::new(keys, mesh.clone(), signed)?)
         }
-        (_, _) => return Err(JoinError::Answer("an authority was promised and not given, or the other way")),
+        (_, _) => {
+            return Err(JoinError::Answer(
+                "an authority was promised and not given, or the other way",
+            ));
+        }
     };
-    if authority.as_ref().is_some_and(|authority| authority.host() != host) {
-        return Err(JoinError::Answer("the authority's grant is for another host"));
+    if authority
+        .as_ref()
+        .is_some_and(|authority| authority.host() != host)
+    {
+        return Err(JoinError::Answer(
+            "the authority's grant is for another host",
+        ));
     }
     let credential = certificate(&mesh, admitted, leaf, &grant, now_ms)?;
     Ok(Accepted {
@@ -107,9 +122,14 @@ fn certificate(
     now_ms: u64,
 ) -> Result<Credential, JoinError> {
     let wrong = |_reason| JoinError::Answer("the certificate does not hold");
-    let host = grant.host().ok_or(JoinError::Answer("the grant names no host"))?;
-    let chain: Vec<CertificateDer<'static>> =
-        admitted.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let host = grant
+        .host()
+        .ok_or(JoinError::Answer("the grant names no host"))?;
+    let chain: Vec<CertificateDer<'static>> = admitted
+        .chain
+        .iter()
+        .map(|der| CertificateDer::from(der.clone()))
+        .collect();
     let mut trust = Trust::default();
     let root: Arc<[u8]> = Arc::from(root_certificate(mesh).as_ref());
     trust.bundles.insert(mesh.trust_domain.clone(), vec![root]);
@@ -148,7 +168,10 @@ impl Accepted {
             let keys = authority.keys();
             files.push((identity::AUTHORITY_KEY.to_owned(), keys.ed25519.to_pem()?));
             files.push((identity::AUTHORITY_X509.to_owned(), keys.x509.to_pem()));
-            files.push(open(identity::AUTHORITY_GRANT, authority.signed().encode_to_vec()));
+            files.push(open(
+                identity::AUTHORITY_GRANT,
+                authority.signed().encode_to_vec(),
+            ));
         }
         Ok(files)
     }

@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,9 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{JoinError, Keys, broken};
 use crate::{
-    admission::wire::{self, Admitted, Answer, Ask, Kind, LIMIT, PROOF, Request, mac_input, proof_input},
+    admission::wire::{
+        self, Admitted, Answer, Ask, Kind, LIMIT, PROOF, Request, mac_input, proof_input,
+    },
     daemon::Daemon,
 };
 
@@ -77,10 +78,16 @@ impl Door {
         let connected = timeout(ANSWER, connector.connect(ServerName::from(at.ip()), stream)).await;
         let connected = connected.map_err(|_elapsed| tls(std::io::ErrorKind::TimedOut.into()))?;
         let stream = connected.map_err(|error| match stranger(&error) {
-            Some(source) => JoinError::Stranger { at, source: Box::new(source) },
+            Some(source) => JoinError::Stranger {
+                at,
+                source: Box::new(source),
+            },
             None => tls(error),
         })?;
-        let exporter = stream.get_ref().1.export_keying_material([0; 32], JOIN_EXPORTER, None);
+        let exporter = stream
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], JOIN_EXPORTER, None);
         let exporter = exporter.map_err(|error| tls(std::io::Error::other(error)))?;
         Ok(Self {
             at,
@@ -97,13 +104,21 @@ impl Door {
 
     /// Checks the server's certificate by this host's own clock, which is known to be about right by now.
     pub(super) fn confirm(&self) -> Result<(), JoinError> {
-        let chain: Vec<CertificateDer<'_>> =
-            self.stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let chain: Vec<CertificateDer<'_>> = self
+            .stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .unwrap_or_default()
+            .to_vec();
         let at = |now_ms| pinned(&chain, self.pin, now_ms);
         at(Daemon::now_ms())
             .or_else(|_outdated| at(self.server_time_ms))
             .map(|_peer| ())
-            .map_err(|source| JoinError::Stranger { at: self.at, source: Box::new(source) })
+            .map_err(|source| JoinError::Stranger {
+                at: self.at,
+                source: Box::new(source),
+            })
     }
 
     /// Asks with the token's MAC.
@@ -123,11 +138,23 @@ impl Door {
         keys: &Keys,
     ) -> Result<Admitted, JoinError> {
         let body = request.encode_to_vec();
-        let proof = |key: &Ed25519Key| key.sign(PROOF, proof_input(&self.exporter, &body)).signature;
+        let proof = |key: &Ed25519Key| {
+            key.sign(PROOF, proof_input(&self.exporter, &body))
+                .signature
+        };
         let host = proof(&keys.host);
-        let authority = keys.authority.as_ref().map(|keys| proof(&keys.ed25519)).unwrap_or_default();
+        let authority = keys
+            .authority
+            .as_ref()
+            .map(|keys| proof(&keys.ed25519))
+            .unwrap_or_default();
         let ask = self.message(Kind::Request, body);
-        self.exchange(&Ask { proof: host, authority_proof: authority, ..ask }).await
+        self.exchange(&Ask {
+            proof: host,
+            authority_proof: authority,
+            ..ask
+        })
+        .await
     }
 
     fn message(&self, kind: Kind, body: Vec<u8>) -> Ask {
@@ -135,7 +162,10 @@ impl Door {
             token_id: self.token_id.to_vec(),
             issuer: self.issuer.0.to_vec(),
             kind: kind.into(),
-            mac: self.key.mac(&self.exporter, &mac_input(kind, &body)).to_vec(),
+            mac: self
+                .key
+                .mac(&self.exporter, &mac_input(kind, &body))
+                .to_vec(),
             body,
             proof: Vec::new(),
             authority_proof: Vec::new(),
@@ -150,7 +180,9 @@ impl Door {
         };
         let answer = timeout(ANSWER, exchanged)
             .await
-            .unwrap_or_else(|_elapsed| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+            .unwrap_or_else(|_elapsed| {
+                Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+            })
             .map_err(broken(self.at))?;
         let half = u64::try_from(begun.elapsed().as_millis() / 2).unwrap_or(0);
         self.server_time_ms = answer.server_time_ms;
@@ -173,10 +205,4 @@ fn offset(theirs_ms: u64, ours_ms: u64) -> i64 {
 fn stranger(error: &std::io::Error) -> Option<PeerError> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     PeerError::in_handshake(inner).cloned()
-}
-
-/// Configuration shared by tests of the admitting side.
-#[cfg(test)]
-pub(super) fn connector(pin: [u8; 32]) -> TlsConnector {
-    TlsConnector::from(Arc::clone(&join_client(pin)))
 }

@@ -20,13 +20,22 @@ pub(super) async fn try_all(
 ) -> Result<(), JoinError> {
     let with_udp = site.udp && greeting.udp;
     let answering = Answering::open(site.cluster, site.tunnel, with_udp, session).await?;
-    let there = Far { at: door.at, name: &greeting.host_name };
+    let there = Far {
+        at: door.at,
+        name: &greeting.host_name,
+    };
     outward(&answering, &there, greeting, session, told).await;
     let asked = Probe {
         session: session.to_vec(),
-        address: advertised(site).map(|ip| ip.to_string()).unwrap_or_default(),
+        address: advertised(site)
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
         tcp_port: site.cluster.port().into(),
-        udp_port: if with_udp { site.cluster.port().into() } else { 0 },
+        udp_port: if with_udp {
+            site.cluster.port().into()
+        } else {
+            0
+        },
         tunnel_port: site.tunnel.port().into(),
     };
     let probed = tokio::select! {
@@ -53,13 +62,17 @@ async fn outward(
 ) {
     let Far { at, name } = there;
     let (ip, port) = (at.ip(), at.port());
-    told.ok(format!("TCP {port} to {name} ({ip}) is open")).await;
+    told.ok(format!("TCP {port} to {name} ({ip}) is open"))
+        .await;
     if let Some(socket) = &answering.udp {
         if probe::udp(Some(socket), *at, session).await {
-            told.ok(format!("UDP {port} to {name} ({ip}) is open")).await;
+            told.ok(format!("UDP {port} to {name} ({ip}) is open"))
+                .await;
         } else {
             told.warn(
-                format!("UDP {port} to {name} ({ip}) does not pass: membership runs over TCP alone"),
+                format!(
+                    "UDP {port} to {name} ({ip}) does not pass: membership runs over TCP alone"
+                ),
                 format!("open UDP {port} from this host to {ip}"),
             )
             .await;
@@ -67,10 +80,13 @@ async fn outward(
     }
     let tunnel = u16::try_from(greeting.tunnel_port).unwrap_or(0);
     if probe::opens(SocketAddr::new(ip, tunnel)).await {
-        told.ok(format!("TCP {tunnel} to {name} ({ip}) is open")).await;
+        told.ok(format!("TCP {tunnel} to {name} ({ip}) is open"))
+            .await;
     } else {
         told.warn(
-            format!("TCP {tunnel} to {name} ({ip}) does not open: this host cannot call services there"),
+            format!(
+                "TCP {tunnel} to {name} ({ip}) does not open: this host cannot call services there"
+            ),
             format!("open TCP {tunnel} from this host to {ip}"),
         )
         .await;
@@ -83,15 +99,28 @@ async fn inward(site: &Site, there: &Far<'_>, probed: &Probed, with_udp: bool, t
     let address = &probed.address;
     let (cluster, tunnel) = (site.cluster.port(), site.tunnel.port());
     let mut found = vec![
-        (probed.tcp, "TCP", cluster, "links stand only while this host dials"),
-        (probed.tunnel, "TCP", tunnel, "programs there cannot call services of this host"),
+        (
+            probed.tcp,
+            "TCP",
+            cluster,
+            "links stand only while this host dials",
+        ),
+        (
+            probed.tunnel,
+            "TCP",
+            tunnel,
+            "programs there cannot call services of this host",
+        ),
     ];
     if with_udp {
         found.push((probed.udp, "UDP", cluster, "membership runs over TCP alone"));
     }
     for (open, kind, port, consequence) in found {
         if open {
-            told.ok(format!("{kind} {port} from {name} to this host ({address}) is open")).await;
+            told.ok(format!(
+                "{kind} {port} from {name} to this host ({address}) is open"
+            ))
+            .await;
         } else {
             told.warn(
                 format!("{kind} {port} from {name} to this host ({address}) does not pass: {consequence}"),
@@ -105,5 +134,9 @@ async fn inward(site: &Site, there: &Far<'_>, probed: &Probed, with_udp: bool, t
 /// The address that others will dial: the one bound to, else the preferred one.
 fn advertised(site: &Site) -> Option<IpAddr> {
     let bound = site.cluster.ip();
-    if bound.is_unspecified() { site.addresses.first().copied() } else { Some(bound) }
+    if bound.is_unspecified() {
+        site.addresses.first().copied()
+    } else {
+        Some(bound)
+    }
 }
