@@ -4,10 +4,9 @@
 //! tables changed. Routes and rules come before the tables: no address is captured that cannot be dialled.
 
 use std::{
-    collections::BTreeSet,
     error::Error as _,
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -15,7 +14,7 @@ use std::{
 
 use mesh_model::{
     config::{Boot, Mark},
-    finding::{Finding, Severity},
+    finding::Finding,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -26,8 +25,20 @@ use crate::{
     intent::{Intent, reply_mark},
     nft::{self, Nft, NftError, Owner},
     routes::{Piece, Range, RouteError, Routes, has_v6},
-    rules, sshd,
+    rules,
 };
+
+/// What came of it.
+mod outcome;
+/// Which registered ports may be captured.
+mod ports;
+/// Takes everything away.
+mod removal;
+
+pub use outcome::{Applied, ApplyError, How, Removal, RemoveError, Skipped, StartError};
+use outcome::{lost, route_finding, skip_finding};
+use ports::cleared;
+pub(crate) use removal::remove_all;
 
 /// How often everything is looked at when nothing seems disturbed.
 const ROUND: Duration = Duration::from_secs(10);
@@ -66,116 +77,6 @@ impl Settings {
             table: TABLE,
         }
     }
-}
-
-/// Interception cannot begin.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// No usable `nft`.
-    #[error("interception needs nft")]
-    Nft(#[from] NftError),
-    /// No routing socket.
-    #[error("interception needs the kernel's routes")]
-    Routes(#[from] RouteError),
-    /// The path would mean something else to nft.
-    #[error("runtime directory {} has a character that nft does not take in a path", .0.display())]
-    Path(PathBuf),
-}
-
-/// An intent that could not be applied; the tables are as they were.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ApplyError {
-    /// nft failed.
-    #[error("rules cannot be applied")]
-    Nft(#[from] NftError),
-    /// A route or rule was refused.
-    #[error("routes cannot be applied")]
-    Routes(#[from] RouteError),
-    /// A file cannot be written.
-    #[error("{} cannot be written", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The mask has no room for a second value beside the daemon's own.
-    #[error("mark {value:#x} with mask {mask:#x} leaves no room for the mark of replies")]
-    Mark {
-        /// The daemon's own.
-        value: u32,
-        /// The bits that are ours.
-        mask: u32,
-    },
-    /// Another process holds the table.
-    #[error("table inet {} is held by another process", rules::OWNER)]
-    Held,
-}
-
-/// Something could not be removed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RemoveError {
-    /// nft failed.
-    #[error("rules cannot be removed")]
-    Nft(#[from] NftError),
-    /// A route or rule was refused.
-    #[error("routes cannot be removed")]
-    Routes(#[from] RouteError),
-    /// The bypass marker or the record cannot be changed.
-    #[error("{} cannot be changed", path.display())]
-    Record {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// What an apply did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// How.
-    pub how: How,
-    /// Registered ports that are not captured.
-    pub skipped: Vec<Skipped>,
-    /// What works less well than it should.
-    pub findings: Vec<Finding>,
-}
-
-/// How an intent was applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// Whole tables were replaced.
-    Replaced,
-    /// Elements were changed.
-    Changed,
-    /// The kernel followed it already.
-    Unchanged,
-    /// Not at all: bypass is on, everything of ours was taken away.
-    Bypassed,
-}
-
-/// A registered port that is not captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Skipped {
-    /// The port.
-    pub address: SocketAddr,
-    /// True: sshd listens on it; false: the configuration says so.
-    pub ssh: bool,
-}
-
-/// How much is taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
-    /// The daemon stops: programs go on directly, by the fallback.
-    Stop,
-    /// Nothing of ours stays: leave, bypass, purge.
-    Everything,
 }
 
 /// Keeps the kernel at an intent.
@@ -504,46 +405,6 @@ impl Interceptor {
     }
 }
 
-/// Takes away all that any run of ours installed, save an owner table whose daemon lives; true when that stands.
-pub(crate) async fn remove_all(
-    nft: &Nft,
-    routes: &Routes,
-    settings: &Settings,
-) -> Result<bool, RemoveError> {
-    let owner_left = match nft.delete_table(rules::OWNER).await {
-        Ok(_was_there) => false,
-        // Its owner lives, and nobody else may touch it.
-        Err(NftError::Refused { .. }) => {
-            !nft::gone(nft, rules::OWNER, Duration::from_millis(100)).await?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    nft.delete_table(rules::FALLBACK).await?;
-    let installed = Installed::read(&settings.state_dir);
-    let ranges = installed
-        .as_ref()
-        .map_or_else(default_ranges, |record| record.ranges.clone());
-    for range in ranges {
-        routes.remove_range(range).await?;
-    }
-    routes
-        .remove_table(installed.map_or(settings.table, |record| record.table))
-        .await?;
-    Installed::forget(&settings.state_dir).map_err(|source| RemoveError::Record {
-        path: settings.state_dir.clone(),
-        source,
-    })?;
-    Ok(owner_left)
-}
-
-/// The ranges of an unchanged configuration, for when the record is lost.
-fn default_ranges() -> Vec<Range> {
-    ["240.240.0.0/16", "fd6d:6573:6864::/64"]
-        .iter()
-        .filter_map(|text| text.parse().ok())
-        .collect()
-}
-
 /// The routes and rules of an intent, in the order in which they are put there.
 fn pieces(intent: &Intent, reply: u32, table: u32) -> Vec<Piece> {
     let (v4, v6) = (intent.virtual_v4, intent.virtual_v6);
@@ -578,30 +439,6 @@ fn pieces(intent: &Intent, reply: u32, table: u32) -> Vec<Piece> {
     pieces
 }
 
-/// The intent without ports that must not be captured.
-async fn cleared(intent: &Intent) -> (Intent, Vec<Skipped>) {
-    let asked: BTreeSet<u16> = intent.skip_ports.iter().copied().collect();
-    let ssh = if intent.inbound.is_empty() {
-        BTreeSet::new()
-    } else {
-        sshd::ports().await
-    };
-    let mut cleared = intent.clone();
-    let mut skipped = Vec::new();
-    cleared.inbound.retain(|one| {
-        let port = one.address.port();
-        let ssh = ssh.contains(&port);
-        if ssh || asked.contains(&port) {
-            skipped.push(Skipped {
-                address: one.address,
-                ssh,
-            });
-        }
-        !ssh && !asked.contains(&port)
-    });
-    (cleared, skipped)
-}
-
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut opened = fs::OpenOptions::new()
         .write(true)
@@ -610,50 +447,6 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
         .mode(0o600)
         .open(file)?;
     io::Write::write_all(&mut opened, text.as_bytes())
-}
-
-fn skip_finding(skipped: &Skipped) -> Finding {
-    let (what, remedy) = if skipped.ssh {
-        (
-            "sshd listens on it, so it is not intercepted",
-            "give the service another port",
-        )
-    } else {
-        (
-            "the configuration says that it is not intercepted",
-            "nothing, if that is meant",
-        )
-    };
-    Finding::new(
-        "intercept-port-skipped",
-        Severity::Warning,
-        format!("port {}", skipped.address),
-        what,
-        remedy,
-    )
-}
-
-fn lost(subject: &str, what: &str) -> Finding {
-    Finding::new(
-        "intercept-lost",
-        Severity::Warning,
-        subject,
-        what,
-        "find out which program removed it, when it happens again",
-    )
-}
-
-fn route_finding(piece: &Piece, error: &RouteError) -> Finding {
-    let cause = error
-        .source()
-        .map_or_else(String::new, |cause| format!(": {cause}"));
-    Finding::new(
-        "intercept-route",
-        Severity::Warning,
-        piece.to_string(),
-        format!("{error}{cause}"),
-        "look at `ip route show table all` and `ip rule`",
-    )
 }
 
 /// Gives a caller without its own loop one: waits, puts back, and hands on what was found.

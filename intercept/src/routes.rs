@@ -123,7 +123,7 @@ fn family(v6: bool) -> &'static str {
 /// Talks to the kernel about routes and rules.
 pub(crate) struct Routes {
     handle: Handle,
-    events: Pin<Box<dyn Stream<Item = ()> + Send>>,
+    events: Pin<Box<dyn Stream<Item = ()> + Send + Sync>>,
     loopback: u32,
     _stop: DropGuard,
 }
@@ -166,11 +166,10 @@ impl Routes {
         });
         let events = events
             .filter(move |(message, _)| std::future::ready(matters(message, loopback)))
-            .map(|_message| ())
-            .boxed();
+            .map(|_message| ());
         Ok(Self {
             handle,
-            events,
+            events: Box::pin(events),
             loopback,
             _stop: stop.drop_guard(),
         })
