@@ -3,11 +3,11 @@
 //! In: compiled plans. Out: an applied intent, put back when something disturbs it, and a names file; or
 //! findings. Never: keeps a rule that the plan no longer asks for, or makes the planner wait for nft.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use mesh_intercept::{Intent, Interceptor, Removal, Settings};
 use mesh_model::{
-    config::{Boot, Capture},
+    config::Capture,
     finding::{Finding, Severity},
 };
 use mesh_plan::Compiled;
@@ -54,7 +54,16 @@ impl CaptureRoom {
     /// Follows this plan from now on.
     pub(crate) fn follow(&self, daemon: &Daemon, compiled: &Compiled) {
         let Some(intents) = &self.intents else { return };
-        let intent = fallback::intent(&daemon.boot, &daemon.host.addresses, compiled);
+        let addresses = &daemon.host.addresses;
+        let v4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = addresses.iter().find_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        });
+        let intent = fallback::intent(&daemon.boot, v4, v6, compiled);
         intents.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&intent);
             if changed {
@@ -179,7 +188,7 @@ impl NamesFile {
             return;
         }
         let domain = compiled.snapshot.mesh.as_ref().map_or("", |mesh| &*mesh.domain);
-        match write_names(&daemon.boot, domain, &entries) {
+        match names::write(&daemon.boot.runtime_dir, &daemon.boot.state_dir, domain, &entries) {
             Ok(()) => {
                 self.written = Some(entries);
                 daemon.raise("names-failed", "names", None);
@@ -197,8 +206,4 @@ impl NamesFile {
             ),
         }
     }
-}
-
-fn write_names(boot: &Boot, domain: &str, entries: &[names::Entry]) -> Result<(), names::WriteError> {
-    names::write(&boot.runtime_dir, &boot.state_dir, domain, entries)
 }

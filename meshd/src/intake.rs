@@ -14,8 +14,6 @@ use mesh_model::{
         WorkloadPort,
     },
 };
-use prost::Message as _;
-
 use crate::local::HealthMap;
 
 /// What does not change while the daemon runs.
@@ -30,7 +28,6 @@ pub(crate) struct Host {
 }
 
 /// Everything that this host states.
-#[derive(Debug)]
 pub(crate) struct Statement<'a> {
     /// Settings.
     pub(crate) boot: &'a Boot,

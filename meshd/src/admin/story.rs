@@ -147,7 +147,7 @@ fn make_request(request: &Curl, from: Option<&ServiceId>) -> Result<hyper::Reque
     call.body(Full::new(Bytes::from(request.body.clone()))).map_err(|error| error.to_string())
 }
 
-fn curl_answer(parts: &hyper::http::response::Parts, body: &Bytes, total_us: u64) -> CurlAnswer {
+fn curl_answer(parts: &http::response::Parts, body: &Bytes, total_us: u64) -> CurlAnswer {
     let text = |name: &str| {
         parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     };

@@ -38,6 +38,8 @@ pub(crate) const RELAY_KIND: &str = "join";
 const CONNECTIONS: usize = 16;
 /// A join takes no longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A stranger who says nothing for so long is not waited for.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 /// Messages of one connection: greeting, probes, request, and one again.
 const MESSAGES: usize = 6;
 
@@ -131,8 +133,10 @@ impl JoinServer {
             .1
             .export_keying_material([0; 32], JOIN_EXPORTER, None);
         let exporter = exporter.map_err(std::io::Error::other)?;
-        for _message in 0..MESSAGES {
-            let ask: Ask = match wire::receive(&mut stream, ASK_LIMIT).await {
+        for message in 0..MESSAGES {
+            let patience = if message == 0 { FIRST_WORD } else { PATIENCE };
+            let asked = timeout(patience, wire::receive(&mut stream, ASK_LIMIT)).await;
+            let ask: Ask = match asked.unwrap_or_else(|_elapsed| Err(silent())) {
                 Ok(ask) => ask,
                 Err(wire::WireError::Io(error))
                     if error.kind() == std::io::ErrorKind::UnexpectedEof =>
@@ -307,6 +311,10 @@ impl JoinServer {
             )
         })
     }
+}
+
+fn silent() -> wire::WireError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 fn finish(answered: Result<Vec<u8>, Refusal>) -> Answer {
