@@ -217,3 +217,39 @@ fn a_commit_that_could_not_be_stored_is_not_acknowledged() {
     assert!(!world.answers.contains_key(&ticket));
     assert!(world.acknowledged.is_empty());
 }
+
+#[test]
+fn what_came_from_peers_survives_their_loss() {
+    for_seeds(8, |seed| {
+        let mut world = mesh(seed, 3);
+        world.publish(0, vec![host_record("m0"), workload("web", "1")]);
+        let ticket = edit(&mut world, 0, "web", "one", 1);
+        world.run(secs(3));
+        assert!(world.answers[&ticket].is_ok());
+        // The host that took the edit is gone for good, the others lose power and come back.
+        let gone = world.machines[0].host;
+        for index in 0..3 {
+            world.crash(index);
+        }
+        world.run(secs(5));
+        world.boot(1);
+        let catalog = world.machines[1].node.as_mut().unwrap().catalog();
+        assert_eq!(
+            catalog.commit_count, 1,
+            "the commit is not on the disk of a peer"
+        );
+        assert!(catalog.resources.contains_key(&shop("web")));
+        assert_eq!(
+            catalog.hosts[&gone].workloads.len(),
+            1,
+            "the facts of a peer are not on disk"
+        );
+        assert!(catalog.mesh.is_some());
+        world.boot(2);
+        assert!(
+            world
+                .run_until(secs(10), |world| world.disagreement().is_none())
+                .is_some()
+        );
+    });
+}

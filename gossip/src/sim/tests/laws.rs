@@ -77,6 +77,42 @@ fn history(keys: &Keys, plan: &[(usize, u8, u64)]) -> Vec<Signed> {
     out.into_iter().map(|(signed, _)| signed).collect()
 }
 
+/// A confirmation counts by its own time, whenever it arrives.
+#[test]
+fn confirmations_count_when_they_were_made_in_time() {
+    let keys = keys();
+    let rights = rights(&keys);
+    let key = shop("web");
+    let start = crate::sim::EPOCH_MS;
+    for (made_after, counts) in [(50, true), (100, true), (101, false)] {
+        let mut commits = Commits::new(keys.mesh, parse);
+        let mut take = |draft: Draft| {
+            let taken = commits.accept(&draft.sign(&keys, 0), &rights, &*keys.oracle());
+            taken.unwrap().unwrap().0
+        };
+        let base = take(Draft::new(&keys, 0, start - 10, 1).put(&key, &[], "old"));
+        let tentative = Draft::new(&keys, 0, start, 2)
+            .put(&key, &[base], "new")
+            .confirm_by(start + 100);
+        let tentative = take(tentative);
+        let confirm = Draft::new(&keys, 0, start + made_after, 3).change(
+            &key,
+            &[tentative],
+            mesh_model::commit::Op::Confirm,
+            "",
+        );
+        take(confirm);
+        let value = evaluate(&commits, &key, start + 1000);
+        let wanted = if counts { tentative } else { base };
+        assert_eq!(
+            value.winner.unwrap().0,
+            wanted,
+            "made after {made_after} ms"
+        );
+        assert_eq!(value.heads.len(), 1);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
