@@ -19,10 +19,10 @@ use mesh_model::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    bypass,
     generation::generation,
     installed::{Installed, TABLE},
     intent::{Intent, reply_mark},
+    marker,
     nft::{self, Nft, NftError, Owner},
     routes::{Piece, Range, RouteError, Routes, has_v6},
     rules,
@@ -129,7 +129,7 @@ impl Interceptor {
         self.asked = Some(intent.clone());
         let (cleared, skipped) = cleared(intent).await;
         let mut findings: Vec<Finding> = skipped.iter().map(skip_finding).collect();
-        if bypass::active(&self.settings.state_dir) {
+        if marker::active(&self.settings.state_dir) {
             self.take_down().await?;
             return Ok(Applied {
                 how: How::Bypassed,
@@ -184,7 +184,7 @@ impl Interceptor {
         let Some(asked) = self.asked.clone() else {
             return Ok(Vec::new());
         };
-        if self.followed.is_none() || bypass::active(&self.settings.state_dir) {
+        if self.followed.is_none() || marker::active(&self.settings.state_dir) {
             return Ok(self.apply(&asked).await?.findings);
         }
         let mut findings: Vec<Finding> = self.lost_table().await?.into_iter().collect();

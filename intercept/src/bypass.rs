@@ -3,16 +3,16 @@
 //! The switch is a file in the state directory. A daemon that lives sees it at its next look (at once, when
 //! it is asked over its socket) and takes its rules down itself; a daemon that starts installs nothing.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use crate::{
     apply::{RemoveError, Settings, remove_all},
+    marker::set,
     nft::Nft,
     routes::Routes,
 };
+
+pub use crate::marker::{active, marker};
 
 /// Switches bypass on and removes all rules and routes of ours.
 ///
@@ -46,24 +46,4 @@ pub fn leave(state_dir: &Path) -> Result<(), RemoveError> {
             source,
         }),
     }
-}
-
-/// Whether bypass is on.
-pub fn active(state_dir: &Path) -> bool {
-    marker(state_dir).exists()
-}
-
-/// The file that stands for bypass.
-pub fn marker(state_dir: &Path) -> PathBuf {
-    state_dir.join("bypass")
-}
-
-fn set(state_dir: &Path) -> io::Result<()> {
-    let file = fs::File::create(marker(state_dir))?;
-    io::Write::write_all(
-        &mut &file,
-        b"Interception is off. `meshctl unbypass` switches it on again.\n",
-    )?;
-    file.sync_all()?;
-    fs::File::open(state_dir)?.sync_all()
 }

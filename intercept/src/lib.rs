@@ -17,6 +17,8 @@ mod generation;
 mod installed;
 /// What should be intercepted.
 pub mod intent;
+/// The file that stands for bypass.
+mod marker;
 /// The `nft` program: the owner child, and one-shot commands.
 mod nft;
 /// What is really in the kernel, and whose foreign rules are in the way.
