@@ -16,6 +16,8 @@ pub mod http;
 pub mod mesh;
 /// What a test needs of the machine; a skip is counted.
 pub mod need;
+/// A machine with a real systemd: a Debian root booted by systemd-nspawn.
+pub mod nspawn;
 /// Child processes with logs, ended by pid.
 pub mod process;
 /// Waiting for a condition with a deadline.

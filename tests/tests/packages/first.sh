@@ -1,0 +1,98 @@
+# First boot: install, make a mesh, two programs of one user told apart by their units, restarts, bypass.
+. /test/functions.sh
+. /test/network.sh
+files >/test/files.before
+rules >/test/rules.before
+step "ordinary names resolve" soon 20 bash -c '[ "$(getent ahostsv4 plain.example | head -n 1 | cut -d " " -f 1)" = 192.0.2.7 ]'
+
+# Installation.
+must "install" apt-get install --yes --no-install-recommends /test/one.deb
+must "the daemon runs" soon 20 systemctl is-active meshd.service
+step "it is enabled" systemctl is-enabled meshd.service meshd-names.path
+step "it runs idle" soon 20 phase idle
+step "the package's files are as packaged" bash -c '[ -z "$(dpkg --verify meshd)" ]'
+rules >/test/rules.idle
+step "an idle daemon intercepts nothing" diff /test/rules.before /test/rules.idle
+step "an idle daemon listens on its socket alone" bash -c '! ss -Htlnup | grep -E "meshd|:15[0-9]{3}|:7947|:4140"'
+step "no names process yet" bash -c '! systemctl is-active --quiet meshd-names.service'
+fact "capabilities" "$(grep CapEff /proc/$(pid)/status | cut -f 2)"
+fact "user" "$(stat -c %U /proc/$(pid))"
+fact "socket" "$(stat -c '%a %U %G' /run/meshd/meshd.sock)"
+fact "state directory" "$(stat -c '%a %U %G' /var/lib/meshd)"
+step "all defaults uncommented are a good configuration" bash -c \
+    'mkdir -p /test/all && sed "s/^#\(\[\|[a-z_0-9]* = \)/\1/" /etc/meshd/meshd.toml >/test/all/meshd.toml && grep -q "^outbound_port" /test/all/meshd.toml && meshd --check --config /test/all/meshd.toml'
+step "units are sound" bash -c '! systemd-analyze --man=no verify meshd.service meshd-names.service meshd-names.path meshd-resolved.service 2>&1 | grep meshd'
+fact "exposure" "$(systemd-analyze security --no-pager meshd.service | tail -n 1 | grep -o '[0-9.]*' | head -n 1)"
+step "manual pages" bash -c 'zcat /usr/share/man/man1/meshctl-join.1.gz | grep -q token && zcat /usr/share/man/man8/meshd.8.gz | grep -q uninstall'
+step "completion" bash -c '. /usr/share/bash-completion/completions/meshctl && type _meshctl'
+
+# Who may do what.
+useradd --no-create-home app
+useradd --no-create-home reader --groups meshd
+runuser -u app -- meshctl status >/dev/null 2>&1; fact "a stranger asks" "exit $?"
+runuser -u reader -- meshctl status >/dev/null 2>&1; fact "a member of the group asks" "exit $?"
+runuser -u reader -- env MESHCTL_HOME=/tmp/reader meshctl init >/dev/null 2>&1; fact "a member of the group makes a mesh" "exit $?"
+
+# A mesh.
+must "init" meshctl init --name lab --wait
+fact "operator's key" "$(stat -c '%a %U' /root/.config/meshctl/operator.key)"
+meshctl init >/dev/null 2>&1; fact "a second init" "exit $?"
+fact "files of the state that others may read" "$(find /var/lib/meshd -type f -perm /077 | wc -l)"
+
+# Two programs of one user: only their units tell them apart.
+for name in web caller; do
+    printf 'name = "%s"\nversion = "v1"\nunit = "%s.service"\n' $name $name >/etc/meshd/services.d/$name.toml
+done
+printf 'ports = [{ name = "http", port = 80, target = 8080, protocol = "http" }]\nhealth = { path = "/" }\n' >>/etc/meshd/services.d/web.toml
+printf '[Service]\nUser=app\nExecStart=/usr/bin/python3 /test/web.py 8080 web\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/web.service
+printf '[Service]\nType=oneshot\nUser=app\nExecStart=/usr/bin/curl -sS --max-time 5 -o /tmp/answer http://web.mesh.internal/\n' >/etc/systemd/system/caller.service
+step "reload" systemctl reload meshd.service
+step "enrol" bash -c 'meshctl enrol web && meshctl enrol caller.service'
+must "the service starts" systemctl enable --now web.service
+step "names are answered" soon 20 systemctl is-active meshd-names.service
+
+# Names by the opt-in unit; this kernel may have no dummy links, so the link is there already.
+ip link add meshd0 type veth peer name meshd1 && ip link set meshd1 up
+step "names through systemd-resolved" systemctl enable --now meshd-resolved.service
+step "a mesh name resolves" soon 20 getent ahostsv4 web.mesh.internal
+step "its endpoint is healthy" soon 30 bash -c "meshctl -o json endpoints web | python3 -c 'import json,sys; rows=json.load(sys.stdin); assert rows and all(row[\"usable\"] for row in rows), rows'"
+step "ordinary names resolve as before" bash -c '[ "$(getent ahostsv4 plain.example | head -n 1 | cut -d " " -f 1)" = 192.0.2.7 ]'
+step "an unknown name is unknown as before" bash -c 'getent ahostsv4 nothing.example; [ $? = 2 ]'
+step "mesh names are asked of the mesh alone" bash -c '! grep -q mesh.internal /test/asked'
+
+# The call.
+step "a call by name" soon 20 calls http://web.mesh.internal/
+step "a call of a unit" systemctl start caller.service
+step "the unit's answer" grep -q '"name": "web"' /tmp/answer
+step "the caller is recognised by its unit" soon 10 bash -c 'meshctl -o json stat | grep -q "\"source\": \"[^\"]*caller"'
+meshctl explain --from caller GET http://web/ >/test/explained 2>&1; fact "explain" "exit $?"
+step "explain names the unit" grep -q caller.service /test/explained
+cat /test/explained
+step "the same without an enrolled caller" bash -c 'systemd-run --quiet --wait --uid=app curl -sS --max-time 5 -o /dev/null http://web.mesh.internal/'
+step "check" bash -c 'meshctl check || true; meshctl -o json check | python3 -c "import json,sys; print([row for row in json.load(sys.stdin) if row[\"state\"] == \"error\"])" | grep -qx "\[\]"'
+
+# A port of sshd stays out of it, whatever a service says.
+rules >/test/rules.meshed
+step "only our table and our routes came" bash -c '[ "$(nft list tables | grep -vc " meshd\| meshd_fallback")" = 0 ]'
+
+# Restart, reload, death.
+step "restart" systemctl restart meshd.service
+step "a call after the restart" soon 20 calls http://web.mesh.internal/
+old=$(pid)
+systemctl kill --signal=KILL --kill-whom=main meshd.service
+step "a call while the daemon is dead" calls http://web.mesh.internal/
+step "the daemon is back by itself" soon 20 bash -c "[ \"\$(systemctl show --property=MainPID --value meshd.service)\" != $old ] && systemctl is-active meshd.service"
+step "it serves again" soon 20 calls http://web.mesh.internal/
+step "a service restarts into the mesh" bash -c 'systemctl restart web.service && sleep 0.5'
+step "a call to the restarted service" soon 20 calls http://web.mesh.internal/
+printf 'nonsense = 1\n' >/etc/meshd/conf.d/bad.toml
+meshd --check >/test/bad 2>&1; fact "a bad configuration" "exit $?"
+step "the fault has file, line and key" grep -q 'bad.toml:1.*nonsense' /test/bad
+rm /etc/meshd/conf.d/bad.toml
+
+# Bypass with the daemon dead; it is to survive the reboot.
+step "stop" systemctl stop meshd.service
+step "stopped: its own table is gone" bash -c '! nft list table inet meshd'
+step "bypass without the daemon" meshctl bypass
+rules >/test/rules.bypassed
+step "bypass leaves no rule" diff /test/rules.before /test/rules.bypassed
