@@ -20,6 +20,8 @@ demo=(
 )
 test=(
     tcpdump=tcpdump,libpcap0.8
+    socat=socat
+    nghttpd=nghttp2-server
     protoc=protobuf-compiler,libprotoc32,libprotobuf32,libprotobuf-dev
     debootstrap=debootstrap
     systemd-nspawn=systemd-container
