@@ -126,11 +126,11 @@ pub(crate) enum RouteCommand {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Writes the HTTPRoute SERVICE-split and prints it: its parent is the Service \
-    SERVICE, its backends are other Services, by weight. `v1=90` means the Service SERVICE-v1; a word \
-    that is no version (v and digits) is the whole name of a Service. Those Services must exist: a \
-    Service selects its workloads by labels. Each request is given to one backend, and stays there \
-    also when it is retried. Run it again with other weights to change the split; delete it with \
-    `meshctl delete HTTPRoute SERVICE-split`.\n\n\
+    SERVICE, its backends are other Services, by weight. `v1=90` means the Service SERVICE-v1; when \
+    there is none, it is made in the same commit: the workloads of SERVICE with the label version v1. \
+    A word that is no version (v and digits) is the whole name of a Service. Each request is given to \
+    one backend, and stays there also when it is retried. Run it again with other weights to change \
+    the split; delete it with `meshctl delete HTTPRoute SERVICE-split`.\n\n\
     Example: meshctl route split words v1=90 v2=10 --confirm-within 5m"
 )]
 pub(crate) struct SplitArgs {

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Session, daemon::become_daemon};
+use super::{
+    Session,
+    daemon::{As, become_daemon},
+};
 use crate::{
     args::BypassArgs,
     failure::{Exit, Failure},
@@ -42,7 +45,12 @@ pub(crate) async fn run(session: &Session, args: &BypassArgs, way: Way) -> Resul
         Ok(_empty) => {}
         Err(failure) if failure.exit == Exit::Unreachable => {
             crate::print::note(&format!("meshd does not answer; running `meshd {verb}`"));
-            return Err(become_daemon(args.config.as_deref(), verb, None));
+            return Err(become_daemon(
+                args.config.as_deref(),
+                verb,
+                As::Caller,
+                None,
+            ));
         }
         Err(failure) => return Err(failure),
     }

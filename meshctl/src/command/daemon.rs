@@ -8,8 +8,23 @@ use std::{
 
 use crate::failure::{Exit, Failure};
 
+/// Whose rights `meshd` gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    /// Those of the caller.
+    Caller,
+    /// Those of the user `meshd`, when the caller is root and a package has made that user: files of the
+    /// state belong to it.
+    Daemon,
+}
+
 /// Replaces this process by `meshd [--config FILE] VERB`. Comes back only when that fails.
-pub(crate) fn become_daemon(config: Option<&Path>, verb: &str, input: Option<Stdio>) -> Failure {
+pub(crate) fn become_daemon(
+    config: Option<&Path>,
+    verb: &str,
+    rights: As,
+    input: Option<Stdio>,
+) -> Failure {
     let program = beside(std::env::current_exe().ok()).unwrap_or_else(|| PathBuf::from("meshd"));
     let mut command = Command::new(&program);
     if let Some(config) = config {
@@ -18,6 +33,14 @@ pub(crate) fn become_daemon(config: Option<&Path>, verb: &str, input: Option<Std
     command.arg(verb);
     if let Some(input) = input {
         command.stdin(input);
+    }
+    // A configuration of one's own may name directories that `meshd` cannot write.
+    if rights == As::Daemon
+        && config.is_none()
+        && nix::unistd::geteuid().is_root()
+        && let Ok(Some(user)) = nix::unistd::User::from_name("meshd")
+    {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     let error = command.exec();
     Failure::new(

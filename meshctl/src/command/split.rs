@@ -1,6 +1,6 @@
 //! `route split`: an `HTTPRoute` that divides a service's requests by weight among other services.
 
-use mesh_model::{admin::ServiceRow, catalog::ResourceKey};
+use mesh_model::admin::ServiceRow;
 use serde_json::{Value, json};
 
 use super::{Session, services};
@@ -13,14 +13,19 @@ use crate::{
     resource,
 };
 
-/// Splits.
+/// Splits: one commit of the route, and of a Service for each version that has none yet.
 pub(crate) async fn run(session: &Session, args: &SplitArgs) -> Result<Exit, Failure> {
-    let port = match args.port {
-        Some(port) => port,
-        None => only_port(session, args).await?,
+    let services: Vec<ServiceRow> = session.client.get("/v1/services").await?;
+    let ports = ports(args, &services)?;
+    let port = match (args.port, ports.as_slice()) {
+        (Some(port), _) => port,
+        (None, [only]) => only.number,
+        (None, several) => return Err(which_port(args, several)),
     };
-    let document = document(args, port)?;
-    let text = yaml(&document)?;
+    let mut documents = missing_versions(args, &services, &ports);
+    documents.push(route(args, port)?);
+    let texts: Vec<String> = documents.iter().map(yaml).collect::<Result<_, _>>()?;
+    let text = texts.join("---\n");
     let read = Documents::parse(&[("route split".to_owned(), text.clone())])
         .map_err(|findings| Failure::findings("route split", &findings))?;
     let validated = read.plan(&session.client).await?;
@@ -30,49 +35,104 @@ pub(crate) async fn run(session: &Session, args: &SplitArgs) -> Result<Exit, Fai
             crate::print::note(session.printer.findings(&validated.findings).trim_end());
         }
     }
-    let key = ResourceKey {
-        kind: "HTTPRoute".to_owned(),
-        namespace: args.namespace.clone(),
-        name: format!("{}-split", args.service),
-    };
-    let current = resource::find(&session.client, &key).await?;
-    let editor = session.editor(&args.edit)?;
-    match current {
-        Some(row) if resource::same(&row.document, &document) => editor.commit(&[], &[key]).await,
-        row => {
-            editor
-                .commit(&[Wish::put(key, &document, row.as_ref())], &[])
-                .await
+    let (mut wishes, mut unchanged) = (Vec::new(), Vec::new());
+    for document in &read.all {
+        let key = document.key();
+        match resource::find(&session.client, &key).await? {
+            Some(row) if resource::same(&row.document, &document.json) => unchanged.push(key),
+            row => wishes.push(Wish::put(key, &document.json, row.as_ref())),
         }
     }
+    session
+        .editor(&args.edit)?
+        .commit(&wishes, &unchanged)
+        .await
 }
 
-/// The port of a service that has one.
-async fn only_port(session: &Session, args: &SplitArgs) -> Result<u16, Failure> {
-    let rows: Vec<ServiceRow> = session.client.get("/v1/services").await?;
-    let wanted = format!("{}/{}", args.namespace, args.service);
-    let row = rows
-        .iter()
-        .find(|row| row.service == wanted)
-        .ok_or_else(|| services::unknown(&wanted))?;
-    let ports: Vec<u16> = row.ports.iter().filter_map(|port| number(port)).collect();
-    match ports.as_slice() {
-        [port] => Ok(*port),
-        _ => Err(Failure::usage(
-            wanted,
-            format!("it has {} ports: {}", row.ports.len(), row.ports.join(", ")),
-            "say which with --port",
-        )),
+/// A port of a service, as `services` shows it: `name:port/protocol`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Port {
+    name: String,
+    number: u16,
+    protocol: String,
+}
+
+impl Port {
+    fn read(text: &str) -> Option<Self> {
+        let (name, rest) = text.rsplit_once(':').unwrap_or(("", text));
+        let (number, protocol) = rest.split_once('/').unwrap_or((rest, "detect"));
+        Some(Self {
+            name: name.to_owned(),
+            number: number.parse().ok()?,
+            protocol: protocol.to_owned(),
+        })
+    }
+
+    fn document(&self) -> Value {
+        let mut port = serde_json::Map::new();
+        if !self.name.is_empty() {
+            port.insert("name".to_owned(), json!(self.name));
+        }
+        port.insert("port".to_owned(), json!(self.number));
+        if self.protocol != "detect" {
+            port.insert("appProtocol".to_owned(), json!(self.protocol));
+        }
+        Value::Object(port)
     }
 }
 
-/// The number in `name:port/protocol`.
-fn number(port: &str) -> Option<u16> {
-    let number = port.rsplit_once(':').map_or(port, |(_, rest)| rest);
-    number.split('/').next()?.parse().ok()
+/// The ports of the service; the given one when the mesh does not know the service yet.
+fn ports(args: &SplitArgs, services: &[ServiceRow]) -> Result<Vec<Port>, Failure> {
+    let wanted = format!("{}/{}", args.namespace, args.service);
+    match (services.iter().find(|row| row.service == wanted), args.port) {
+        (Some(row), _) => Ok(row
+            .ports
+            .iter()
+            .filter_map(|port| Port::read(port))
+            .collect()),
+        (None, Some(number)) => Ok(vec![Port {
+            name: String::new(),
+            number,
+            protocol: "detect".to_owned(),
+        }]),
+        (None, None) => Err(services::unknown(&wanted)),
+    }
 }
 
-fn document(args: &SplitArgs, port: u16) -> Result<Value, Failure> {
+fn which_port(args: &SplitArgs, ports: &[Port]) -> Failure {
+    let numbers: Vec<String> = ports.iter().map(|port| port.number.to_string()).collect();
+    Failure::usage(
+        format!("{}/{}", args.namespace, args.service),
+        format!("it has {} ports: {}", ports.len(), numbers.join(", ")),
+        "say which with --port",
+    )
+}
+
+/// A Service for each version in use that is none yet: the workloads of the service with that label.
+fn missing_versions(args: &SplitArgs, services: &[ServiceRow], ports: &[Port]) -> Vec<Value> {
+    let mut documents = Vec::new();
+    for (version, _) in args
+        .shares
+        .iter()
+        .filter(|(backend, _)| is_version(backend))
+    {
+        let name = format!("{}-{version}", args.service);
+        let full = format!("{}/{name}", args.namespace);
+        if services.iter().any(|row| row.service == full) {
+            continue;
+        }
+        let ports: Vec<Value> = ports.iter().map(Port::document).collect();
+        documents.push(json!({
+            "apiVersion": "meshd.io/v1alpha1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": args.namespace},
+            "spec": {"selector": {"app": args.service, "version": version}, "ports": ports},
+        }));
+    }
+    documents
+}
+
+fn route(args: &SplitArgs, port: u16) -> Result<Value, Failure> {
     if args.shares.iter().all(|(_, weight)| *weight == 0) {
         return Err(Failure::usage(
             "weights",
@@ -109,14 +169,18 @@ fn document(args: &SplitArgs, port: u16) -> Result<Value, Failure> {
 
 /// `v1` is the service's version, anything else a service of its own.
 fn backend_name(service: &str, backend: &str) -> String {
-    let version = backend
-        .strip_prefix('v')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    if version {
+    if is_version(backend) {
         format!("{service}-{backend}")
     } else {
         backend.to_owned()
     }
+}
+
+/// True for `v` and digits.
+fn is_version(backend: &str) -> bool {
+    backend
+        .strip_prefix('v')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -137,7 +201,7 @@ mod tests {
     #[test]
     fn the_route_is_a_gateway_api_document() {
         let wish = args("meshctl route split words v1=90 v2=10");
-        let document = document(&wish, 80).unwrap();
+        let document = route(&wish, 80).unwrap();
         let parsed = parse_documents(&yaml(&document).unwrap(), "split").unwrap();
         let Spec::HttpRoute(spec) = &parsed[0].spec else {
             panic!("{parsed:?}")
@@ -169,7 +233,7 @@ mod tests {
 
     #[test]
     fn versions_names_ports_and_nonsense() {
-        let full = document(
+        let full = route(
             &args("meshctl route split words v1=0 words-canary=1 --port 8080"),
             8080,
         )
@@ -180,15 +244,66 @@ mod tests {
             (&backends[0]["name"], &backends[1]["name"]),
             (&json!("words-v1"), &json!("words-canary"))
         );
-        assert!(document(&args("meshctl route split words v1=0 v2=0"), 80).is_err());
-        assert!(document(&args("meshctl route split words v1=1 words-v1=2"), 80).is_err());
-        assert_eq!(number("http:80/http"), Some(80));
-        assert_eq!(number("8080/tcp"), Some(8080));
-        assert_eq!(number(":90/detect"), Some(90));
+        assert!(route(&args("meshctl route split words v1=0 v2=0"), 80).is_err());
+        assert!(route(&args("meshctl route split words v1=1 words-v1=2"), 80).is_err());
         assert_eq!(backend_name("words", "vault"), "vault");
         for bad in ["v1", "v1=x", "=1", "v1=1000001", "v1=-1"] {
             let line = ["meshctl", "route", "split", "words", bad];
             assert!(Arguments::try_parse_from(line).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ports_as_they_are_shown() {
+        let port = |name: &str, number, protocol: &str| {
+            Some(Port {
+                name: name.into(),
+                number,
+                protocol: protocol.into(),
+            })
+        };
+        assert_eq!(Port::read("http:80/http"), port("http", 80, "http"));
+        assert_eq!(Port::read("8080/tcp"), port("", 8080, "tcp"));
+        assert_eq!(Port::read(":90/detect"), port("", 90, "detect"));
+        assert_eq!(Port::read("x"), None);
+    }
+
+    #[test]
+    fn versions_without_a_service_get_one() {
+        let row = |service: &str, ports: &[&str]| ServiceRow {
+            service: service.into(),
+            ports: ports.iter().map(|&port| port.to_owned()).collect(),
+            virtual_addresses: Vec::new(),
+            endpoints: (0, 0),
+            routes: Vec::new(),
+            origins: Vec::new(),
+            local: false,
+        };
+        let services = [
+            row("default/words", &["http:80/http"]),
+            row("default/words-v1", &["80/http"]),
+        ];
+        let wish = args("meshctl route split words v1=1 v2=1 canary=1");
+        let ports = ports(&wish, &services).unwrap();
+        let made = missing_versions(&wish, &services, &ports);
+        assert_eq!(made.len(), 1, "{made:?}");
+        let parsed = parse_documents(&yaml(&made[0]).unwrap(), "split").unwrap();
+        assert_eq!(parsed[0].key().to_string(), "Service/default/words-v2");
+        let Spec::Service(spec) = &parsed[0].spec else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(spec.selector["app"], "words");
+        assert_eq!(spec.selector["version"], "v2");
+        assert_eq!(
+            (spec.ports[0].name.as_str(), spec.ports[0].port),
+            ("http", 80)
+        );
+        assert_eq!(spec.ports[0].app_protocol.as_deref(), Some("http"));
+        let several = [row("default/words", &["a:80/http", "b:81/http"])];
+        assert_eq!(super::ports(&wish, &several).unwrap().len(), 2);
+        assert_eq!(
+            super::ports(&wish, &[]).unwrap_err().code,
+            "unknown-service"
+        );
     }
 }
