@@ -38,13 +38,13 @@ mod tokens;
 /// What goes over a join's connection.
 mod wire;
 
-pub(crate) use create::{InitError, Made, init};
+pub(crate) use create::init;
 pub(crate) use identity::{Identity, IdentityError};
-pub(crate) use join::{JoinError, Joined, join};
+pub(crate) use join::join;
 pub(crate) use probe::Probes;
-pub(crate) use recover::{RecoverError, recover};
+pub(crate) use recover::recover;
 pub(crate) use serve::{JoinServer, RELAY_KIND, Reach};
-pub(crate) use tokens::{TokenFailure, TokenRow, Tokens};
+pub(crate) use tokens::Tokens;
 
 /// Where this host stands: what admission needs of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

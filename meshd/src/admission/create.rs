@@ -58,8 +58,6 @@ pub(crate) struct Made {
     pub(crate) answer: InitAnswer,
     /// The first operator's grant, as it was signed.
     pub(crate) operator_grant: Signed,
-    /// Everything that gossip starts from; [`identity::Identity::grants`] gives it again.
-    pub(crate) grants: Vec<Grant>,
 }
 
 /// Makes a mesh with this host as its first host and authority.
@@ -136,12 +134,9 @@ pub(super) fn init_at(
         host_id: host.to_string(),
         operator_grant: BASE64URL_NOPAD.encode(&operator_grant.encode_to_vec()),
     };
-    let mut grants = vec![Grant::Genesis(mesh.signed)];
-    grants.extend(others);
     Ok(Made {
         answer,
         operator_grant,
-        grants,
     })
 }
 

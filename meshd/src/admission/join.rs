@@ -235,7 +235,9 @@ pub(crate) async fn join(
     steps: &mpsc::Sender<JoinStep>,
 ) -> Result<Joined, JoinError> {
     let told = Told::to(steps.clone());
-    Box::pin(join_at(&site, request, &Machine::current(), &told)).await
+    let joined = Box::pin(join_at(&site, request, &Machine::current(), &told)).await?;
+    tracing::info!(mesh = %joined.mesh, host = %joined.host, fresh = joined.replaced, "joined");
+    Ok(joined)
 }
 
 pub(super) async fn join_at(

@@ -102,6 +102,24 @@ pub(crate) struct TokenRow {
     pub(crate) services: Vec<String>,
 }
 
+impl std::fmt::Display for TokenRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            id,
+            expires_ms,
+            uses: (used, max),
+            authority,
+            services,
+        } = self;
+        let what = if *authority { "authorities" } else { "hosts" };
+        let services = services.join(", ");
+        write!(
+            f,
+            "{id}: {used} of {max} {what} came with it, until {expires_ms}, for {services}"
+        )
+    }
+}
+
 /// What a token allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Allowed {
@@ -168,12 +186,17 @@ impl Tokens {
             Err(error) if error.is_absent() => Vec::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self {
+        let seeds = site.seeds();
+        let tokens = Self {
             path,
             identity,
-            seeds: site.seeds(),
+            seeds,
             stored: Mutex::new(stored),
-        })
+        };
+        for token in tokens.list(Daemon::now_ms()) {
+            tracing::info!(%token, "a join token can still be used");
+        }
+        Ok(tokens)
     }
 
     /// Makes a token; its secret is in the answer and nowhere else.
