@@ -183,9 +183,9 @@ mod tests {
         });
     }
 
-    async fn reset_is_seen(program: TcpStream, mut service: TcpStream) {
+    async fn reset_is_seen(mut program: TcpStream, mut service: TcpStream) {
         service.write_all(b"x").await.unwrap();
-        program.readable().await.unwrap();
+        assert_eq!(program.read_u8().await.unwrap(), b'x');
         socket2::SockRef::from(&program)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
