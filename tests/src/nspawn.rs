@@ -243,7 +243,7 @@ pub fn finished(command: &mut Command) -> anyhow::Result<()> {
     let words: Vec<String> = command
         .get_args()
         .map(OsStr::to_string_lossy)
-        .map(|word| word.into_owned())
+        .map(std::borrow::Cow::into_owned)
         .collect();
     let output = command
         .output()

@@ -1,5 +1,16 @@
 //! The package on a machine with a real systemd: install, mesh, restart, reboot, upgrade, remove, purge.
 
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a file of tests"
+)]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
