@@ -92,7 +92,7 @@ impl Wish {
 #[derive(Debug, Serialize)]
 pub(crate) struct Done {
     /// Id of the commit, absent when nothing was to be done.
-    pub(crate) commit: Option<CommitId>,
+    pub(crate) id: Option<CommitId>,
     /// True when nothing was stored because of `--dry-run`.
     pub(crate) dry_run: bool,
     /// Each resource, with what happened to it.
@@ -151,7 +151,7 @@ impl Editor<'_> {
         unchanged: &[ResourceKey],
     ) -> Result<Exit, Failure> {
         let mut done = Done {
-            commit: None,
+            id: None,
             dry_run: self.args.change.dry_run,
             changes: wishes
                 .iter()
@@ -189,7 +189,7 @@ impl Editor<'_> {
             self.show(&done)?;
             return Ok(Exit::Done);
         }
-        done.commit = Some(id);
+        done.id = Some(id);
         let waited = match self.args.change.wait {
             Some(share) => {
                 wait::converged(self.client, &accepted, share, self.args.change.wait_timeout)
@@ -370,7 +370,7 @@ fn summary(printer: Printer, done: &Done) -> String {
     if done.dry_run {
         return printer.paint(Paint::Faint, "dry run: nothing was changed") + "\n";
     }
-    let Some(id) = done.commit else {
+    let Some(id) = done.id else {
         return "nothing to do\n".to_owned();
     };
     let mut text = format!("commit {}", printer.paint(Paint::Strong, &id.short()));
