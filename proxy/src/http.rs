@@ -1,19 +1,85 @@
-//! HTTP, request by request.
+//! HTTP, request by request: `admit → match → authorize → pick → send → settle`.
+//!
+//! In: callers' connections and streams, snapshots. Out: answers, and one record per request.
+//! HTTP/1 is spoken by our own codec, HTTP/2 by the `h2` crate; the types of `http` stay at its boundary.
+//! Never: decides anything that [`mesh_model::snapshot::decide`] does not.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::connection::{Io, Origin, Worker};
 
+/// One timer for a whole connection.
+mod alarm;
+/// Hosts and ports in requests.
+mod authority;
+/// Pieces of bodies.
+mod body;
+/// Buffers and messages lent by a thread.
+mod buffers;
+/// The bytes below an HTTP/1 side.
+mod carrier;
+/// Between our heads and those of the `http` crate.
+mod convert;
+/// The answer goes to the caller.
+mod deliver;
+/// Delegation tables that requests bring.
+mod dtab;
+/// The life of one request.
+mod exchange;
+/// Header fields.
+mod fields;
+/// What a rule changes.
+mod filters;
+/// What is particular to gRPC.
+mod grpc;
+/// HTTP/1 on one connection.
+mod h1;
+/// What the mesh takes out of heads and adds to them.
+mod headers;
+/// Heads of requests and answers.
+mod message;
+/// Which bytes may stand where.
+mod octet;
+/// Paths for matching and for policies.
+mod path;
+/// A connection from which something was read.
+mod prefixed;
+/// Moves bodies.
+mod relay;
+/// Bodies that can be sent again.
+mod replay;
+/// Answers that the mesh makes itself.
+mod reply;
+/// May a request be sent again?
+mod retry;
+/// Where a request goes.
+mod route;
+/// One try after another.
+mod send;
+/// Callers' connections.
+mod serve;
+/// What all requests of a connection share.
+mod session;
+/// What happened to a request.
+mod story;
+/// One HTTP/2 stream.
+mod stream;
+/// One side of an exchange.
+mod wire;
+
+/// How long a caller that has ended its direction still gets its answer.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+
 /// Serves an HTTP/1 connection; `first` was read already.
 pub(crate) async fn serve_http1(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {
-    drop((worker, io, first, origin));
+    serve::h1::serve(worker, io, first, origin).await;
 }
 
 /// Serves an HTTP/2 connection with prior knowledge; `first` was read already.
 pub(crate) async fn serve_http2(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {
-    drop((worker, io, first, origin));
+    serve::h2::serve(worker, io, first, origin).await;
 }
 
 /// Serves one HTTP stream of a tunnel connection.
@@ -23,5 +89,10 @@ pub(crate) async fn serve_stream(
     respond: h2::server::SendResponse<Bytes>,
     origin: Rc<Origin>,
 ) {
-    drop((worker, request, respond, origin));
+    let session = session::Session::new(worker, origin);
+    serve::h2::stream(&session, request, respond).await;
 }
+
+/// Whole requests through one and two daemons.
+#[cfg(test)]
+mod tests;

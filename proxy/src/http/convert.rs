@@ -1,0 +1,273 @@
+//! Between our heads and those of the `http` crate, at the boundary to HTTP/2 and nowhere else.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
+    header::{CONTENT_LENGTH, TE},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use mesh_model::snapshot::decide::RequestView as _;
+
+use super::{
+    authority,
+    fields::{Fields, Known},
+    h1::{HeadError, framing::Declared},
+    message::{Form, Framing, Request, Response, Version, Wishes},
+};
+
+/// Reads a request head; `ended` when no body follows.
+pub(crate) fn request_from(
+    parts: &http::request::Parts,
+    ended: bool,
+    request: &mut Request,
+) -> Result<(), HeadError> {
+    request.clear();
+    request.version = Version::Http2;
+    let declared = read(&parts.headers, &mut request.fields)?;
+    request.set_method(parts.method.as_str().as_bytes());
+    let host = declared
+        .host
+        .map(|span| request.fields.str_at(span).to_owned());
+    let named = parts.uri.authority().map(Authority::as_str);
+    if let (Some(named), Some(host)) = (named, &host)
+        && !named.eq_ignore_ascii_case(host)
+    {
+        return Err(HeadError::Host);
+    }
+    let place = named.or(host.as_deref()).ok_or(HeadError::Host)?;
+    authority::parse(place.as_bytes()).ok_or(HeadError::Host)?;
+    request.set_authority(place.as_bytes());
+    if parts.method == http::Method::CONNECT {
+        request.form = Form::Authority;
+    } else {
+        let target = parts
+            .uri
+            .path_and_query()
+            .ok_or(HeadError::Target)?
+            .as_str();
+        if target == "*" {
+            request.form = Form::Asterisk;
+        } else if !target.starts_with('/') || target.contains('#') {
+            return Err(HeadError::Target);
+        }
+        request
+            .set_target(target.as_bytes())
+            .map_err(|_nul| HeadError::Target)?;
+    }
+    request.framing = body(&declared, ended);
+    request.wishes = Wishes {
+        persistent: true,
+        expects_continue: declared.expects_continue,
+        takes_trailers: declared.takes_trailers,
+        grpc: declared.grpc,
+    };
+    Ok(())
+}
+
+/// Reads an answer's head; `ended` when no body follows.
+pub(crate) fn response_from(
+    parts: &http::response::Parts,
+    ended: bool,
+    head_request: bool,
+    response: &mut Response,
+) -> Result<(), HeadError> {
+    response.clear();
+    response.version = Version::Http2;
+    response.status = parts.status.as_u16();
+    if !(100..600).contains(&response.status) {
+        return Err(HeadError::Status);
+    }
+    let declared = read(&parts.headers, &mut response.fields)?;
+    response.answers_head = head_request;
+    let bodiless = head_request || matches!(response.status, 100..=199 | 204 | 304);
+    response.framing = if bodiless {
+        Framing::None
+    } else {
+        body(&declared, ended)
+    };
+    let tells = (head_request && response.status != 204) || response.status == 304;
+    response.told_length = declared.length().filter(|_| tells);
+    response.persistent = true;
+    response.grpc = declared.grpc;
+    Ok(())
+}
+
+fn body(declared: &Declared, ended: bool) -> Framing {
+    match declared.length() {
+        _ if ended => Framing::None,
+        Some(length) if length > 0 => Framing::Length(length),
+        _ => Framing::Streamed,
+    }
+}
+
+fn read(map: &HeaderMap, fields: &mut Fields) -> Result<Declared, HeadError> {
+    let mut declared = Declared::default();
+    for (name, value) in map {
+        let name = fields.store(name.as_str().as_bytes());
+        let value = fields.store(value.as_bytes());
+        let known = fields.push_stored(name, value);
+        if matches!(
+            known,
+            Known::Connection | Known::TransferEncoding | Known::Upgrade
+        ) {
+            return Err(HeadError::Connection);
+        }
+        declared.add(fields, known, value)?;
+    }
+    Ok(declared)
+}
+
+/// What a request carries over the hop beside its own fields.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hop<'a> {
+    /// The target port, in the words of the receiving host.
+    pub target: u16,
+    /// The request's id.
+    pub id: &'a str,
+    /// The program was spoken to in HTTP/1: the other program will be too.
+    pub http1: bool,
+}
+
+/// Name of the target port's header.
+pub(crate) const TARGET: &str = "mesh-target";
+/// Name of the request id's header.
+pub(crate) const REQUEST_ID: &str = "mesh-request-id";
+/// Name of the header that says in which version the program spoke: `1` or `2`.
+pub(crate) const PROGRAM_HTTP: &str = "mesh-http";
+/// Name of the header that carries an upgrade over the hop; an answer that has it is a 101.
+pub(crate) const UPGRADE: &str = "mesh-upgrade";
+/// Name of the header that says what went wrong in the mesh.
+pub(crate) const ERROR: &str = "mesh-error";
+
+/// Writes a request head; `None` when it cannot be one of HTTP/2.
+pub(crate) fn request_to(
+    request: &Request,
+    default_host: &str,
+    expect: bool,
+    hop: Option<&Hop<'_>>,
+) -> Option<http::Request<()>> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = http::Method::from_bytes(request.method().as_bytes()).ok()?;
+    let place = request.authority().unwrap_or(default_host);
+    let mut parts = http::uri::Parts::default();
+    parts.authority = Some(Authority::try_from(place).ok()?);
+    if request.form != Form::Authority {
+        parts.scheme = Some(Scheme::HTTP);
+        parts.path_and_query = Some(target(request)?);
+    }
+    *head.uri_mut() = Uri::from_parts(parts).ok()?;
+    *head.version_mut() = http::Version::HTTP_2;
+    let headers = head.headers_mut();
+    headers.reserve(request.fields.len() + 5);
+    append(headers, &request.fields, |known| {
+        known.stays_here() || (known == Known::Expect && !expect)
+    });
+    if let Framing::Length(length) = request.framing {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if request.wishes.takes_trailers || request.wishes.grpc {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(hop) = hop {
+        headers.insert(
+            HeaderName::from_static(TARGET),
+            HeaderValue::from(hop.target),
+        );
+        headers.insert(
+            HeaderName::from_static(REQUEST_ID),
+            HeaderValue::from_str(hop.id).ok()?,
+        );
+        let version = HeaderValue::from_static(if hop.http1 { "1" } else { "2" });
+        headers.insert(HeaderName::from_static(PROGRAM_HTTP), version);
+        if let Some(upgrade) = request.upgrade_name() {
+            headers.insert(
+                HeaderName::from_static(UPGRADE),
+                HeaderValue::from_str(upgrade).ok()?,
+            );
+        }
+    }
+    Some(head)
+}
+
+fn target(request: &Request) -> Option<PathAndQuery> {
+    let text = match request.raw_query() {
+        Some(query) => [request.raw_path(), "?", query].concat(),
+        None => request.raw_path().to_owned(),
+    };
+    let text = Bytes::from(text);
+    PathAndQuery::from_maybe_shared(text.clone())
+        .or_else(|_invalid| PathAndQuery::from_maybe_shared(escaped(&text)))
+        .ok()
+}
+
+/// Escapes what is loose in a target: some programs send such bytes raw.
+fn escaped(target: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        if matches!(
+            byte,
+            b'<' | b'>' | b'"' | b'`' | b'{' | b'}' | b'|' | b'\\' | b'^'
+        ) {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            out.push(*byte);
+        }
+    }
+    Bytes::from(out)
+}
+
+/// Writes an answer's head; `None` when it cannot be one of HTTP/2.
+pub(crate) fn response_to(response: &Response) -> Option<http::Response<()>> {
+    let mut head = http::Response::new(());
+    *head.status_mut() = StatusCode::from_u16(response.status).ok()?;
+    let headers = head.headers_mut();
+    headers.reserve(response.fields.len() + 1);
+    append(headers, &response.fields, Known::stays_here);
+    let length = match response.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None if matches!(response.status, 204 | 304) => response.told_length,
+        Framing::None if response.answers_head => response.told_length,
+        _ => None,
+    };
+    if let Some(length) = length
+        && response.status >= 200
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Some(head)
+}
+
+/// Appends fields, all values as slices of one allocation.
+fn append(headers: &mut HeaderMap, fields: &Fields, skipped: impl Fn(Known) -> bool) {
+    for (known, name, value) in fields.shared() {
+        if skipped(known) {
+            continue;
+        }
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name),
+            HeaderValue::from_maybe_shared(value),
+        ) {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// Reads trailers; what they may not name is left out.
+pub(crate) fn fields_from(map: &HeaderMap) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in map {
+        fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    fields.drop_where(|known, name| {
+        known.stays_here()
+            || (known == Known::Identity && !name.eq_ignore_ascii_case(ERROR.as_bytes()))
+    });
+    fields
+}
+
+/// Writes trailers.
+pub(crate) fn fields_to(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    append(&mut map, fields, Known::stays_here);
+    map
+}

@@ -1,0 +1,346 @@
+//! The last part of a request's life: the answer goes to the caller, whoever made it.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+
+use super::{
+    alarm,
+    buffers::Messages,
+    convert,
+    exchange::{Ended, Exchange, Stop},
+    h1::write::{self, ResponseExtras},
+    headers,
+    message::{Framing, Response, Version},
+    relay::{Flow, RelayError},
+    replay::Replay,
+    reply,
+    route::Way,
+    send::{self, Up},
+    story,
+    wire::{Wire, WriteError},
+};
+use crate::failure::{Code, Failure};
+
+/// Passes an answer on, and what is left of the request.
+pub(crate) async fn answer(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    mut up: Up,
+) -> Result<Ended, Stop> {
+    if is_switched(exchange, &up) {
+        return switch(exchange, up).await;
+    }
+    headers::clean_response(&mut exchange.messages.response, up.daemon);
+    exchange.filter_answer(way);
+    tell(exchange);
+    let response = &exchange.messages.response;
+    exchange.story.grpc_status = response.grpc_status();
+    let framing = framing_for(response, exchange.messages.request.version);
+    let persistent = begin(exchange, framing)?;
+    let received = up.upload.bytes;
+    let mut download = if framing == Framing::None {
+        let flow = Flow::without_body();
+        if let Err(error) = exchange.down.finish(None) {
+            tracing::trace!(%error, "an answer without a body was not ended");
+        }
+        flow
+    } else {
+        Flow {
+            trusted: up.daemon,
+            ..Flow::default()
+        }
+    };
+    let mut kept = Replay::off();
+    exchange.replay.stop();
+    let passed = poll_fn(|cx| poll_pass(exchange, &mut up, &mut download, &mut kept, cx)).await;
+    exchange.story.sent = download.bytes;
+    exchange.story.received += up.upload.bytes - received;
+    exchange.story.grpc_status = download.grpc_status.or(exchange.story.grpc_status);
+    match passed {
+        Ok(()) => {
+            send::give_back(exchange, up);
+            Ok(if persistent {
+                Ended::Keep
+            } else {
+                Ended::Close
+            })
+        }
+        Err(Stop::Failed(failure)) => Ok(cut(exchange, failure, framing)),
+        Err(Stop::Gone) => Err(Stop::Gone),
+    }
+}
+
+/// Moves both bodies on until the answer is whole.
+fn poll_pass(
+    exchange: &mut Exchange<'_>,
+    up: &mut Up,
+    download: &mut Flow,
+    kept: &mut Replay,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Stop>> {
+    if let Err(stop) = send::poll_upload(exchange, up, cx) {
+        return Poll::Ready(Err(match stop {
+            // The answer has begun; a second one cannot be given.
+            Stop::Failed(_) | Stop::Gone => Stop::Gone,
+        }));
+    }
+    match download.poll(cx, &mut up.wire, exchange.down, kept) {
+        Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+        Poll::Ready(Err(RelayError::Write(WriteError::Short))) => {
+            let failure = Failure::new(Code::BadResponse, "the body is shorter than announced");
+            return Poll::Ready(Err(failure.into()));
+        }
+        Poll::Ready(Err(RelayError::Write(_))) => return Poll::Ready(Err(Stop::Gone)),
+        Poll::Ready(Err(RelayError::Read(fault))) => {
+            let failure = Failure::new(Code::UpstreamReset, format!("in the body: {fault}"));
+            return Poll::Ready(Err(failure.into()));
+        }
+        Poll::Pending => {}
+    }
+    send::poll_gone(exchange, cx)?;
+    ready!(exchange.alarm.poll(cx, exchange.deadline));
+    Poll::Ready(Err(exchange.late()))
+}
+
+/// The answer broke in its middle: the caller must see that.
+fn cut(exchange: &mut Exchange<'_>, failure: Failure, framing: Framing) -> Ended {
+    exchange.story.failure = Some(failure);
+    match &mut *exchange.down {
+        Wire::H1(_) if framing == Framing::Close => Ended::Broken,
+        Wire::H1(_) => Ended::Close,
+        Wire::H2(down) => {
+            down.reset(h2::Reason::INTERNAL_ERROR);
+            Ended::Broken
+        }
+    }
+}
+
+/// How the body of an answer is delimited towards a caller of the given version.
+fn framing_for(response: &Response, version: Version) -> Framing {
+    match (response.framing, version) {
+        (Framing::Streamed | Framing::Close, Version::Http10) => Framing::Close,
+        (Framing::Close, Version::Http11 | Version::Http2) => Framing::Streamed,
+        (framing, _) => framing,
+    }
+}
+
+/// Writes the head in `messages.response`; whether the connection stays open. Sends nothing by itself on HTTP/1.
+fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
+    let Messages { request, response } = &mut *exchange.messages;
+    exchange.story.status = response.status;
+    match &mut *exchange.down {
+        Wire::H1(down) => {
+            let persistent = request.wishes.persistent
+                && framing != Framing::Close
+                && down.is_read()
+                && !exchange.session.worker.drain.is_draining();
+            let extras = ResponseExtras {
+                framing,
+                version: request.version,
+                persistent,
+            };
+            down.begin(framing, |out| write::response(out, response, &extras));
+            Ok(persistent)
+        }
+        Wire::H2(down) => {
+            let head = convert::response_to(response).ok_or(Stop::Gone)?;
+            down.send_response(head, framing == Framing::None)
+                .map_err(|_gone| Stop::Gone)?;
+            Ok(true)
+        }
+    }
+}
+
+/// Answers a request that failed.
+pub(crate) async fn failure(exchange: &mut Exchange<'_>, failure: Failure) -> Ended {
+    let body = exchange.compose(&failure);
+    tell(exchange);
+    exchange.story.grpc_status = exchange.messages.response.grpc_status();
+    if failure.code == Code::BadRequest {
+        exchange.messages.request.wishes.persistent = false;
+    }
+    exchange.story.failure = Some(failure);
+    own(exchange, &body).await
+}
+
+/// Answers with a redirect.
+pub(crate) async fn redirect(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    status: u16,
+    location: &str,
+) -> Ended {
+    let Messages { request, response } = &mut *exchange.messages;
+    let body = reply::redirect(status, location, request, response);
+    exchange.filter_answer(way);
+    tell(exchange);
+    own(exchange, &body).await
+}
+
+/// Sends an answer of the mesh's own.
+async fn own(exchange: &mut Exchange<'_>, body: &str) -> Ended {
+    let framing = exchange.messages.response.framing;
+    let Ok(persistent) = begin(exchange, framing) else {
+        return Ended::Broken;
+    };
+    let mut rest = body.as_bytes();
+    exchange.story.sent = rest.len() as u64;
+    let by = limit(exchange);
+    let sent = poll_fn(|cx| {
+        while !rest.is_empty() {
+            match exchange.down.poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) => rest = rest.get(count..).unwrap_or_default(),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => return exchange.alarm.poll(cx, by).map(|()| false),
+            }
+        }
+        if exchange.down.finish(None).is_err() {
+            return Poll::Ready(false);
+        }
+        match exchange.down.poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending => exchange.alarm.poll(cx, by).map(|()| false),
+        }
+    })
+    .await;
+    match (sent, persistent) {
+        (true, true) => Ended::Keep,
+        (true, false) => Ended::Close,
+        (false, _) => Ended::Broken,
+    }
+}
+
+fn limit(exchange: &Exchange<'_>) -> Option<Instant> {
+    Instant::now().checked_add(exchange.session.worker.config.limits.head)
+}
+
+/// Answers a CONNECT; false when the caller did not take it.
+pub(crate) async fn connected(exchange: &mut Exchange<'_>) -> bool {
+    exchange.story.status = 200;
+    let by = limit(exchange);
+    if let Wire::H1(down) = &mut *exchange.down {
+        down.interject(|out| out.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n"));
+    }
+    poll_fn(|cx| match exchange.down.poll_flush(cx) {
+        Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+        Poll::Pending => exchange.alarm.poll(cx, by).map(|()| false),
+    })
+    .await
+}
+
+/// On the daemon's own listener the answer tells how it came about.
+fn tell(exchange: &mut Exchange<'_>) {
+    if !exchange.telling {
+        return;
+    }
+    let story = &exchange.story;
+    let fields = &mut exchange.messages.response.fields;
+    if let Some(endpoint) = &story.endpoint {
+        let host = story::host_text(&endpoint.host_name, endpoint.host);
+        let text = format!("{} {} {host}", endpoint.id, endpoint.address);
+        fields.push(b"mesh-endpoint", text.trim_end().as_bytes());
+    }
+    if let Some(peer) = &story.peer {
+        fields.push(b"mesh-peer", peer.as_bytes());
+    }
+    if let Some(route) = &story.route {
+        fields.push(b"mesh-route", story::route_text(route).as_bytes());
+    }
+    let inside = story.started.elapsed().saturating_sub(story.waited);
+    fields.push(b"mesh-time-us", inside.as_micros().to_string().as_bytes());
+}
+
+/// True when the other side agreed to change protocols.
+fn is_switched(exchange: &Exchange<'_>, up: &Up) -> bool {
+    let Messages { request, response } = &*exchange.messages;
+    match &up.wire {
+        Wire::H1(_) => response.status == 101,
+        Wire::H2(_) => {
+            let agreed = response.fields.named(convert::UPGRADE.as_bytes()).next();
+            up.daemon && response.status == 200 && agreed.is_some() && request.upgrade.is_some()
+        }
+    }
+}
+
+/// Changes protocols: from here on plain bytes go both ways.
+async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<Ended, Stop> {
+    let Messages { request, response } = &mut *exchange.messages;
+    let name = request.upgrade_name().unwrap_or_default();
+    headers::clean_response(response, false);
+    exchange.story.status = 101;
+    match &mut *exchange.down {
+        Wire::H1(down) => {
+            response.status = 101;
+            response.upgrade = Some(response.fields.store(name.as_bytes()));
+            let extras = ResponseExtras {
+                framing: Framing::None,
+                version: request.version,
+                persistent: true,
+            };
+            down.interject(|out: &mut BytesMut| write::response(out, response, &extras));
+            down.become_raw();
+        }
+        Wire::H2(down) => {
+            response.status = 200;
+            response.framing = Framing::Streamed;
+            response
+                .fields
+                .push(convert::UPGRADE.as_bytes(), name.as_bytes());
+            let head = convert::response_to(response).ok_or(Stop::Gone)?;
+            down.send_response(head, false)
+                .map_err(|_gone| Stop::Gone)?;
+        }
+    }
+    if let Wire::H1(wire) = &mut up.wire {
+        wire.become_raw();
+    }
+    Ok(bytes_both_ways(exchange, up).await)
+}
+
+/// Copies until both directions have ended, one broke, or nothing moved for too long.
+async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
+    let limits = exchange.session.worker.config.limits.clone();
+    let (mut there, mut back) = (Flow::default(), Flow::default());
+    let (mut kept_there, mut kept_back) = (Replay::off(), Replay::off());
+    let (mut moved, mut by) = (0, None);
+    let whole = poll_fn(|cx| {
+        let mut broken = false;
+        if !there.done {
+            broken |= is_broken(there.poll(cx, exchange.down, &mut up.wire, &mut kept_there));
+        }
+        if !back.done {
+            broken |= is_broken(back.poll(cx, &mut up.wire, exchange.down, &mut kept_back));
+        }
+        if broken || (there.done && back.done) {
+            return Poll::Ready(!broken);
+        }
+        let half = there.done || back.done;
+        let idle: Duration = if half {
+            limits.tcp_half_closed
+        } else {
+            limits.tcp_idle
+        };
+        let now_moved = there.bytes + back.bytes + u64::from(half);
+        if by.is_none() || now_moved != moved {
+            moved = now_moved;
+            by = Instant::now().checked_add(idle);
+        }
+        exchange
+            .alarm
+            .poll(cx, alarm::earlier(by, None))
+            .map(|()| false)
+    })
+    .await;
+    exchange.story.received += there.bytes;
+    exchange.story.sent = back.bytes;
+    if whole { Ended::Close } else { Ended::Broken }
+}
+
+fn is_broken(state: Poll<Result<(), RelayError>>) -> bool {
+    matches!(state, Poll::Ready(Err(_)))
+}

@@ -1,0 +1,337 @@
+//! The life of one request: admit, match, authorize, pick, send, settle.
+//!
+//! In: a request head and the side that it came from. Out: an answer, and what becomes of the connection.
+//! Every path ends in settle, a dropped task too.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use mesh_model::{
+    name::ServiceId,
+    snapshot::{Caller, Snapshot},
+};
+
+use super::{
+    alarm::{self, Alarm},
+    buffers::Messages,
+    deliver,
+    filters::{self, Filtered},
+    grpc,
+    headers::{self, HopWords},
+    message::Form,
+    replay::Replay,
+    reply,
+    route::{self, Called, Held, To, Way},
+    send,
+    session::Session,
+    story::Story,
+    wire::Wire,
+};
+use crate::{
+    connection::{Destination, InboundOrigin, Origin, OutboundOrigin},
+    failure::{Code, Failure},
+    observe::Open,
+};
+
+/// Header by which this daemon's own requests say as whom they call.
+const AS: &str = "mesh-as";
+
+/// What becomes of the caller's connection.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It may serve another request.
+    Keep,
+    /// It ends after what was sent.
+    Close,
+    /// It ends at once, and the caller must see that the answer is cut.
+    Broken,
+    /// It carries a connection to this address from here on.
+    Connect(std::net::SocketAddr),
+}
+
+/// Why a request ends without the answer that was asked for.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It failed: the caller is told.
+    Failed(Failure),
+    /// The caller is gone.
+    Gone,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub(crate) struct Exchange<'x> {
+    /// The caller's connection.
+    pub session: &'x Session,
+    /// Both heads.
+    pub messages: &'x mut Messages,
+    /// The caller's side.
+    pub down: &'x mut Wire,
+    /// The connection's timer.
+    pub alarm: &'x mut Alarm,
+    /// What happened.
+    pub story: Story,
+    /// The body that has gone by.
+    pub replay: Replay,
+    /// Bound on the whole request.
+    pub deadline: Option<Instant>,
+    /// Bound since the caller ended its direction.
+    pub gone_by: Option<Instant>,
+    /// Bound on the caller's silence within a body whose length it has announced.
+    pub body_by: Option<Instant>,
+    /// True once the client's address was added.
+    pub forwarded: bool,
+    /// What the calling daemon says.
+    pub words: HopWords,
+    /// True when the answer tells how it came about.
+    pub telling: bool,
+    settled: bool,
+    _running: Open,
+}
+
+impl<'x> Exchange<'x> {
+    /// Begins with a head that was read into `messages.request`.
+    pub(crate) fn new(
+        session: &'x Session,
+        messages: &'x mut Messages,
+        down: &'x mut Wire,
+        alarm: &'x mut Alarm,
+        started: Instant,
+    ) -> Self {
+        Self {
+            session,
+            messages,
+            down,
+            alarm,
+            story: Story::new(started),
+            replay: Replay::off(),
+            deadline: None,
+            gone_by: None,
+            body_by: None,
+            forwarded: false,
+            words: HopWords::default(),
+            telling: false,
+            settled: false,
+            _running: session.worker.observe.in_flight(session.direction),
+        }
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(mut self) -> Ended {
+        let ended = match self.served().await {
+            Ok(ended) => ended,
+            Err(Stop::Failed(failure)) => deliver::failure(&mut self, failure).await,
+            Err(Stop::Gone) => Ended::Broken,
+        };
+        self.settle();
+        ended
+    }
+
+    async fn served(&mut self) -> Result<Ended, Stop> {
+        let session = self.session;
+        let snapshot = session.worker.snapshot();
+        match &*session.origin {
+            Origin::Outbound(origin) => self.outbound(&snapshot, origin).await,
+            Origin::Inbound(origin) => self.inbound(&snapshot, origin).await,
+        }
+    }
+
+    async fn outbound(
+        &mut self,
+        snapshot: &Snapshot,
+        origin: &OutboundOrigin,
+    ) -> Result<Ended, Stop> {
+        let caller = self.caller(snapshot, origin)?;
+        let request = &mut self.messages.request;
+        headers::clean_request(request, caller.trusted);
+        if origin.destination == Destination::Explicit {
+            request.fields.drop_named(b"proxy-authorization");
+        }
+        let called = route::called(snapshot, origin, request)?;
+        self.label(match called {
+            Called::Frontend(frontend) => &frontend.service,
+            Called::Direct(direct) => &direct.backend.service,
+        });
+        if self.messages.request.form == Form::Authority {
+            return self.connect(called, origin).await.map_err(Stop::Failed);
+        }
+        let request = &self.messages.request;
+        let held = Held {
+            delegated: route::delegated(snapshot, called, &caller, request)?,
+        };
+        let way = route::outbound(&self.session.worker, called, &caller, request, &held)?;
+        self.go(snapshot, &way).await
+    }
+
+    async fn inbound(
+        &mut self,
+        snapshot: &Snapshot,
+        origin: &InboundOrigin,
+    ) -> Result<Ended, Stop> {
+        let request = &mut self.messages.request;
+        if origin.principal.is_some() && origin.server_name.is_some() {
+            self.words = headers::take_hop_words(request);
+            self.story.id = self.words.id.unwrap_or(self.story.id);
+        } else {
+            headers::clean_request(request, origin.principal.is_some());
+        }
+        let port = origin.port(snapshot, self.words.target);
+        if let Some(port) = &port {
+            self.label(&port.service);
+        }
+        let request = &mut self.messages.request;
+        if request.form == Form::Authority {
+            return Err(no_connect().into());
+        }
+        let way = route::inbound(snapshot, port.as_ref(), origin, request)?;
+        headers::forwarded(request, origin.peer.ip());
+        self.go(snapshot, &way).await
+    }
+
+    /// Who calls: on the daemon's own listener, whom it says.
+    fn caller(
+        &mut self,
+        snapshot: &Snapshot,
+        origin: &OutboundOrigin,
+    ) -> Result<Arc<Caller>, Failure> {
+        if !origin.internal {
+            return Ok(Arc::clone(&origin.caller));
+        }
+        self.telling = true;
+        let named = self.messages.request.fields.named(AS.as_bytes()).next();
+        let Some(name) = named.and_then(|name| std::str::from_utf8(name).ok()) else {
+            return Ok(Arc::clone(&origin.caller));
+        };
+        let service = ServiceId::parse(name).ok();
+        let found = service.and_then(|service| snapshot.callers.by_service.get(&service).cloned());
+        found.ok_or_else(|| {
+            Failure::new(
+                Code::NoIdentity,
+                format!("{name:?} is no service of this host"),
+            )
+        })
+    }
+
+    fn label(&mut self, service: &ServiceId) {
+        self.story.destination = Some(self.session.worker.observe.label(service));
+    }
+
+    /// The request's way is known: filters, bounds, and the tries.
+    async fn go(&mut self, snapshot: &Snapshot, way: &Way<'_>) -> Result<Ended, Stop> {
+        self.story.route = way.route.map(Arc::clone);
+        let bound = match (way.timeouts.request, grpc::deadline(&self.messages.request)) {
+            (Some(route), Some(own)) => Some(route.min(own)),
+            (route, own) => route.or(own),
+        };
+        self.deadline = bound.and_then(|bound| self.story.started.checked_add(bound));
+        let filters = &mut way.filters.iter().copied().flatten();
+        let filtered = filters::on_request(filters, &mut self.messages.request, way.port);
+        if let Filtered::Redirect(status, location) = filtered {
+            return Ok(deliver::redirect(self, way, status, &location).await);
+        }
+        let request = &self.messages.request;
+        let repeatable = way.retry.attempts > 0 || request.is_idempotent();
+        if request.has_body() && repeatable && request.upgrade.is_none() {
+            self.replay = Replay::on();
+        }
+        if let To::Backend(backend) = way.to {
+            self.session.worker.upstream.deposit(backend);
+        }
+        let up = send::tries(self, snapshot, way).await?;
+        deliver::answer(self, way, up).await
+    }
+
+    /// The filters of a way that act on the answer.
+    pub(crate) fn filter_answer(&mut self, way: &Way<'_>) {
+        let filters = &mut way.filters.iter().copied().flatten();
+        filters::on_response(filters, &mut self.messages.response.fields);
+    }
+
+    /// CONNECT: the connection becomes one to the address of the service that was named.
+    async fn connect(
+        &mut self,
+        called: Called<'_>,
+        origin: &OutboundOrigin,
+    ) -> Result<Ended, Failure> {
+        if origin.destination != Destination::Explicit || matches!(self.down, Wire::H2(_)) {
+            return Err(no_connect());
+        }
+        let address = match called {
+            Called::Direct(direct) => direct.endpoint.address,
+            Called::Frontend(frontend) => {
+                let ip = frontend.virtual_addresses.first().copied();
+                let ip = ip.ok_or_else(|| {
+                    Failure::new(Code::UnknownHost, "the service has no address of its own")
+                })?;
+                std::net::SocketAddr::new(ip, frontend.port)
+            }
+        };
+        if deliver::connected(self).await {
+            Ok(Ended::Connect(address))
+        } else {
+            Ok(Ended::Broken)
+        }
+    }
+
+    /// The earliest bound that holds now.
+    pub(crate) fn bound(&self, own: Option<Instant>) -> Option<Instant> {
+        let caller = alarm::earlier(self.gone_by, self.body_by);
+        alarm::earlier(alarm::earlier(self.deadline, caller), own)
+    }
+
+    /// Why a bound that has passed ends the request, or the try.
+    pub(crate) fn late(&self) -> Stop {
+        let now = Instant::now();
+        let passed = |bound: Option<Instant>| bound.is_some_and(|bound| bound <= now);
+        if passed(self.deadline) {
+            Failure::new(Code::RequestTimeout, "the request's time is over").into()
+        } else if passed(self.gone_by) {
+            Stop::Gone
+        } else if passed(self.body_by) {
+            let what = "the caller sent nothing more of the body that it announced";
+            Failure::new(Code::BadRequest, what).with_status(408).into()
+        } else {
+            Failure::new(Code::UpstreamTimeout, "the try's time is over").into()
+        }
+    }
+
+    /// Name of this host in what the mesh says.
+    pub(crate) fn host(&self) -> Rc<str> {
+        let snapshot = self.session.worker.snapshot();
+        Rc::from(
+            snapshot
+                .mesh
+                .as_ref()
+                .map_or("unknown", |mesh| &mesh.host_name),
+        )
+    }
+
+    /// Makes the answer to a failure; its body.
+    pub(crate) fn compose(&mut self, failure: &Failure) -> String {
+        let host = self.host();
+        let Messages { request, response } = &mut *self.messages;
+        reply::compose(failure, request, &host, &self.story.id, response)
+    }
+
+    fn settle(&mut self) {
+        if !self.settled {
+            self.settled = true;
+            self.story.settle(self.session, &self.messages.request);
+        }
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+fn no_connect() -> Failure {
+    Failure::new(Code::BadRequest, "CONNECT is for the explicit listener").with_status(405)
+}

@@ -1,0 +1,62 @@
+//! Reads the field lines of a head or of trailers.
+
+use super::HeadError;
+use crate::http::{
+    fields::{Fields, Known, Span},
+    octet,
+};
+
+/// Reads `lines` (each ended by CRLF, the empty one left out), whose text stands in `fields` from `base` on.
+pub(crate) fn read(
+    fields: &mut Fields,
+    lines: &[u8],
+    base: usize,
+    mut each: impl FnMut(&Fields, Known, Span) -> Result<(), HeadError>,
+) -> Result<(), HeadError> {
+    let mut at = 0;
+    for feed in memchr::memchr_iter(b'\n', lines) {
+        let line = lines.get(at..feed.saturating_sub(1)).unwrap_or_default();
+        let colon = memchr::memchr(b':', line).ok_or(HeadError::FieldName)?;
+        let (name, value) = line.split_at_checked(colon).ok_or(HeadError::FieldName)?;
+        let value = value.get(1..).unwrap_or_default();
+        if !octet::is_token(name) {
+            return Err(HeadError::FieldName);
+        }
+        if !octet::is_value(value) {
+            return Err(HeadError::FieldValue);
+        }
+        let lead = value
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
+        let kept = octet::trim(value).len();
+        let start = at + colon + 1 + lead.min(value.len() - kept);
+        let name = Fields::span(base, at, at + colon);
+        let value = Fields::span(base, start, start + kept);
+        let known = fields.push_stored(name, value);
+        each(fields, known, value)?;
+        at = feed + 1;
+    }
+    Ok(())
+}
+
+/// Reads trailers: nothing in them may frame, route or identify a message (RFC 9110 section 6.5.1).
+pub(crate) fn read_trailers(section: &[u8]) -> Result<Fields, HeadError> {
+    let mut fields = Fields::default();
+    let lines = section.strip_suffix(b"\r\n").unwrap_or(section);
+    fields.store(lines);
+    read(&mut fields, lines, 0, |_, known, _| {
+        let forbidden = known.stays_here()
+            || matches!(
+                known,
+                Known::Trailer | Known::Credentials | Known::Expect | Known::Cookie
+            );
+        if forbidden {
+            Err(HeadError::Trailer)
+        } else {
+            Ok(())
+        }
+    })?;
+    fields.drop_known(Known::Identity);
+    Ok(fields)
+}

@@ -1,0 +1,156 @@
+//! Which bytes may stand where in a head: one table, one look-up per byte.
+
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+const TARGET: u8 = 4;
+const HOST: u8 = 8;
+
+static CLASS: [u8; 256] = classes();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated at compile time, where a miss is an error"
+)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the loop runs over 0 to 255"
+)]
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        let mut class = 0;
+        let alphanumeric = byte.is_ascii_alphanumeric();
+        if alphanumeric || in_list(byte, b"!#$%&'*+-.^_`|~") {
+            class |= TOKEN;
+        }
+        if byte == b'\t' || (byte >= 0x20 && byte != 0x7f) {
+            class |= VALUE;
+        }
+        if byte > 0x20 && byte != 0x7f && byte != b'#' {
+            class |= TARGET;
+        }
+        if alphanumeric || in_list(byte, b"-._~!$&'()*+,;=") {
+            class |= HOST;
+        }
+        table[at] = class;
+        at += 1;
+    }
+    table
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated at compile time, where a miss is an error"
+)]
+const fn in_list(byte: u8, list: &[u8]) -> bool {
+    let mut at = 0;
+    while at < list.len() {
+        if list[at] == byte {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().all(|byte| {
+        CLASS
+            .get(usize::from(*byte))
+            .is_some_and(|found| found & class != 0)
+    })
+}
+
+/// True for a token (RFC 9110 section 5.6.2): one byte or more.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, TOKEN)
+}
+
+/// True for a field value (RFC 9110 section 5.5): visible, obs-text, space and tab; no control byte.
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
+    all(bytes, VALUE)
+}
+
+/// True for what may stand in a request target: no space, no control byte, no fragment.
+pub(crate) fn is_target(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, TARGET)
+}
+
+/// True for a registered name or IPv4 address (RFC 3986 section 3.2.2).
+pub(crate) fn is_host_name(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, HOST)
+}
+
+/// The bytes without spaces and tabs at both ends.
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let [b' ' | b'\t', tail @ ..] = rest {
+        rest = tail;
+    }
+    while let [head @ .., b' ' | b'\t'] = rest {
+        rest = head;
+    }
+    rest
+}
+
+/// The elements of a comma-separated list, trimmed, empty ones left out.
+pub(crate) fn list(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split(|byte| *byte == b',')
+        .map(trim)
+        .filter(|element| !element.is_empty())
+}
+
+/// A number of at most 19 digits, digits only.
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() || bytes.len() > 20 {
+        return None;
+    }
+    bytes.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_bytes() {
+        assert!(
+            is_token(b"content-length") && !is_token(b"a b") && !is_token(b"") && !is_token(b"a:")
+        );
+        assert!(
+            is_value(b"a \t\xff") && !is_value(b"a\rb") && !is_value(b"\0") && !is_value(b"\x7f")
+        );
+        assert!(
+            is_target(b"/a?b")
+                && !is_target(b"/a#b")
+                && !is_target(b"/ ")
+                && is_target("/ä".as_bytes())
+        );
+        assert!(is_host_name(b"a_b.c") && !is_host_name(b"u@h") && !is_host_name(b"[::1]"));
+        assert_eq!(trim(b" \ta b\t "), b"a b");
+        assert_eq!(list(b"a, ,b ,").collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+
+    #[test]
+    fn numbers() {
+        for (text, wanted) in [
+            ("0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("+1", None),
+            ("-1", None),
+            ("0x1", None),
+            ("1 ", None),
+            ("", None),
+            ("00000000000000000000000000000001", None),
+        ] {
+            assert_eq!(number(text.as_bytes()), wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One caller's connection, as far as all its requests have it in common.
+
+use std::{rc::Rc, sync::Arc};
+
+use mesh_model::name::{ServiceId, ServiceName};
+
+use crate::{
+    connection::{Origin, Worker},
+    observe::Direction,
+};
+
+/// A caller's connection, or one stream of a tunnel.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The thread that serves it.
+    pub worker: Rc<Worker>,
+    /// Where it comes from.
+    pub origin: Rc<Origin>,
+    /// Label of the caller.
+    pub source: Arc<str>,
+    /// Its identity or address, for records.
+    pub caller: Box<str>,
+    /// Which way its requests go.
+    pub direction: Direction,
+}
+
+impl Session {
+    /// Of a connection.
+    pub(crate) fn new(worker: Rc<Worker>, origin: Rc<Origin>) -> Self {
+        let (source, caller) = match &*origin {
+            Origin::Outbound(origin) => (
+                Arc::clone(&origin.caller.label),
+                origin.caller.principal.to_string(),
+            ),
+            Origin::Inbound(origin) => match &origin.principal {
+                Some(principal) => {
+                    let name = ServiceName::new(principal.service_account.as_str()).ok();
+                    let service =
+                        name.map(|name| ServiceId::new(principal.namespace.clone(), name));
+                    let label = service.map(|service| worker.observe.label(&service));
+                    (label.unwrap_or_else(|| Arc::clone(worker.observe.unknown())), principal.to_string())
+                }
+                None => (Arc::clone(worker.observe.unknown()), origin.peer.to_string()),
+            },
+        };
+        let direction = match &*origin {
+            Origin::Outbound(_) => Direction::Outbound,
+            Origin::Inbound(_) => Direction::Inbound,
+        };
+        Self {
+            worker,
+            origin,
+            source,
+            caller: caller.into_boxed_str(),
+            direction,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What happened to one request: gathered on the way, told once at the end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_model::{
+    name::HostId,
+    snapshot::{BackendEndpoint, RouteReference, decide::RequestView as _},
+};
+
+use super::{
+    headers::{self, RequestId},
+    message::{Request, Version},
+    session::Session,
+};
+use crate::{
+    failure::Failure,
+    observe::RequestRecord,
+};
+
+/// Most tries that are told in words.
+const TRIES: usize = 16;
+
+/// The story so far.
+#[derive(Debug)]
+pub(crate) struct Story {
+    /// The request's id.
+    pub id: RequestId,
+    /// When the first byte of the head had come.
+    pub started: Instant,
+    /// Label of the service that was called.
+    pub destination: Option<Arc<str>>,
+    /// The route that acts.
+    pub route: Option<Arc<RouteReference>>,
+    /// Status sent to the caller; 0: none.
+    pub status: u16,
+    /// gRPC status, from head or trailers.
+    pub grpc_status: Option<u8>,
+    /// What failed, if the mesh had to end the request.
+    pub failure: Option<Failure>,
+    /// A `mesh-error` that another daemon made: its code, word for word.
+    pub far_code: Option<crate::failure::Code>,
+    /// The endpoint of the last try.
+    pub endpoint: Option<Arc<BackendEndpoint>>,
+    /// The local program of the last try.
+    pub program: Option<std::net::SocketAddr>,
+    /// Identity that the other end proved.
+    pub peer: Option<Arc<str>>,
+    /// Tries beyond the first.
+    pub retries: u32,
+    /// Each failed try in words.
+    pub tries: Vec<String>,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// Time spent waiting for the other end.
+    pub waited: Duration,
+}
+
+impl Story {
+    /// Begins.
+    pub(crate) fn new(started: Instant) -> Self {
+        Self {
+            id: RequestId::fresh(),
+            started,
+            destination: None,
+            route: None,
+            status: 0,
+            grpc_status: None,
+            failure: None,
+            far_code: None,
+            endpoint: None,
+            program: None,
+            peer: None,
+            retries: 0,
+            tries: Vec::new(),
+            received: 0,
+            sent: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Tells a try that did not succeed.
+    pub(crate) fn tried(&mut self, what: &str, since: Instant) {
+        if self.tries.len() >= TRIES {
+            return;
+        }
+        let elapsed = since.elapsed();
+        let place = match (&self.endpoint, &self.program) {
+            (Some(endpoint), _) => {
+                format!(
+                    "{} ({}, {})",
+                    endpoint.id, endpoint.address, endpoint.host_name
+                )
+            }
+            (None, Some(program)) => program.to_string(),
+            (None, None) => "nowhere".to_owned(),
+        };
+        self.tries.push(format!("{place}: {what}, {elapsed:.1?}"));
+    }
+
+    /// Ends: records the request. Reached on every path.
+    pub(crate) fn settle(&self, session: &Session, request: &Request) {
+        let observe = &session.worker.observe;
+        let failure = self.failure.as_ref();
+        let program;
+        let endpoint = match (&self.endpoint, self.program) {
+            (Some(endpoint), _) => &*endpoint.id,
+            (None, Some(address)) => {
+                program = address.to_string();
+                &program
+            }
+            (None, None) => "",
+        };
+        let code = failure.map(|failure| failure.code).or(self.far_code);
+        observe.request(&RequestRecord {
+            direction: session.direction,
+            id: self.id.as_str(),
+            source: &session.source,
+            destination: self.destination.as_ref().unwrap_or(observe.unknown()),
+            route: self
+                .route
+                .as_ref()
+                .map_or(observe.no_route(), |route| &route.name),
+            protocol: protocol(request),
+            method: request.method(),
+            path: request.raw_path(),
+            authority: request.authority().unwrap_or_default(),
+            status: self.status,
+            grpc_status: self.grpc_status.map(u32::from),
+            code: code.map_or("", crate::failure::Code::as_str),
+            what: failure.map_or("", |failure| &failure.what),
+            remedy: code.map_or("", |code| code.documented().remedy),
+            caller: &session.caller,
+            endpoint,
+            endpoint_host: self
+                .endpoint
+                .as_ref()
+                .map_or("", |endpoint| &endpoint.host_name),
+            peer: self.peer.as_deref().unwrap_or_default(),
+            retries: self.retries,
+            attempts: &self.tries,
+            received: self.received,
+            sent: self.sent,
+            duration: self.started.elapsed(),
+            trace: headers::trace(&request.fields),
+        });
+    }
+}
+
+fn protocol(request: &Request) -> &'static str {
+    match request.version {
+        _ if request.wishes.grpc => "grpc",
+        Version::Http10 => "http/1.0",
+        Version::Http11 => "http/1.1",
+        Version::Http2 => "http/2",
+    }
+}
+
+/// A route for people: kind, name, rule, revision.
+pub(crate) fn route_text(route: &RouteReference) -> String {
+    let revision = route
+        .revision
+        .as_ref()
+        .map_or_else(String::new, |id| format!("@{id}"));
+    format!("{}/{}#{}{revision}", route.kind, route.name, route.rule)
+}
+
+/// Name of a host for people, its id when it has none.
+pub(crate) fn host_text(name: &str, id: Option<HostId>) -> String {
+    match (name, id) {
+        ("", Some(id)) => id.short(),
+        (name, _) => name.to_owned(),
+    }
+}
