@@ -52,7 +52,7 @@ must "the service starts" systemctl enable --now web.service
 step "names are answered" soon 20 systemctl is-active meshd-names.service
 
 # Names by the opt-in unit; this kernel may have no dummy links, so the link is there already.
-ip link add meshd0 type veth peer name meshd1 && ip link set meshd1 up
+ip link add meshd0 type veth peer name meshd1 && ip link set meshd1 up && ip link set meshd0 up
 step "names through systemd-resolved" systemctl enable --now meshd-resolved.service
 step "a mesh name resolves" soon 20 getent ahostsv4 web.mesh.internal
 step "its endpoint is healthy" soon 30 bash -c "meshctl -o json endpoints web | python3 -c 'import json,sys; rows=json.load(sys.stdin); assert rows and all(row[\"usable\"] for row in rows), rows'"

@@ -1,7 +1,7 @@
 # Second boot: bypass is still on; upgrade, remove, purge.
 . /test/functions.sh
 . /test/network.sh
-ip link add meshd0 type veth peer name meshd1 && ip link set meshd1 up
+ip link add meshd0 type veth peer name meshd1 && ip link set meshd1 up && ip link set meshd0 up
 systemctl restart meshd-resolved.service
 must "the daemon runs after the reboot" soon 20 systemctl is-active meshd.service
 step "bypass survived the reboot" soon 10 phase bypassed
