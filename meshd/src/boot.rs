@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin,
+    admission::IdentityError,
     config::{self, Loaded},
     daemon::{Daemon, Request},
     disk::Disk,
@@ -38,7 +39,7 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
         daemon.tasks.spawn(admin::serve(listener, Arc::clone(&daemon)));
         daemon.tasks.spawn(notify::watchdog(daemon.stop.clone()));
         if crate::admission::exists(&daemon.boot.state_dir) {
-            activate(&daemon).await.map_err(|error| anyhow::anyhow!(error))?;
+            resume(&daemon).await?;
         }
         notify::ready(daemon.phase());
         tracing::info!(phase = daemon.phase(), "ready");
@@ -46,6 +47,28 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
         close(&daemon).await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Opens the mesh that this host is in. An identity of another machine is not used: the daemon stays idle,
+/// so that `meshctl` can say so and join anew.
+async fn resume(daemon: &Arc<Daemon>) -> anyhow::Result<()> {
+    let copied = match crate::admission::Identity::load(&daemon.boot.state_dir) {
+        Err(error @ IdentityError::Copied(_)) => error,
+        Ok(_) | Err(_) => return activate(daemon).await.map_err(|error| anyhow::anyhow!(error)),
+    };
+    tracing::error!("{copied}");
+    daemon.raise(
+        "identity-unusable",
+        "identity",
+        Some(Finding::new(
+            "identity-unusable",
+            Severity::Error,
+            "identity",
+            copied.to_string(),
+            "`meshctl join --fresh --token-file FILE`",
+        )),
+    );
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -122,7 +122,7 @@ impl Keeper {
                         if let Err(error) = self.interceptor.remove(removal).await {
                             tracing::warn!(error = telemetry::chain(&error), "interception is not wholly removed");
                         }
-                        drop(answer.send(()));
+                        _ = answer.send(()).is_ok();
                         return;
                     }
                     None => return,

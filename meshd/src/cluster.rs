@@ -30,7 +30,6 @@ use mesh_model::{
     name::HostId,
 };
 use tokio::{
-    net::{TcpListener, UdpSocket},
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
@@ -46,6 +45,7 @@ mod actor;
 mod dial;
 mod frame;
 mod link;
+mod socket;
 
 pub(crate) use mesh_gossip::{Current as Stale, SubmitError};
 
@@ -65,6 +65,8 @@ pub(crate) struct Start {
     pub(crate) listen: SocketAddr,
     /// False: membership runs over links alone.
     pub(crate) udp: bool,
+    /// Value of `SO_MARK` on every socket; `None`: no mark is set.
+    pub(crate) mark: Option<u32>,
     /// Places to look for members: `host:port`.
     pub(crate) seeds: Vec<String>,
     /// Who this host is.
@@ -154,10 +156,12 @@ impl Cluster {
     /// Opens the sockets and loads what was known; the catalog is there when this returns.
     pub(crate) async fn start(start: Start) -> Result<Self, StartError> {
         let listen = |kind| move |source| StartError::Listen { address: start.listen, kind, source };
-        let listener = TcpListener::bind(start.listen).await.map_err(listen("TCP"))?;
-        let udp = match start.udp {
-            true => Some(UdpSocket::bind(start.listen).await.map_err(listen("UDP"))?),
-            false => None,
+        let listener = socket::listener(start.listen, start.mark).map_err(listen("TCP"))?;
+        let bound = listener.local_addr().map_err(listen("TCP"))?;
+        let udp = if start.udp {
+            Some(socket::datagrams(bound, start.mark).map_err(listen("UDP"))?)
+        } else {
+            None
         };
         let revoked = Revoked::default();
         let trust = host_trust(&start.identity, &revoked);

@@ -107,14 +107,14 @@ fn findings(out: &mut String, daemon: &Daemon) {
 }
 
 fn header(out: &mut String, name: &str, kind: &str, help: &str) {
-    drop(writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}"));
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").unwrap_or_default();
 }
 
 fn line(out: &mut String, name: &str, labels: &str, value: u64) {
     if labels.is_empty() {
-        drop(writeln!(out, "{name} {value}"));
+        writeln!(out, "{name} {value}").unwrap_or_default();
     } else {
-        drop(writeln!(out, "{name}{{{labels}}} {value}"));
+        writeln!(out, "{name}{{{labels}}} {value}").unwrap_or_default();
     }
 }
 

@@ -4,7 +4,7 @@
 //! In: watches on catalog, settings, views and health. Out: a published snapshot; or, when the plan
 //! fails, the last good one and a finding. Never: publishes more often than inputs change.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use mesh_model::{
     catalog::Catalog,
@@ -58,6 +58,7 @@ pub(crate) struct Reconcile {
     pub(crate) allocations: Allocations,
     pub(crate) stated: Vec<mesh_model::fact::Record>,
     pub(crate) authority: bool,
+    pub(crate) local_views: BTreeMap<String, Arc<RegistryView>>,
 }
 
 /// The virtual addresses that this host gave before.
@@ -224,6 +225,16 @@ impl Reconcile {
                 port.service == service.service && port.labels.as_ref() == &service.labels && port.strict
             })
         };
+        let local: BTreeMap<String, Arc<RegistryView>> = views
+            .views
+            .iter()
+            .filter(|(_, view)| !view.publish)
+            .map(|(key, view)| (key.clone(), Arc::clone(&view.view)))
+            .collect();
+        if local != self.local_views {
+            self.cluster.set_local_views(local.clone()).await;
+            self.local_views = local;
+        }
         let shared: Vec<Arc<RegistryView>> = views.views.values().filter(|view| view.publish).map(|view| Arc::clone(&view.view)).collect();
         let records = intake::records(&Statement {
             boot: &self.daemon.boot,

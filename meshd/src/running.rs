@@ -97,6 +97,7 @@ impl Running {
         let cluster = Cluster::start(cluster::Start {
             listen: daemon.boot.cluster.listen,
             udp: daemon.boot.cluster.udp,
+            mark: Some(daemon.boot.mark.value),
             seeds,
             identity: Arc::clone(&identity),
             credentials: credentials.clone(),
@@ -146,6 +147,7 @@ impl Running {
             allocations: reconcile::remembered(daemon),
             stated: Vec::new(),
             authority: identity.is_authority(),
+            local_views: std::collections::BTreeMap::new(),
         };
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
         reconcile.first().await;

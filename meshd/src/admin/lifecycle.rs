@@ -63,7 +63,7 @@ async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
         .await
         .map_err(|error| refuse(500, "start-failed", error, "see `meshctl status` and the daemon's log"))?;
     let running = joined(daemon)?;
-    running.cluster.add_grants(made.grants).await;
+    running.cluster.add_grants(vec![Grant::Operator(made.operator_grant)]).await;
     Ok(made.answer)
 }
 
@@ -114,17 +114,23 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
             drop(steps.send(step).await);
         }
     };
-    if let Err(error) = admission::join(daemon.admission_site(), request, &steps).await {
-        tell(JoinStep {
-            what: crate::telemetry::chain(&error),
-            state: "error".to_owned(),
-            remedy: error.remedy().to_owned(),
-            done: false,
-            error: error.code().to_owned(),
-        })
-        .await;
-        return;
+    match admission::join(daemon.admission_site(), request, &steps).await {
+        // What was stored belongs to the host whose identity was thrown away.
+        Ok(joined) if joined.replaced => daemon.disk.clear(),
+        Ok(_) => {}
+        Err(error) => {
+            tell(JoinStep {
+                what: crate::telemetry::chain(&error),
+                state: "error".to_owned(),
+                remedy: error.remedy().to_owned(),
+                done: false,
+                error: error.code().to_owned(),
+            })
+            .await;
+            return;
+        }
     }
+    daemon.raise("identity-unusable", "identity", None);
     let last = match daemon.ask(Request::Activate).await {
         Ok(()) => JoinStep {
             what: "this host is in the mesh".to_owned(),

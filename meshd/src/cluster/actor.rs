@@ -21,12 +21,15 @@ use super::{
     Command, Links, Revoked, Start,
     dial::{Dialler, Opened},
     link::{Event, Link},
+    socket,
 };
 
 /// A link that is younger than this may be one of two that were dialled at the same time.
 const TWINS: Duration = Duration::from_secs(5);
 /// How often the seeds are tried while no link stands.
 const LONELY: Duration = Duration::from_secs(5);
+/// Changes that come within this time are told together.
+const TOGETHER: Duration = Duration::from_millis(5);
 const DATAGRAM: usize = 2048;
 
 static STARTED: LazyLock<Clock> = LazyLock::new(Clock::now);
@@ -64,6 +67,8 @@ pub(super) struct Actor {
     next_link: u64,
     timer: Option<(Instant, u64)>,
     lonely: Instant,
+    /// When a change of the catalog is told.
+    news: Option<Instant>,
 }
 
 impl Actor {
@@ -79,6 +84,7 @@ impl Actor {
             next_link: 1,
             timer: None,
             lonely: Instant::now(),
+            news: None,
         }
     }
 
@@ -96,7 +102,7 @@ impl Actor {
     async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
         let mut buffer = vec![0; DATAGRAM];
         loop {
-            let timer = self.timer;
+            let (timer, news) = (self.timer, self.news);
             tokio::select! {
                 () = stop.cancelled() => return,
                 command = self.parts.asked.recv() => match command {
@@ -118,6 +124,7 @@ impl Actor {
                         self.handle(Input::Timer(token));
                     }
                 }
+                () = sleep_until(news.unwrap_or_else(far)), if news.is_some() => self.publish(),
                 () = sleep_until(self.lonely) => self.seek_company(),
             }
         }
@@ -139,8 +146,9 @@ impl Actor {
             }
             Command::Grants(grants, answer) => {
                 self.handle(Input::Grants(grants));
-                // Whoever made them may have gone.
-                drop(answer.send(()));
+                // Rows are written in order: when this is on disk, the grants are.
+                let told: crate::disk::Told = Box::new(move |_good| _ = answer.send(()).is_ok());
+                self.parts.start.disk.write(Vec::new(), true, Some(told));
             }
             Command::LocalViews(views) => self.handle(Input::LocalViews(views)),
             Command::Leave(answer) => {
@@ -149,7 +157,7 @@ impl Actor {
                 tasks.spawn(async move {
                     // Long enough for a round trip to the neighbours.
                     tokio::time::sleep(Duration::from_millis(700)).await;
-                    drop(answer.send(()));
+                    _ = answer.send(()).is_ok();
                 });
             }
             Command::Connect(host) => self.connect(host),
@@ -172,7 +180,10 @@ impl Actor {
                 Output::Persist { rows, durable, ticket } => {
                     let stored = self.stored.0.clone();
                     let told = ticket.map(|ticket| -> crate::disk::Told {
-                        Box::new(move |good| drop(stored.blocking_send((ticket, good))))
+                        Box::new(move |good| {
+                            // The actor ends before the disk only when everything ends.
+                            _ = stored.blocking_send((ticket, good)).is_ok();
+                        })
                     });
                     self.parts.start.disk.write(rows, durable, told);
                 }
@@ -182,12 +193,15 @@ impl Actor {
                         drop(answer.send(result));
                     }
                 }
-                Output::CatalogChanged => self.publish(),
+                Output::CatalogChanged => {
+                    self.news.get_or_insert_with(|| Instant::now() + TOGETHER);
+                }
             }
         }
     }
 
     fn publish(&mut self) {
+        self.news = None;
         let catalog = self.parts.node.catalog();
         let revoked = catalog.hosts.keys().copied().filter(|host| self.parts.node.is_revoked(*host)).collect();
         *self.parts.revoked.lock().unwrap_or_else(PoisonError::into_inner) = revoked;
@@ -218,8 +232,7 @@ impl Actor {
         let Some(key) = self.parts.node.grant_of(to).and_then(|grant| key_in(&grant.x25519)) else { return };
         let Some(udp) = &self.parts.udp else { return };
         match self.parts.sealed.seal(to, &key, bytes) {
-            // A datagram that the kernel does not take now is a lost datagram.
-            Ok(sealed) => drop(udp.try_send_to(&sealed, address)),
+            Ok(sealed) => socket::send(udp, &sealed, address),
             Err(error) => tracing::debug!(host = %to.short(), %error, "datagram"),
         }
     }
@@ -227,7 +240,7 @@ impl Actor {
     fn datagram(&mut self, bytes: &[u8], from: SocketAddr) {
         let Some(udp) = &self.parts.udp else { return };
         if let Some(echo) = self.parts.start.joins.probes().echo(bytes) {
-            drop(udp.try_send_to(echo, from));
+            socket::send(udp, echo, from);
             return;
         }
         let node = &self.parts.node;
@@ -237,7 +250,7 @@ impl Actor {
                 self.heard_at.insert(host, from);
                 self.handle(Input::Datagram { from: host, bytes: Bytes::from(bytes) });
             }
-            Ok(Unsealed::Notice { bytes, .. }) => drop(udp.try_send_to(&bytes, from)),
+            Ok(Unsealed::Notice { bytes, .. }) => socket::send(udp, &bytes, from),
             Ok(Unsealed::Learnt { from: host }) => {
                 self.heard_at.insert(host, from);
             }
@@ -249,8 +262,10 @@ impl Actor {
         let known = self.addresses(host);
         let heard = self.heard_at.get(&host).copied();
         // What the host says of itself wins over what was heard, unless it says nothing that fits.
-        let own = self.parts.start.listen;
-        let fits = |address: &SocketAddr| own.is_ipv6() || address.is_ipv4();
+        let own = self.parts.udp.as_ref().and_then(|udp| udp.local_addr().ok());
+        let both = own.is_some_and(|own| own.ip().is_unspecified() && own.is_ipv6());
+        let fits =
+            |address: &SocketAddr| both || own.is_some_and(|own| own.is_ipv4() == address.is_ipv4());
         let first = known.iter().copied().find(fits);
         heard.filter(|heard| known.is_empty() || known.iter().any(|one| one.ip() == heard.ip())).or(first)
     }
@@ -270,8 +285,14 @@ impl Actor {
     }
 
     fn connect(&self, host: HostId) {
+        let (addresses, linked) = (self.addresses(host), !self.lock_links().is_empty());
+        if addresses.is_empty() && linked {
+            // Where it is will come over the links. A full queue loses nothing: the node asks again.
+            drop(self.opened.0.try_send(Opened::Failed(host)));
+            return;
+        }
         let seeds = self.parts.start.seeds.clone();
-        self.parts.dialler.dial(host, self.addresses(host), seeds, &self.opened.0);
+        self.parts.dialler.dial(host, addresses, seeds, &self.opened.0);
     }
 
     /// Without any link the seeds are tried, for ever: nobody else would find this host.

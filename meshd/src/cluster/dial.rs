@@ -8,7 +8,6 @@ use mesh_identity::{
 };
 use mesh_model::{name::HostId, principal::SpiffeId};
 use rustls::{ServerConfig, pki_types::ServerName};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
@@ -17,7 +16,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Start;
+use super::{Start, socket};
 use crate::admission::JoinServer;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -48,6 +47,7 @@ pub(super) struct Dialler {
     credentials: Credentials,
     own: SpiffeId,
     host: HostId,
+    mark: Option<u32>,
     joins: JoinServer,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -63,6 +63,7 @@ impl Dialler {
             credentials: start.credentials.clone(),
             own,
             host: start.identity.host(),
+            mark: start.mark,
             joins: start.joins.clone(),
             tasks: start.tasks.clone(),
             stop: start.stop.clone(),
@@ -96,12 +97,13 @@ impl Dialler {
         }));
     }
 
-    /// Dials a host at its addresses; without any, whoever answers at the seeds.
+    /// Dials a host at its addresses; without any, whoever answers at the seeds. Seeds are for a host
+    /// without links only: whoever answers there gets a second link, which replaces the first.
     pub(super) fn dial(&self, host: HostId, addresses: Vec<SocketAddr>, seeds: Vec<String>, opened: &mpsc::Sender<Opened>) {
         let opened = opened.clone();
         let expected = (!addresses.is_empty()).then_some(host);
         let config = cluster_client(self.credentials.clone(), &self.own, self.trust.clone(), expected);
-        let (connector, own) = (TlsConnector::from(config), self.host);
+        let (connector, own, mark) = (TlsConnector::from(config), self.host, self.mark);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let mut places = addresses;
             if places.is_empty() {
@@ -112,7 +114,7 @@ impl Dialler {
                 }
             }
             for place in places {
-                match connect(place, &connector).await {
+                match connect(place, &connector, mark).await {
                     Ok((found, stream)) if found != own => {
                         let reached = found == host;
                         drop(opened.send(Opened::Link { host: found, stream, dialled: true }).await);
@@ -136,7 +138,7 @@ async fn admit(
     joins: JoinServer,
     opened: mpsc::Sender<Opened>,
 ) {
-    tune(&stream);
+    socket::tune(&stream);
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -159,10 +161,11 @@ async fn admit(
 async fn connect(
     place: SocketAddr,
     connector: &TlsConnector,
+    mark: Option<u32>,
 ) -> Result<(HostId, Box<TlsStream<TcpStream>>), String> {
     let late = |_elapsed| "no answer in time".to_owned();
-    let stream = timeout(CONNECT, TcpStream::connect(place)).await.map_err(late)?.map_err(|error| error.to_string())?;
-    tune(&stream);
+    let stream = timeout(CONNECT, socket::dial(place, mark)).await.map_err(late)?.map_err(|error| error.to_string())?;
+    socket::tune(&stream);
     let name = ServerName::from(place.ip());
     let stream = timeout(HANDSHAKE, connector.connect(name, stream))
         .await
@@ -172,17 +175,4 @@ async fn connect(
     let host = peer_of(certificates).map_err(|error| error.to_string())?.host;
     let host = host.ok_or_else(|| "the peer is no host".to_owned())?;
     Ok((host, Box::new(TlsStream::Client(stream))))
-}
-
-/// Small messages go at once, and a dead peer is noticed.
-fn tune(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
-    let alive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5)).with_retries(3);
-    let tuned = socket
-        .set_tcp_nodelay(true)
-        .and_then(|()| socket.set_tcp_keepalive(&alive))
-        .and_then(|()| socket.set_tcp_user_timeout(Some(Duration::from_secs(20))));
-    if let Err(error) = tuned {
-        tracing::debug!(%error, "a link's socket cannot be tuned");
-    }
 }

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Longest frame.
 pub(super) const LIMIT: usize = 8 << 20;
+/// Longest question or answer: room for what goes before it.
+pub(super) const BODY: usize = LIMIT - 1024;
 
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -105,9 +105,13 @@ impl Link {
     /// Asks and waits.
     pub(super) async fn call(&self, kind: &str, body: Bytes) -> Result<Bytes, String> {
         let gone = || "the link broke".to_owned();
+        if body.len() > frame::BODY {
+            return Err(format!("a question of {} bytes is too long", body.len()));
+        }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
+        let _forget = Forget { waiting: &self.waiting, id };
         let frame = Frame::Call { id, kind: kind.to_owned(), body };
         self.frames.send(frame).await.map_err(|_closed| gone())?;
         answered.await.map_err(|_closed| gone())?
@@ -121,6 +125,18 @@ impl Link {
     /// True when it has ended.
     pub(super) fn closed(&self) -> bool {
         self.stop.is_cancelled()
+    }
+}
+
+/// Whoever stops waiting leaves nothing behind.
+struct Forget<'a> {
+    waiting: &'a Waiting,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -159,6 +175,12 @@ impl Reading {
                             () = stop.cancelled() => return,
                             result = answered => result,
                         };
+                        let result = result.and_then(|body| match body.len() {
+                            length if length > frame::BODY => {
+                                Err(format!("an answer of {length} bytes is too long"))
+                            }
+                            _ => Ok(body),
+                        });
                         drop(frames.send(Frame::Answer { id, result }).await);
                         drop(place);
                     });
