@@ -345,7 +345,12 @@ impl Editor<'_> {
                 (&format!("{key} yours"), mine),
             )?);
         }
-        Ok(Failure::refused(409, "meshd", conflict.refusal).with_details(details))
+        let refused = Failure::refused(409, "meshd", conflict.refusal);
+        Ok(Failure {
+            exit: Exit::Conflict,
+            ..refused
+        }
+        .with_details(details))
     }
 
     fn show(&self, done: &Done) -> Result<(), Failure> {

@@ -85,7 +85,6 @@ impl Failure {
     pub(crate) fn refused(status: u16, place: &str, refusal: Refusal) -> Self {
         let exit = match status {
             401 | 403 => Exit::NotPermitted,
-            409 => Exit::Conflict,
             400 => Exit::Usage,
             _ => Exit::Finding,
         };
@@ -167,7 +166,8 @@ mod tests {
             (401, Exit::NotPermitted),
             (403, Exit::NotPermitted),
             (404, Exit::Finding),
-            (409, Exit::Conflict),
+            // A refusal of this host's state; a stale edit says more and is told apart there.
+            (409, Exit::Finding),
             (422, Exit::Finding),
             (503, Exit::Finding),
         ] {

@@ -49,8 +49,14 @@ pub(crate) async fn run(session: &Session, args: &EnrolArgs) -> Result<Exit, Fai
     if !args.remove
         && let Some(cgroup) = running_cgroup(&unit)
     {
-        bind(session, &unit, &cgroup, &args.change.reason).await?;
-        bound = Some(cgroup);
+        match bind(session, &unit, &cgroup, &args.change.reason).await {
+            Ok(()) => bound = Some(cgroup),
+            // The drop-in does it at the unit's next start.
+            Err(failure) if failure.exit == Exit::Unreachable || failure.code == "not-joined" => {
+                crate::print::note(&format!("it runs and is not bound yet: {failure}"));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     session.printer.show(
         &json!({"unit": unit, "file": place, "reloaded": systemd, "cgroup": bound}),
