@@ -14,7 +14,7 @@ use mesh_model::{
     catalog::ResourceKey,
     commit::{Change, Commit, CommitId, Op},
     document::Document,
-    grant::{Signed, domain},
+    grant::{OperatorGrant, Signed, domain},
     name::{HostId, MeshId},
 };
 use prost::Message;
@@ -81,12 +81,9 @@ pub(crate) struct Entry {
     pub(crate) id: CommitId,
     pub(crate) signed: Signed,
     pub(crate) commit: Commit,
-    pub(crate) author: Arc<str>,
-    pub(crate) author_key: Vec<u8>,
-    /// When the author's grant began and which authority's host gave it.
-    pub(crate) granted: (u64, HostId),
-    /// When the author's grant ends.
-    pub(crate) granted_until: u64,
+    pub(crate) author: OperatorGrant,
+    /// Host of the authority that gave the author its grant.
+    pub(crate) by: HostId,
     /// Equal for commits that are one edit sent twice.
     pub(crate) edit: [u8; 32],
     documents: Vec<OnceLock<Option<Arc<Document>>>>,
@@ -101,6 +98,8 @@ pub struct Commits {
     by_resource: BTreeMap<ResourceKey, BTreeSet<CommitId>>,
     by_edit: BTreeMap<(Vec<u8>, Vec<u8>), BTreeSet<CommitId>>,
     confirms: BTreeMap<CommitId, BTreeSet<CommitId>>,
+    /// Grants of operators, as they stand in commits, that were checked: most commits repeat one.
+    grants: BTreeMap<Vec<u8>, (OperatorGrant, HostId)>,
     sum: SetSum,
     revoked: Revoked,
 }
@@ -146,6 +145,7 @@ impl Commits {
             by_resource: BTreeMap::new(),
             by_edit: BTreeMap::new(),
             confirms: BTreeMap::new(),
+            grants: BTreeMap::new(),
             sum: SetSum::default(),
             revoked: Revoked::default(),
         }
@@ -212,11 +212,7 @@ impl Commits {
             return Err(CommitError::OtherMesh);
         }
         check_shape(&commit)?;
-        let grant = Signed::decode(&*commit.author_grant)
-            .map_err(|_bad| CommitError::Malformed("its grant does not decode"))?;
-        let (author, by) = rights
-            .check_operator(&grant, verifier)
-            .map_err(CommitError::Grant)?;
+        let (author, by) = self.author_of(&commit, rights, verifier)?;
         if signed.signer != author.key || !verifier.verify(domain::COMMIT, signed) {
             return Err(CommitError::Signature);
         }
@@ -234,20 +230,38 @@ impl Commits {
         Ok(Entry {
             id: CommitId(*blake3::hash(&signed.payload).as_bytes()),
             signed: signed.clone(),
-            author: Arc::from(author.name),
-            author_key: author.key,
-            granted: (author.not_before_ms, by),
-            granted_until: author.not_after_ms,
+            author: author.clone(),
+            by,
             edit: edit_of(&commit, &signed.signer),
             documents: commit.changes.iter().map(|_| OnceLock::new()).collect(),
             commit,
         })
     }
 
+    fn author_of(
+        &self,
+        commit: &Commit,
+        rights: &Rights,
+        verifier: &dyn Verifier,
+    ) -> Result<(OperatorGrant, HostId), CommitError> {
+        if let Some(known) = self.grants.get(&commit.author_grant) {
+            return Ok(known.clone());
+        }
+        let grant = Signed::decode(&*commit.author_grant)
+            .map_err(|_bad| CommitError::Malformed("its grant does not decode"))?;
+        rights
+            .check_operator(&grant, verifier)
+            .map_err(CommitError::Grant)
+    }
+
     pub(crate) fn insert(&mut self, entry: Entry) -> Touched {
         let mut touched = Touched::default();
         let id = entry.id;
-        let edit = (entry.author_key.clone(), entry.commit.edit_id.clone());
+        let edit = (entry.author.key.clone(), entry.commit.edit_id.clone());
+        let given = (entry.author.clone(), entry.by);
+        self.grants
+            .entry(entry.commit.author_grant.clone())
+            .or_insert(given);
         self.by_edit.entry(edit).or_default().insert(id);
         let mut revoking = false;
         for change in &entry.commit.changes {

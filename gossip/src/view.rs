@@ -210,7 +210,7 @@ fn resource_of(key: &ResourceKey, value: &Value, commits: &Commits) -> Option<Re
         revision,
         created_ms: value.created_ms,
         changed_ms: entry.commit.time_ms(),
-        author: Arc::clone(&entry.author),
+        author: Arc::from(entry.author.name.as_str()),
         confirm_by_ms: value.confirm_by_ms,
     })
 }

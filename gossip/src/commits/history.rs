@@ -111,7 +111,7 @@ impl Commits {
             });
         HistoryRow {
             id: entry.id,
-            author: entry.author.to_string(),
+            author: entry.author.name.clone(),
             reason: entry.commit.reason.clone(),
             time_ms: entry.commit.time_ms(),
             state: states

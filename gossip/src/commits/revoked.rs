@@ -108,9 +108,9 @@ impl Revoked {
 
     /// True when the commit's author was revoked at its time, or got its grant from a revoked authority.
     pub(super) fn voids(&self, entry: &Entry) -> bool {
-        let (granted_ms, by) = entry.granted;
-        self.at(&Who::Operator(entry.author_key.clone()), entry.commit.hlc)
-            || self.at(&Who::Host(by), granted_ms << 16)
+        let operator = Who::Operator(entry.author.key.clone());
+        self.at(&operator, entry.commit.hlc)
+            || self.authority_at(entry.by, entry.author.not_before_ms)
     }
     /// True when this operator's key is revoked now.
     pub(crate) fn operator(&self, key: &[u8]) -> bool {

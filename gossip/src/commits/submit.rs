@@ -160,10 +160,10 @@ impl Commits {
         if let Some(known) = self.same_edit(&entry)? {
             return Ok(Edit::Again(known));
         }
-        if now_ms > entry.granted_until {
+        if now_ms > entry.author.not_after_ms {
             return Err(SubmitError::Expired);
         }
-        if self.revoked.operator(&entry.author_key) || self.is_void(&entry) {
+        if self.revoked.operator(&entry.author.key) || self.is_void(&entry) {
             return Err(SubmitError::Revoked);
         }
         let ahead = entry.commit.time_ms().saturating_sub(now_ms);
@@ -186,7 +186,7 @@ impl Commits {
     }
 
     fn same_edit(&self, entry: &Entry) -> Result<Option<CommitId>, SubmitError> {
-        let slot = (entry.author_key.clone(), entry.commit.edit_id.clone());
+        let slot = (entry.author.key.clone(), entry.commit.edit_id.clone());
         let Some(known) = self.by_edit.get(&slot) else {
             return Ok(None);
         };

@@ -95,12 +95,8 @@ fn confirmations_count_when_they_were_made_in_time() {
             .put(&key, &[base], "new")
             .confirm_by(start + 100);
         let tentative = take(tentative);
-        let confirm = Draft::new(&keys, 0, start + made_after, 3).change(
-            &key,
-            &[tentative],
-            mesh_model::commit::Op::Confirm,
-            "",
-        );
+        let confirm =
+            Draft::new(&keys, 0, start + made_after, 3).change(&key, &[tentative], Op::Confirm, "");
         take(confirm);
         let value = evaluate(&commits, &key, start + 1000);
         let wanted = if counts { tentative } else { base };
