@@ -145,7 +145,7 @@ fn less_loaded(load: &impl Fn(usize) -> Load, first: usize, second: usize) -> us
 mod tests {
     use super::*;
 
-    fn shares(weights: &[u32], may: impl Fn(usize) -> bool + Copy, rounds: usize) -> Vec<usize> {
+    fn shares(weights: &[u32], may: impl Fn(usize) -> bool + Copy, rounds: u32) -> Vec<u32> {
         let mut random = fastrand::Rng::with_seed(7);
         let tiers = [Tier::new(0..weights.len(), weights)];
         let mut hits = vec![0; weights.len()];
@@ -167,10 +167,10 @@ mod tests {
             let total: u32 = weights.iter().sum();
             for (hits, weight) in shares(weights, |_| true, rounds).iter().zip(weights) {
                 let share = f64::from(*weight) / f64::from(total);
-                let expected = share * rounds as f64;
+                let expected = share * f64::from(rounds);
                 let slack = 5.0 * (expected * (1.0 - share)).sqrt();
                 assert!(
-                    (*hits as f64 - expected).abs() < slack,
+                    (f64::from(*hits) - expected).abs() < slack,
                     "{weights:?}: {hits} of {expected}"
                 );
             }
@@ -180,11 +180,11 @@ mod tests {
     #[test]
     fn what_may_not_be_picked_is_not() {
         let hits = shares(&[1, 1, 1, 1, 1, 1, 1, 1], |slot| slot == 3, 1000);
-        assert_eq!(hits.iter().sum::<usize>(), hits[3]);
+        assert_eq!(hits.iter().sum::<u32>(), hits[3]);
         let hits = shares(&[1, 1, 1, 1], |slot| slot != 2, 30_000);
         assert_eq!(hits[2], 0);
         for slot in [0, 1, 3] {
-            assert!((hits[slot] as f64 - 10_000.0).abs() < 500.0, "{hits:?}");
+            assert!((f64::from(hits[slot]) - 10_000.0).abs() < 500.0, "{hits:?}");
         }
     }
 

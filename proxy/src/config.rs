@@ -32,7 +32,7 @@ pub struct Config {
 /// Bounds on connections and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that one worker holds at once; more wait in the kernel's queue. 32768.
+    /// Connections of one listener that one worker holds at once; more wait in the kernel's queue. 32768.
     pub connections: usize,
     /// Time to open a TCP connection to an endpoint. 3 s.
     pub connect: Duration,
@@ -63,13 +63,13 @@ impl Default for Limits {
             connect: Duration::from_secs(3),
             handshake: Duration::from_secs(5),
             silence: Duration::from_millis(75),
-            first_bytes: Duration::from_secs(60),
+            first_bytes: Duration::from_mins(1),
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(90),
-            tcp_idle: Duration::from_secs(3600),
-            tcp_half_closed: Duration::from_secs(300),
+            tcp_idle: Duration::from_hours(1),
+            tcp_half_closed: Duration::from_mins(5),
             idle_per_endpoint: 128,
-            connection_age: Duration::from_secs(1800),
+            connection_age: Duration::from_mins(30),
         }
     }
 }

@@ -73,7 +73,7 @@ fn request_line(bytes: &[u8]) -> Option<Spoken> {
 pub(crate) struct Memory(RefCell<HashMap<SocketAddr, Instant>>);
 
 /// How long a place is remembered.
-const REMEMBERED: Duration = Duration::from_secs(3600);
+const REMEMBERED: Duration = Duration::from_hours(1);
 /// Most places remembered.
 const PLACES: usize = 4096;
 

@@ -53,7 +53,7 @@ pub(crate) struct Stream {
     shut: bool,
     /// The identity at the other end of the tunnel, on the calling side.
     pub(crate) peer: Option<Arc<str>>,
-    _in_use: Option<crate::upstream::InUse>,
+    in_use: Option<crate::upstream::InUse>,
 }
 
 impl Stream {
@@ -65,7 +65,7 @@ impl Stream {
             ended: false,
             shut: false,
             peer: None,
-            _in_use: None,
+            in_use: None,
         }
     }
 
@@ -222,7 +222,7 @@ pub(crate) async fn connect(
     }
     let mut stream = Stream::new(stream, answer.into_body());
     stream.peer = handle.peer.take();
-    stream._in_use = Some(handle.in_use);
+    stream.in_use = Some(handle.in_use);
     Ok(stream)
 }
 
@@ -382,11 +382,7 @@ fn admit(
     };
     let port = port.ok_or_else(|| bad("no such address or port here"))?;
     if let Some(name) = &origin.server_name
-        && !snapshot
-            .inbound
-            .identities
-            .get(&**name)
-            .is_some_and(|id| *id == port.principal)
+        && snapshot.inbound.identities.get(&**name) != Some(&port.principal)
     {
         return Err(bad(
             "the port belongs to another service than the server name",

@@ -101,10 +101,22 @@ pub(crate) async fn serve(
     };
     match spoken {
         First::Spoken(Spoken::Http1) => {
-            http::serve_http1(worker, io, first, Origin::Inbound(origin)).await;
+            Box::pin(http::serve_http1(
+                worker,
+                io,
+                first,
+                Origin::Inbound(origin),
+            ))
+            .await;
         }
         First::Spoken(Spoken::Http2) => {
-            http::serve_http2(worker, io, first, Origin::Inbound(origin)).await;
+            Box::pin(http::serve_http2(
+                worker,
+                io,
+                first,
+                Origin::Inbound(origin),
+            ))
+            .await;
         }
         First::Spoken(Spoken::Opaque | Spoken::Tls) => {
             opaque(&worker, io, first, &origin, &port, false).await;
@@ -134,7 +146,7 @@ async fn opaque(
         told.refused(worker, 0, "denied", &what);
         return io.reset();
     }
-    let Some(mut up) = tcp::open_local(worker, origin, port.target, &told).await else {
+    let Some(mut up) = Box::pin(tcp::open_local(worker, origin, port.target, &told)).await else {
         return io.reset();
     };
     let mut up_first = BytesMut::new();
@@ -146,11 +158,11 @@ async fn opaque(
         match speaker {
             Speaker::Caller(Spoken::Http1) => {
                 drop(up);
-                return http::serve_http1(Rc::clone(worker), io, first, origin()).await;
+                return Box::pin(http::serve_http1(Rc::clone(worker), io, first, origin())).await;
             }
             Speaker::Caller(Spoken::Http2) => {
                 drop(up);
-                return http::serve_http2(Rc::clone(worker), io, first, origin()).await;
+                return Box::pin(http::serve_http2(Rc::clone(worker), io, first, origin())).await;
             }
             Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {}
         }

@@ -61,7 +61,7 @@ pub(crate) struct Bound {
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// Silence after which a peer is asked whether it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// Time between such questions; after three the connection is broken.
 const KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(10);
 

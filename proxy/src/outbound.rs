@@ -117,8 +117,10 @@ impl Requests {
     async fn serve(self, io: Io, first: BytesMut, origin: OutboundOrigin) {
         let origin = Origin::Outbound(origin);
         match self.spoken {
-            First::Spoken(Spoken::Http2) => http::serve_http2(self.worker, io, first, origin).await,
-            First::Spoken(_) => http::serve_http1(self.worker, io, first, origin).await,
+            First::Spoken(Spoken::Http2) => {
+                Box::pin(http::serve_http2(self.worker, io, first, origin)).await;
+            }
+            First::Spoken(_) => Box::pin(http::serve_http1(self.worker, io, first, origin)).await,
             First::Silent | First::Broken => {}
         }
     }
@@ -170,7 +172,9 @@ pub(crate) async fn serve(
                 First::Spoken(Spoken::Opaque | Spoken::Tls) => {
                     tcp::outbound(&worker, io, first, &origin, &callee).await;
                 }
-                First::Silent => silent(worker, io, first, origin, &callee, address).await,
+                First::Silent => {
+                    Box::pin(silent(worker, io, first, origin, &callee, address)).await;
+                }
                 spoken @ (First::Spoken(_) | First::Broken) => {
                     Requests { worker, spoken }.serve(io, first, origin).await;
                 }
@@ -188,7 +192,7 @@ async fn silent(
     callee: &Callee,
     address: SocketAddr,
 ) {
-    let Ok(mut opened) = tcp::open(&worker, &origin, callee).await else {
+    let Ok(mut opened) = Box::pin(tcp::open(&worker, &origin, callee)).await else {
         return io.reset();
     };
     let mut up_first = BytesMut::new();

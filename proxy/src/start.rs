@@ -74,6 +74,10 @@ pub struct Proxy {
 const FORCED: Duration = Duration::from_secs(2);
 
 /// Starts the data plane; it runs until drained, or until `stop` ends it at once.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the data plane's own token, not one to look at"
+)]
 pub fn start(
     config: Config,
     reader: Reader,
@@ -235,7 +239,7 @@ impl Proxy {
         let runtime = || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
-                .build_local(Default::default())
+                .build_local(tokio::runtime::LocalOptions::default())
         };
         let running = self.threads.token();
         let parts = Parts {

@@ -335,7 +335,8 @@ pub(crate) async fn outbound(
     origin: &OutboundOrigin,
     callee: &Callee,
 ) {
-    match open(worker, origin, callee).await {
+    // Boxed, because opening is over soon and the connection may live for days.
+    match Box::pin(open(worker, origin, callee)).await {
         Ok(Opened {
             io: up,
             told,

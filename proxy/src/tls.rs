@@ -89,7 +89,7 @@ impl Tls {
             .get_ref()
             .1
             .server_name()
-            .map(|name| name.to_ascii_lowercase());
+            .map(str::to_ascii_lowercase);
         let stream = TlsStream::Server(stream);
         let mut verified = verified(&stream)?;
         verified.server_name = name.map(Arc::from);

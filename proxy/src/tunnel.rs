@@ -94,7 +94,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         return Io::Tcp(stream).reset();
     }
     let transport = worker.observe.transport();
-    let handshake = worker.tls.accept(stream);
+    let handshake = Box::pin(worker.tls.accept(stream));
     let limit = worker.config.limits.handshake;
     let (stream, verified) = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(done)) => done,
@@ -121,7 +121,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         .max_local_error_reset_streams(Some(ERRORS))
         .enable_connect_protocol()
         .handshake::<_, Bytes>(stream);
-    match tokio::time::timeout(limit, handshake).await {
+    match tokio::time::timeout(limit, Box::pin(handshake)).await {
         Ok(Ok(connection)) => {
             let verified = Rc::new(verified);
             let (key, close) = worker.tunnels.add(Rc::clone(&verified));

@@ -169,11 +169,11 @@ impl Picked {
     pub(crate) fn failed(&self, how: Failed) {
         let health = &self.live.health;
         let probe = match how {
-            Failed::Answer => return,
+            // It was reached and it spoke.
+            Failed::Answer => return health.did_well(),
+            Failed::Reset | Failed::Timeout if !health.too_many() => return,
+            Failed::Reset | Failed::Timeout | Failed::Program => false,
             Failed::Dial => true,
-            Failed::Program => false,
-            Failed::Reset | Failed::Timeout if health.too_many() => false,
-            Failed::Reset | Failed::Timeout => return,
         };
         if health.put_out() {
             self.upstream.transport.ejections.add(1);
@@ -527,7 +527,7 @@ impl Inner {
             .mul_f64(0.8 + 0.4 * fastrand::f64());
         let left = ends_ms.map(|ends| {
             let left = Duration::from_millis(ends.saturating_sub(crate::tls::now_ms()));
-            left - (left / 10).min(Duration::from_secs(60))
+            left.saturating_sub((left / 10).min(Duration::from_mins(1)))
         });
         Instant::now() + left.map_or(age, |left| left.min(age))
     }

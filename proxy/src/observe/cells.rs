@@ -237,13 +237,13 @@ fn class(record: &RequestRecord<'_>) -> usize {
 }
 
 /// Exact buckets below this many microseconds.
-const EXACT: u64 = 8;
+const EXACT: usize = 8;
 /// Steps of each doubling.
 const STEPS: usize = 4;
 /// Doublings from [`EXACT`] on: to 134 seconds.
 const DOUBLINGS: usize = 24;
 /// Number of buckets.
-pub(crate) const BUCKETS: usize = EXACT as usize + STEPS * DOUBLINGS;
+pub(crate) const BUCKETS: usize = EXACT + STEPS * DOUBLINGS;
 
 /// Durations in buckets no wider than a quarter of their value.
 #[derive(Debug)]
@@ -281,17 +281,18 @@ impl Histogram {
 
 /// The bucket of a number of microseconds.
 fn index(us: u64) -> usize {
-    if us < EXACT {
-        return usize::try_from(us).unwrap_or_default();
+    let exact = usize::try_from(us).unwrap_or(usize::MAX);
+    if exact < EXACT {
+        return exact;
     }
     let doubling = 63 - us.leading_zeros() as usize;
     let step = usize::try_from((us >> (doubling - 2)) & 3).unwrap_or_default();
-    (EXACT as usize + (doubling - 3) * STEPS + step).min(BUCKETS - 1)
+    (EXACT + (doubling - 3) * STEPS + step).min(BUCKETS - 1)
 }
 
 /// The first number of microseconds above a bucket.
 pub(crate) fn end_of(bucket: usize) -> u64 {
-    let Some(above) = bucket.checked_sub(EXACT as usize) else {
+    let Some(above) = bucket.checked_sub(EXACT) else {
         return bucket as u64 + 1;
     };
     let (doubling, step) = (above / STEPS + 3, above % STEPS);

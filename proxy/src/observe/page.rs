@@ -16,6 +16,9 @@ use super::{
 };
 use crate::listen::Kind;
 
+/// What a metric shows of the requests of one kind.
+type Value = fn(&Summed) -> u64;
+
 /// One kind of requests, summed over the workers.
 struct Summed {
     classes: [u64; CLASSES.len()],
@@ -131,7 +134,7 @@ fn write_page(workers: &[Arc<Cells>], ejected: usize, out: &mut String) -> std::
     for (labels, sums) in &all {
         durations(out, labels, sums)?;
     }
-    let of_requests: [(&str, &str, fn(&Summed) -> u64); 3] = [
+    let of_requests: [(&str, &str, Value); 3] = [
         (
             "mesh_proxy_retries_total",
             "tries beyond the first",

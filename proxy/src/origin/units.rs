@@ -47,8 +47,7 @@ impl Units {
         if let Some(unit) = self.lock().get(&cgroup) {
             return unit.clone();
         }
-        let unit = self
-            .find(&self.root, cgroup, DEPTH)
+        let unit = find(&self.root, cgroup, DEPTH)
             .and_then(|path| unit_of(path.strip_prefix(&self.root).ok()?).map(Arc::from));
         self.remember(cgroup, unit.clone());
         unit
@@ -82,29 +81,34 @@ impl Units {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Option<Arc<str>>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn find(&self, directory: &Path, cgroup: u64, depth: usize) -> Option<PathBuf> {
-        let entries = fs::read_dir(directory).ok()?;
-        let below: Vec<_> = entries
-            .filter_map(Result::ok)
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .collect();
-        let hit = |entry: &&fs::DirEntry| entry.metadata().is_ok_and(|data| data.ino() == cgroup);
-        if let Some(entry) = below.iter().find(hit) {
-            return Some(entry.path());
-        }
-        let deeper = depth.checked_sub(1)?;
-        below
-            .iter()
-            .find_map(|entry| self.find(&entry.path(), cgroup, deeper))
+/// The directory below `directory` with this inode number.
+fn find(directory: &Path, cgroup: u64, depth: usize) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory).ok()?;
+    let below: Vec<_> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .collect();
+    let hit = |entry: &&fs::DirEntry| entry.metadata().is_ok_and(|data| data.ino() == cgroup);
+    if let Some(entry) = below.iter().find(hit) {
+        return Some(entry.path());
     }
+    let deeper = depth.checked_sub(1)?;
+    below
+        .iter()
+        .find_map(|entry| find(&entry.path(), cgroup, deeper))
 }
 
 /// The outermost unit on a path: that one was made by the system manager.
 fn unit_of(path: &Path) -> Option<&str> {
     path.components()
         .filter_map(|part| part.as_os_str().to_str())
-        .find(|name| name.ends_with(".service") || name.ends_with(".scope"))
+        .find(|name| {
+            [".service", ".scope"]
+                .iter()
+                .any(|kind| name.ends_with(kind))
+        })
 }
 
 #[cfg(test)]

@@ -414,8 +414,15 @@ mod tests {
             };
             let worker = Rc::clone(&host.worker);
             let future = outbound::serve(worker, Io::Tcp(captured), BytesMut::new(), origin);
-            let size = size_of_val(&future);
-            assert!(size <= 8192, "{size} bytes");
+            let outbound = size_of_val(&future);
+            let (_peer, stream) = pair().await;
+            let address = stream.peer_addr().unwrap();
+            let worker = Rc::clone(&host.worker);
+            let tunnel = size_of_val(&crate::tunnel::serve(worker, stream, address));
+            assert!(
+                outbound <= 4096 && tunnel <= 4096,
+                "{outbound}, {tunnel} bytes"
+            );
         });
     }
 

@@ -41,10 +41,9 @@ impl Bucket {
     fn pay_in(&self, amount: i64) {
         let add = |saved: i64| Some(saved.saturating_add(amount).min(MOST));
         // Never fails: the function always gives a value.
-        drop(
-            self.saved
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add),
-        );
+        let _before = self
+            .saved
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     fn fill(&self, now_ms: u64) {

@@ -569,11 +569,11 @@ impl Inner {
         });
         self.transport.tunnels_opened.add(1);
         let transport = Arc::clone(&self.transport);
-        let driven = Rc::clone(&life);
+        let shared = Rc::clone(&life);
         let (tell, answered) = oneshot::channel();
         self.tasks.spawn_local(async move {
-            drive(driver, &driven, tell).await;
-            driven.closed.set(true);
+            drive(driver, &shared, tell).await;
+            shared.closed.set(true);
             transport.tunnels_closed.add(1);
         });
         let retire_at = self.retire_at(None);
