@@ -10,6 +10,7 @@ use bytes::BytesMut;
 
 use super::{
     alarm,
+    body::BodyEvent,
     buffers::Messages,
     convert,
     exchange::{Ended, Exchange, Stop},
@@ -25,6 +26,9 @@ use super::{
     wire::{Wire, WriteError},
 };
 use crate::failure::{Code, Failure};
+
+/// Most bytes of a body that are read in vain.
+const FORGOTTEN: usize = 256 * 1024;
 
 /// Passes an answer on, and what is left of the request.
 pub(crate) async fn answer(
@@ -164,8 +168,27 @@ pub(crate) async fn failure(exchange: &mut Exchange<'_>, failure: Failure) -> En
     if failure.code == Code::BadRequest {
         exchange.messages.request.wishes.persistent = false;
     }
+    forget_body(exchange).await;
     exchange.story.failure = Some(failure);
     own(exchange, &body).await
+}
+
+/// Reads and forgets what is at hand of the request's body, so that its connection may be kept.
+async fn forget_body(exchange: &mut Exchange<'_>) {
+    poll_fn(|cx| {
+        let mut left = FORGOTTEN;
+        while let (Wire::H1(down), true) = (&mut *exchange.down, left > 0) {
+            match down.poll_body(cx) {
+                Poll::Ready(Ok(BodyEvent::Data { length, .. })) => {
+                    down.consume(length);
+                    left = left.saturating_sub(length);
+                }
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Answers with a redirect.
@@ -177,6 +200,7 @@ pub(crate) async fn redirect(
 ) -> Ended {
     let Messages { request, response } = &mut *exchange.messages;
     let body = reply::redirect(status, location, request, response);
+    forget_body(exchange).await;
     exchange.filter_answer(way);
     tell(exchange);
     own(exchange, &body).await

@@ -38,9 +38,15 @@ impl Session {
                     let service =
                         name.map(|name| ServiceId::new(principal.namespace.clone(), name));
                     let label = service.map(|service| worker.observe.label(&service));
-                    (label.unwrap_or_else(|| Arc::clone(worker.observe.unknown())), principal.to_string())
+                    (
+                        label.unwrap_or_else(|| Arc::clone(worker.observe.unknown())),
+                        principal.to_string(),
+                    )
                 }
-                None => (Arc::clone(worker.observe.unknown()), origin.peer.to_string()),
+                None => (
+                    Arc::clone(worker.observe.unknown()),
+                    origin.peer.to_string(),
+                ),
             },
         };
         let direction = match &*origin {

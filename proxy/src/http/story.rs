@@ -15,10 +15,7 @@ use super::{
     message::{Request, Version},
     session::Session,
 };
-use crate::{
-    failure::Failure,
-    observe::RequestRecord,
-};
+use crate::{failure::Failure, observe::RequestRecord};
 
 /// Most tries that are told in words.
 const TRIES: usize = 16;

@@ -59,8 +59,16 @@ impl Stage {
             change(&mut port);
             world.serving_host(port)
         });
-        let stage = Self { world, a, b, listener, address };
-        stage.a.publish(stage.calling(protocol, [stage.endpoint(1, address)]));
+        let stage = Self {
+            world,
+            a,
+            b,
+            listener,
+            address,
+        };
+        stage
+            .a
+            .publish(stage.calling(protocol, [stage.endpoint(1, address)]));
         stage
     }
 
@@ -123,7 +131,10 @@ pub(super) fn serve(
 
 /// A whole answer with a body.
 pub(super) fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A message that was heard.
@@ -137,7 +148,10 @@ pub(super) struct Heard {
 
 impl Heard {
     pub(super) fn field(&self, name: &str) -> Option<&str> {
-        let found = self.fields.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+        let found = self
+            .fields
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| &**value)
     }
     pub(super) fn status(&self) -> u16 {
@@ -162,7 +176,10 @@ pub(super) struct Talk {
 
 impl Talk {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     pub(super) async fn say(&mut self, text: &str) {
@@ -177,7 +194,11 @@ impl Talk {
     /// The next head, without a body.
     pub(super) async fn head(&mut self) -> Option<Heard> {
         let end = loop {
-            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(end) = self
+                .buffer
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            {
                 break end;
             }
             if !self.more().await {
@@ -188,7 +209,11 @@ impl Talk {
         let text = String::from_utf8(head).unwrap();
         let mut lines = text.trim_end().split("\r\n");
         let first = lines.next().unwrap().to_owned();
-        Some(Heard { first, fields: lines.map(field).collect(), ..Heard::default() })
+        Some(Heard {
+            first,
+            fields: lines.map(field).collect(),
+            ..Heard::default()
+        })
     }
 
     /// The next request with its body.
@@ -219,7 +244,8 @@ impl Talk {
 
     /// GET with further header lines.
     pub(super) async fn get(&mut self, path: &str, lines: &str) -> Heard {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: web\r\n{lines}\r\n")).await
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: web\r\n{lines}\r\n"))
+            .await
     }
 
     async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
@@ -249,7 +275,9 @@ impl Talk {
             assert_eq!(heard.field("content-length"), None);
             return self.chunks(heard).await.is_some();
         }
-        let length = heard.field("content-length").map(|length| length.parse().unwrap());
+        let length = heard
+            .field("content-length")
+            .map(|length| length.parse().unwrap());
         let bodiless = answer && matches!(heard.status(), 101 | 204 | 304);
         match length {
             _ if bodiless => {}
@@ -302,5 +330,7 @@ fn field(line: &str) -> (String, String) {
 
 /// Fails the test when something takes longer than a few seconds.
 pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("in time")
+    tokio::time::timeout(Duration::from_secs(10), future)
+        .await
+        .expect("in time")
 }

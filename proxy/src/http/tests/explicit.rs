@@ -21,8 +21,12 @@ async fn explicit(stage: &Stage, internal: bool) -> Talk {
         internal,
     };
     let worker = Rc::clone(&stage.a.worker);
-    let served =
-        http::serve_http1(worker, Io::Tcp(own), BytesMut::new(), Origin::Outbound(origin));
+    let served = http::serve_http1(
+        worker,
+        Io::Tcp(own),
+        BytesMut::new(),
+        Origin::Outbound(origin),
+    );
     stage.a.worker.spawn(served);
     Talk::new(program)
 }
@@ -35,7 +39,10 @@ async fn named(path: Path) -> Stage {
         let ports = [(80, Arc::clone(&frontend))].into_iter().collect();
         snapshot.outbound.by_host.insert(name.into(), ports);
     }
-    snapshot.callers.by_service.insert(frontend.service.clone(), stage.world.caller());
+    snapshot
+        .callers
+        .by_service
+        .insert(frontend.service.clone(), stage.world.caller());
     stage.a.publish(snapshot);
     stage
 }
@@ -50,16 +57,34 @@ fn by_host_and_by_absolute_form() {
         });
         let mut client = explicit(&stage, false).await;
         for (request, wanted) in [
-            ("GET /a HTTP/1.1\r\nHost: web\r\nProxy-Authorization: x\r\n\r\n", "GET /a HTTP/1.1 web"),
-            ("GET /a HTTP/1.1\r\nHost: WEB.Shop.:80\r\n\r\n", "GET /a HTTP/1.1 WEB.Shop.:80"),
-            ("GET http://web.shop/b HTTP/1.1\r\nHost: x\r\n\r\n", "GET /b HTTP/1.1 web.shop"),
-            ("GET http://240.240.0.1/c HTTP/1.1\r\nHost: x\r\n\r\n", "GET /c HTTP/1.1 240.240.0.1"),
+            (
+                "GET /a HTTP/1.1\r\nHost: web\r\nProxy-Authorization: x\r\n\r\n",
+                "GET /a HTTP/1.1 web",
+            ),
+            (
+                "GET /a HTTP/1.1\r\nHost: WEB.Shop.:80\r\n\r\n",
+                "GET /a HTTP/1.1 WEB.Shop.:80",
+            ),
+            (
+                "GET http://web.shop/b HTTP/1.1\r\nHost: x\r\n\r\n",
+                "GET /b HTTP/1.1 web.shop",
+            ),
+            (
+                "GET http://240.240.0.1/c HTTP/1.1\r\nHost: x\r\n\r\n",
+                "GET /c HTTP/1.1 240.240.0.1",
+            ),
         ] {
             assert_eq!(client.ask(request).await.text(), wanted);
         }
         for host in ["nobody", "web:81", "10.9.9.9"] {
-            let heard = client.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
-            assert_eq!((heard.status(), heard.error().unwrap().0), (404, "unknown-host"), "{host}");
+            let heard = client
+                .ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+                .await;
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (404, "unknown-host"),
+                "{host}"
+            );
         }
     });
 }
@@ -70,15 +95,22 @@ fn connect_makes_a_connection_to_the_service() {
         let stage = named(Path::Straight).await;
         stage.program(|heard| ok(&heard.first));
         let mut client = explicit(&stage, false).await;
-        client.say("CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n").await;
+        client
+            .say("CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n")
+            .await;
         assert_eq!(soon(client.head()).await.unwrap().status(), 200);
         for index in 0..3 {
             let heard = soon(client.get(&format!("/{index}"), "")).await;
             assert_eq!(heard.text(), format!("GET /{index} HTTP/1.1"));
         }
         let mut client = explicit(&stage, false).await;
-        let heard = client.ask("CONNECT nobody:80 HTTP/1.1\r\nHost: nobody:80\r\n\r\n").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (404, "unknown-host"));
+        let heard = client
+            .ask("CONNECT nobody:80 HTTP/1.1\r\nHost: nobody:80\r\n\r\n")
+            .await;
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (404, "unknown-host")
+        );
     });
 }
 
@@ -93,13 +125,30 @@ fn the_daemon_calls_as_a_service_and_is_told_how() {
         let mut client = explicit(&stage, true).await;
         let heard = client.get("/", "mesh-as: shop/web\r\n").await;
         assert_eq!(heard.text(), "hello");
-        assert!(heard.field("mesh-endpoint").unwrap().starts_with("endpoint-1 127.0.0.1:"));
-        assert_eq!(heard.field("mesh-peer"), Some("spiffe://m.internal/ns/shop/sa/web"));
+        assert!(
+            heard
+                .field("mesh-endpoint")
+                .unwrap()
+                .starts_with("endpoint-1 127.0.0.1:")
+        );
+        assert_eq!(
+            heard.field("mesh-peer"),
+            Some("spiffe://m.internal/ns/shop/sa/web")
+        );
         assert!(heard.field("mesh-time-us").unwrap().parse::<u64>().unwrap() < 10_000_000);
         let heard = client.get("/", "mesh-as: shop/stranger\r\n").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (503, "no-identity"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (503, "no-identity")
+        );
         // Nobody else is told.
         let mut client = explicit(&stage, false).await;
-        assert_eq!(client.get("/", "mesh-as: shop/web\r\n").await.field("mesh-endpoint"), None);
+        assert_eq!(
+            client
+                .get("/", "mesh-as: shop/web\r\n")
+                .await
+                .field("mesh-endpoint"),
+            None
+        );
     });
 }

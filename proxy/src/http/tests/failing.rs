@@ -17,14 +17,27 @@ fn nobody_there() {
         stage.a.publish(stage.calling(AppProtocol::Http, []));
         let mut client = stage.dial().await;
         let heard = client.get("/", "").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (503, "no-endpoint"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (503, "no-endpoint")
+        );
         assert!(heard.text().contains("no-endpoint"));
         let id = heard.error().unwrap().1.to_owned();
-        assert_eq!(stage.a.failures().last().unwrap(), &("no-endpoint".to_owned(), id));
+        assert_eq!(
+            stage.a.failures().last().unwrap(),
+            &("no-endpoint".to_owned(), id)
+        );
 
-        stage.a.publish(stage.calling(AppProtocol::Http, [stage.endpoint(1, nowhere().await)]));
-        let heard = client.ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (503, "connect-failed"));
+        stage
+            .a
+            .publish(stage.calling(AppProtocol::Http, [stage.endpoint(1, nowhere().await)]));
+        let heard = client
+            .ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi")
+            .await;
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (503, "connect-failed")
+        );
 
         // The address is not known any longer; then there is no mesh at all.
         let mut empty = stage.calling(AppProtocol::Http, []);
@@ -50,9 +63,20 @@ fn the_far_host_names_itself() {
         .await;
         stage.program(|_| ok("in"));
         let mut client = stage.dial().await;
-        for path in ["/admin", "/%61dmin", "/x/../admin", "//admin", "/x/..%2fadmin", "/admin;a=b"] {
+        for path in [
+            "/admin",
+            "/%61dmin",
+            "/x/../admin",
+            "//admin",
+            "/x/..%2fadmin",
+            "/admin;a=b",
+        ] {
             let heard = client.get(path, "").await;
-            assert_eq!((heard.status(), heard.error().unwrap().0), (403, "denied"), "{path}");
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (403, "denied"),
+                "{path}"
+            );
             assert!(heard.field("mesh-error").unwrap().contains("host=b;"));
         }
         assert_eq!(client.get("/administrator", "").await.text(), "in");
@@ -69,15 +93,29 @@ fn a_dead_program_behind_a_tunnel() {
     run(async {
         let stage = Stage::new(Path::Tunnel, AppProtocol::Http).await;
         let gone = nowhere().await;
-        stage.b.as_ref().unwrap().publish(stage.world.serving(stage.world.port(gone, AppProtocol::Http)));
-        stage.a.publish(stage.calling(AppProtocol::Http, [stage.endpoint(1, gone)]));
+        stage.b.as_ref().unwrap().publish(
+            stage
+                .world
+                .serving(stage.world.port(gone, AppProtocol::Http)),
+        );
+        stage
+            .a
+            .publish(stage.calling(AppProtocol::Http, [stage.endpoint(1, gone)]));
         let mut client = stage.dial().await;
         let heard = client.get("/", "").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (503, "connect-failed"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (503, "connect-failed")
+        );
         // An endpoint of which the far host knows nothing.
-        stage.a.publish(stage.calling(AppProtocol::Http, [stage.endpoint(2, nowhere().await)]));
+        stage
+            .a
+            .publish(stage.calling(AppProtocol::Http, [stage.endpoint(2, nowhere().await)]));
         let heard = client.get("/", "").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (503, "unknown-service"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (503, "unknown-service")
+        );
     });
 }
 
@@ -105,8 +143,13 @@ fn retries_hide_failures() {
             }
             assert_eq!(failed.get(), 8);
             // What is not idempotent is not repeated.
-            let heard = client.ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi").await;
-            assert_eq!((heard.status(), heard.text(), heard.error()), (503, "bad", None));
+            let heard = client
+                .ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi")
+                .await;
+            assert_eq!(
+                (heard.status(), heard.text(), heard.error()),
+                (503, "bad", None)
+            );
         });
     }
 }
@@ -121,18 +164,27 @@ fn a_retry_goes_to_another_endpoint_with_the_whole_body() {
         stage.program(|_| "HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n".to_owned());
         stage.a.publish(stage.calling(
             AppProtocol::Http,
-            [stage.endpoint(1, stage.address), stage.endpoint(2, good_address)],
+            [
+                stage.endpoint(1, stage.address),
+                stage.endpoint(2, good_address),
+            ],
         ));
         let mut client = stage.dial().await;
         for _ in 0..8 {
-            let heard = client.ask("PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello").await;
+            let heard = client
+                .ask("PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello")
+                .await;
             assert_eq!(heard.text(), "hello");
         }
         // A body that is too large to keep goes once.
         let body = "x".repeat(100_000);
         let mut seen = Vec::new();
         for _ in 0..12 {
-            let heard = client.ask(&format!("PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 100000\r\n\r\n{body}")).await;
+            let heard = client
+                .ask(&format!(
+                    "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 100000\r\n\r\n{body}"
+                ))
+                .await;
             seen.push(heard.status());
         }
         assert!(seen.contains(&502) && seen.contains(&200), "{seen:?}");
@@ -148,13 +200,20 @@ fn connect_failures_are_hidden() {
             stage.program(|heard| ok(heard.text()));
             let mut dead = stage.endpoint(2, nowhere().await);
             dead.tunnel = None;
-            stage.a.publish(stage.calling(AppProtocol::Http, [stage.endpoint(1, stage.address), dead]));
+            stage.a.publish(
+                stage.calling(AppProtocol::Http, [stage.endpoint(1, stage.address), dead]),
+            );
             let mut client = stage.dial().await;
             for _ in 0..20 {
-                let heard = client.ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello").await;
+                let heard = client
+                    .ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello")
+                    .await;
                 assert_eq!((heard.status(), heard.text()), (200, "hello"), "{path:?}");
             }
-            assert!(stage.a.shared.ejected().contains(&EndpointKey(2)), "{path:?}");
+            assert!(
+                stage.a.shared.ejected().contains(&EndpointKey(2)),
+                "{path:?}"
+            );
         });
     }
 }
@@ -199,9 +258,19 @@ fn garbage_is_a_bad_answer() {
                 stage.program(|_| answer.to_owned());
                 let mut client = stage.dial().await;
                 let heard = client.ask("POST / HTTP/1.1\r\nHost: web\r\n\r\n").await;
-                assert_eq!((heard.status(), heard.error().unwrap().0), (502, "bad-response"), "{answer:?}");
+                assert_eq!(
+                    (heard.status(), heard.error().unwrap().0),
+                    (502, "bad-response"),
+                    "{answer:?}"
+                );
                 // The connection to the caller is none the worse.
-                assert_eq!(client.ask("POST / HTTP/1.1\r\nHost: web\r\n\r\n").await.status(), 502);
+                assert_eq!(
+                    client
+                        .ask("POST / HTTP/1.1\r\nHost: web\r\n\r\n")
+                        .await
+                        .status(),
+                    502
+                );
             });
         }
     }
@@ -218,7 +287,9 @@ fn callers_that_leave() {
             let mut program = soon(stage.accept()).await;
             soon(program.head()).await.unwrap();
             // A reset, as of a killed program.
-            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+            socket2::SockRef::from(&client.stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
             drop(client);
             assert!(soon(program.ends()).await, "{path:?}");
             let settled = || stage.a.cells.series.lock().unwrap().len() == 1;
@@ -241,7 +312,11 @@ fn half_closed_callers_get_their_answer() {
             soon(program.head()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
             program.say(&ok("late")).await;
-            assert_eq!(soon(client.answer()).await.unwrap().text(), "late", "{path:?}");
+            assert_eq!(
+                soon(client.answer()).await.unwrap().text(),
+                "late",
+                "{path:?}"
+            );
             assert!(soon(client.ends()).await);
         });
     }
@@ -258,10 +333,16 @@ fn draining_closes_after_the_answer() {
         busy.say("GET / HTTP/1.1\r\n").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         stage.a.drain.begin();
-        assert!(soon(idle.ends()).await, "idle connections are closed at once");
+        assert!(
+            soon(idle.ends()).await,
+            "idle connections are closed at once"
+        );
         busy.say("Host: web\r\n\r\n").await;
         let heard = soon(busy.answer()).await.unwrap();
-        assert_eq!((heard.status(), heard.field("connection")), (200, Some("close")));
+        assert_eq!(
+            (heard.status(), heard.field("connection")),
+            (200, Some("close"))
+        );
         assert!(soon(busy.ends()).await);
     });
 }

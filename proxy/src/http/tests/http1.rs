@@ -14,11 +14,21 @@ fn keep_alive() {
         run(async move {
             let stage = Stage::new(path, AppProtocol::Http).await;
             let opened = stage.program(|heard| {
-                assert!(heard.field("mesh-target").is_none() && heard.field("mesh-request-id").is_none());
-                assert_eq!(heard.field("x-forwarded-for"), Some("127.0.0.1"), "{heard:?}");
+                assert!(
+                    heard.field("mesh-target").is_none()
+                        && heard.field("mesh-request-id").is_none()
+                );
+                assert_eq!(
+                    heard.field("x-forwarded-for"),
+                    Some("127.0.0.1"),
+                    "{heard:?}"
+                );
                 assert_eq!(heard.field("host"), Some("web"));
                 assert_eq!(heard.field("l5d-x"), Some("kept"));
-                assert_eq!(heard.field("traceparent"), Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+                assert_eq!(
+                    heard.field("traceparent"),
+                    Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+                );
                 ok(&heard.first)
             });
             let mut client = stage.dial().await;
@@ -30,7 +40,17 @@ fn keep_alive() {
                 assert_eq!((heard.status(), heard.field("connection")), (200, None));
             }
             assert_eq!(opened.get(), 1, "{path:?}");
-            let counted = || stage.a.cells.series.lock().unwrap().iter().map(|one| one.successes()).sum::<u64>();
+            let counted = || {
+                stage
+                    .a
+                    .cells
+                    .series
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .map(|one| one.successes())
+                    .sum::<u64>()
+            };
             eventually("settled", || counted() == 5).await;
         });
     }
@@ -42,8 +62,9 @@ fn pipelined_requests_are_answered_in_order() {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
         stage.program(|heard| ok(&heard.first));
         let mut client = stage.dial().await;
-        let all: String =
-            (0..20).map(|index| format!("GET /{index} HTTP/1.1\r\nHost: web\r\n\r\n")).collect();
+        let all: String = (0..20)
+            .map(|index| format!("GET /{index} HTTP/1.1\r\nHost: web\r\n\r\n"))
+            .collect();
         client.say(&all).await;
         for index in 0..20 {
             let heard = soon(client.answer()).await.unwrap();
@@ -61,16 +82,23 @@ fn chunked_bodies_and_trailers_go_both_ways() {
                 assert_eq!(heard.body, b"hello there");
                 assert_eq!(heard.trailers, [("x-sum".to_owned(), "7".to_owned())]);
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-end\r\n\r\n\
-                 3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-End: yes\r\nmesh-error: spoofed\r\n\r\n".to_owned()
+                 3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-End: yes\r\nmesh-error: spoofed\r\n\r\n"
+                    .to_owned()
             });
             let mut client = stage.dial().await;
             for _ in 0..3 {
                 let heard = client
-                    .ask("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n\
-                        5;a=b\r\nhello\r\n6\r\n there\r\n0\r\nX-Sum: 7\r\n\r\n")
+                    .ask(
+                        "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n\
+                        5;a=b\r\nhello\r\n6\r\n there\r\n0\r\nX-Sum: 7\r\n\r\n",
+                    )
                     .await;
                 assert_eq!(heard.text(), "abcde", "{path:?}");
-                assert_eq!(heard.trailers, [("x-end".to_owned(), "yes".to_owned())], "{path:?}");
+                assert_eq!(
+                    heard.trailers,
+                    [("x-end".to_owned(), "yes".to_owned())],
+                    "{path:?}"
+                );
             }
         });
     }
@@ -83,27 +111,51 @@ fn head_204_304_and_http10() {
             let stage = Stage::new(path, AppProtocol::Http).await;
             stage.program(|heard| match heard.first.split(' ').nth(1).unwrap() {
                 "/204" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
-                "/304" => "HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 9\r\n\r\n".to_owned(),
-                "/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_owned(),
-                _ if heard.first.starts_with("HEAD") => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_owned(),
+                "/304" => {
+                    "HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 9\r\n\r\n".to_owned()
+                }
+                "/chunked" => {
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+                        .to_owned()
+                }
+                _ if heard.first.starts_with("HEAD") => {
+                    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_owned()
+                }
                 _ => ok("hello"),
             });
             let mut client = stage.dial().await;
             client.say("HEAD / HTTP/1.1\r\nHost: web\r\n\r\n").await;
             let heard = soon(client.head()).await.unwrap();
-            assert_eq!((heard.status(), heard.field("content-length")), (200, Some("5")), "{path:?}");
+            assert_eq!(
+                (heard.status(), heard.field("content-length")),
+                (200, Some("5")),
+                "{path:?}"
+            );
             assert_eq!(client.get("/204", "").await.field("content-length"), None);
-            assert_eq!(client.get("/304", "").await.field("content-length"), Some("9"), "{path:?}");
+            assert_eq!(
+                client.get("/304", "").await.field("content-length"),
+                Some("9"),
+                "{path:?}"
+            );
             assert_eq!(client.get("/", "").await.text(), "hello");
 
             let mut old = stage.dial().await;
             let heard = old.ask("GET /chunked HTTP/1.0\r\n\r\n").await;
-            assert_eq!((heard.text(), heard.field("transfer-encoding")), ("hi", None), "{path:?}");
+            assert_eq!(
+                (heard.text(), heard.field("transfer-encoding")),
+                ("hi", None),
+                "{path:?}"
+            );
             assert_eq!(heard.field("connection"), Some("close"));
             let mut old = stage.dial().await;
             for _ in 0..2 {
-                let heard = old.ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
-                assert_eq!((heard.text(), heard.field("connection")), ("hello", Some("keep-alive")));
+                let heard = old
+                    .ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+                    .await;
+                assert_eq!(
+                    (heard.text(), heard.field("connection")),
+                    ("hello", Some("keep-alive"))
+                );
             }
         });
     }
@@ -121,9 +173,15 @@ fn interim_answers_are_passed_on() {
             let mut program = soon(stage.accept()).await;
             let heard = soon(program.head()).await.unwrap();
             assert_eq!(heard.field("expect"), Some("100-continue"), "{path:?}");
-            program.say("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
+            program
+                .say("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+                .await;
             let hint = soon(client.head()).await.unwrap();
-            assert_eq!((hint.status(), hint.field("link")), (103, Some("x")), "{path:?}");
+            assert_eq!(
+                (hint.status(), hint.field("link")),
+                (103, Some("x")),
+                "{path:?}"
+            );
             assert_eq!(soon(client.head()).await.unwrap().status(), 100);
             client.say("hello").await;
             assert_eq!(soon(program.raw(5)).await, b"hello");
@@ -148,11 +206,19 @@ fn refused_expectations_close_the_connection() {
             .await;
         let mut program = soon(stage.accept()).await;
         soon(program.head()).await.unwrap();
-        program.say("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").await;
+        program
+            .say("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            .await;
         let heard = soon(client.answer()).await.unwrap();
-        assert_eq!((heard.status(), heard.field("connection")), (413, Some("close")));
+        assert_eq!(
+            (heard.status(), heard.field("connection")),
+            (413, Some("close"))
+        );
         assert!(soon(client.ends()).await);
-        assert!(soon(program.ends()).await, "an unfinished exchange is not kept");
+        assert!(
+            soon(program.ends()).await,
+            "an unfinished exchange is not kept"
+        );
     });
 }
 
@@ -176,7 +242,11 @@ fn upgrades_become_plain_bytes() {
                     Sec-WebSocket-Accept: a\r\n\r\nwelcome")
                 .await;
             let heard = soon(client.head()).await.unwrap();
-            assert_eq!((heard.status(), heard.field("sec-websocket-accept")), (101, Some("a")), "{path:?}");
+            assert_eq!(
+                (heard.status(), heard.field("sec-websocket-accept")),
+                (101, Some("a")),
+                "{path:?}"
+            );
             assert_eq!(heard.field("mesh-upgrade"), None);
             assert_eq!(soon(client.raw(7)).await, b"welcome");
             assert_eq!(soon(program.raw(5)).await, b"early");
@@ -203,8 +273,9 @@ fn refused_upgrades_are_answers() {
             let stage = Stage::new(path, AppProtocol::Http).await;
             stage.program(|_| "HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno".to_owned());
             let mut client = stage.dial().await;
-            let heard =
-                client.get("/", "Connection: upgrade\r\nUpgrade: websocket\r\n").await;
+            let heard = client
+                .get("/", "Connection: upgrade\r\nUpgrade: websocket\r\n")
+                .await;
             assert_eq!((heard.status(), heard.text()), (403, "no"), "{path:?}");
             assert_eq!(client.get("/", "").await.status(), 403);
         });
@@ -215,10 +286,15 @@ fn refused_upgrades_are_answers() {
 fn unasked_upgrades_are_errors() {
     run(async {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
-        stage.program(|_| "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned());
+        stage.program(|_| {
+            "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned()
+        });
         let mut client = stage.dial().await;
         let heard = client.ask("POST / HTTP/1.1\r\nHost: web\r\n\r\n").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (502, "bad-response"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (502, "bad-response")
+        );
     });
 }
 
@@ -235,14 +311,21 @@ fn large_bodies_are_streamed() {
                 let mut talk = Talk::new(stream);
                 let heard = talk.head().await.unwrap();
                 assert_eq!(heard.field("content-length"), Some("67108864"));
-                talk.say(&format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await;
+                talk.say(&format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"
+                ))
+                .await;
                 let first = std::mem::take(&mut talk.buffer);
                 let (mut read, mut write) = talk.stream.into_split();
                 write.write_all(&first).await.unwrap();
                 tokio::io::copy(&mut read, &mut write).await.unwrap();
             });
             let mut client = stage.dial().await;
-            client.say(&format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {SIZE}\r\n\r\n")).await;
+            client
+                .say(&format!(
+                    "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {SIZE}\r\n\r\n"
+                ))
+                .await;
             let (mut read, mut write) = client.stream.into_split();
             let send = async move {
                 let mut random = fastrand::Rng::with_seed(7);
@@ -279,7 +362,9 @@ fn memory_is_bounded_by_backpressure() {
         run(async move {
             let stage = Stage::new(path, AppProtocol::Http).await;
             let mut client = stage.dial().await;
-            client.say("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1073741824\r\n\r\n").await;
+            client
+                .say("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1073741824\r\n\r\n")
+                .await;
             let mut program = soon(stage.accept()).await;
             soon(program.head()).await.unwrap();
             let block = vec![0u8; 1 << 16];
@@ -324,7 +409,11 @@ fn cut_answers_are_seen_as_cut() {
                 let named = heard.as_ref().is_none_or(|heard| heard.status() == 502);
                 assert!(named, "{path:?} {answer:?} {heard:?}");
                 eventually("the failure is recorded", || {
-                    stage.a.failures().iter().any(|(code, _)| code == "upstream-reset")
+                    stage
+                        .a
+                        .failures()
+                        .iter()
+                        .any(|(code, _)| code == "upstream-reset")
                 })
                 .await;
             });
@@ -345,7 +434,10 @@ fn close_delimited_answers_end_well() {
                 program.say("HTTP/1.1 200 OK\r\n\r\nall of it").await;
                 drop(program);
                 let heard = soon(client.answer()).await.unwrap();
-                assert_eq!((heard.text(), heard.field("transfer-encoding")), ("all of it", Some("chunked")));
+                assert_eq!(
+                    (heard.text(), heard.field("transfer-encoding")),
+                    ("all of it", Some("chunked"))
+                );
             }
         });
     }
@@ -386,8 +478,14 @@ fn malformed_requests_are_refused_and_nothing_behind_them_is_read() {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
         let opened = stage.program(|_| ok("reached"));
         for (request, status) in [
-            ("GET / HTTP/1.1\r\nHost: web\r\nX : y\r\n\r\nGET / HTTP/1.1\r\nHost: web\r\n\r\n", 400),
-            ("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            (
+                "GET / HTTP/1.1\r\nHost: web\r\nX : y\r\n\r\nGET / HTTP/1.1\r\nHost: web\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                400,
+            ),
             ("GET / HTTP/1.1\r\nHost: web\r\nX: y\n\r\n", 400),
             ("GET / HTTP/3.0\r\nHost: web\r\n\r\n", 505),
             ("CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n", 405),
@@ -395,7 +493,11 @@ fn malformed_requests_are_refused_and_nothing_behind_them_is_read() {
             let mut client = stage.dial().await;
             client.say(request).await;
             let heard = soon(client.answer()).await.unwrap();
-            assert_eq!((heard.status(), heard.error().unwrap().0), (status, "bad-request"), "{request:?}");
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (status, "bad-request"),
+                "{request:?}"
+            );
             assert_eq!(heard.field("connection"), Some("close"));
             assert!(soon(client.ends()).await, "{request:?}");
         }
@@ -409,7 +511,9 @@ fn malformed_bodies_abort() {
     run(async {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
         let mut client = stage.dial().await;
-        client.say("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        client
+            .say("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            .await;
         let mut program = soon(stage.accept()).await;
         soon(program.head()).await.unwrap();
         client.say("3\nabc\r\n").await;

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_model::{
-    document::parse_documents,
     name::ServiceId,
     service::AppProtocol,
     snapshot::{
         Backend, BackendKey, Filter, Frontend, Retry, RouteReference, Rule, RuleTable, Snapshot,
         Target, Timeouts, WeightedTarget,
-        rule::{HeaderEdits, PathEdit, PathMatch, Redirect, RequestMatch, Rewrite, ValueCondition, ValueMatch},
+        rule::{
+            HeaderEdits, PathEdit, PathMatch, Redirect, RequestMatch, Rewrite, ValueCondition,
+            ValueMatch,
+        },
     },
 };
 
@@ -37,8 +39,17 @@ fn rule(target: Target) -> Rule {
 fn attach(mut snapshot: Snapshot, rules: impl FnOnce(&Arc<Backend>) -> Vec<Rule>) -> Snapshot {
     let old = snapshot.outbound.frontends.remove(0);
     let rules = rules(&old.backend).into_iter().map(Arc::new).collect();
-    let frontend = Arc::new(Frontend { rules: RuleTable { attached: true, rules }, ..(*old).clone() });
-    snapshot.outbound.by_address.insert(VIRTUAL.parse().unwrap(), Arc::clone(&frontend));
+    let frontend = Arc::new(Frontend {
+        rules: RuleTable {
+            attached: true,
+            rules,
+        },
+        ..(*old).clone()
+    });
+    snapshot
+        .outbound
+        .by_address
+        .insert(VIRTUAL.parse().unwrap(), Arc::clone(&frontend));
     let ports = [(80, Arc::clone(&frontend))].into_iter().collect();
     snapshot.outbound.by_host.insert("web".into(), ports);
     snapshot.outbound.frontends.push(frontend);
@@ -61,8 +72,13 @@ async fn versions(path: Path) -> (Stage, Arc<Backend>, Arc<Backend>) {
     stage.program(|heard| ok(&format!("v1 {}", heard.first)));
     let second = std::rc::Rc::new(listener().await);
     let address = second.local_addr().unwrap();
-    serve(second, |heard| ok(&format!("v2 {} {:?}", heard.first, heard.fields)));
-    let (one, two) = (version(&stage, 1, stage.address), version(&stage, 2, address));
+    serve(second, |heard| {
+        ok(&format!("v2 {} {:?}", heard.first, heard.fields))
+    });
+    let (one, two) = (
+        version(&stage, 1, stage.address),
+        version(&stage, 2, address),
+    );
     (stage, one, two)
 }
 
@@ -85,7 +101,10 @@ fn matches_and_nothing_that_fits() {
                 matches: RequestMatch {
                     path: PathMatch::Prefix("/api".into()),
                     method: Some("GET".into()),
-                    query: vec![ValueMatch { name: "q".into(), value: ValueCondition::Exact("a b".into()) }],
+                    query: vec![ValueMatch {
+                        name: "q".into(),
+                        value: ValueCondition::Exact("a b".into()),
+                    }],
                     ..RequestMatch::default()
                 },
                 ..rule(Target::Backend(one))
@@ -94,11 +113,31 @@ fn matches_and_nothing_that_fits() {
         });
         stage.a.publish(snapshot);
         let mut client = stage.dial().await;
-        assert!(client.get("/", "X-Stealth: yes\r\n").await.text().starts_with("v2"));
-        assert!(client.get("/api/x?q=a%20b", "").await.text().starts_with("v1"));
-        for (path, lines) in [("/api/x", ""), ("/apix?q=a+b", ""), ("/", "X-Stealth: no\r\n")] {
+        assert!(
+            client
+                .get("/", "X-Stealth: yes\r\n")
+                .await
+                .text()
+                .starts_with("v2")
+        );
+        assert!(
+            client
+                .get("/api/x?q=a%20b", "")
+                .await
+                .text()
+                .starts_with("v1")
+        );
+        for (path, lines) in [
+            ("/api/x", ""),
+            ("/apix?q=a+b", ""),
+            ("/", "X-Stealth: no\r\n"),
+        ] {
             let heard = client.get(path, lines).await;
-            assert_eq!((heard.status(), heard.error().unwrap().0), (404, "no-route"), "{path}");
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (404, "no-route"),
+                "{path}"
+            );
         }
     });
 }
@@ -116,19 +155,33 @@ fn shares_are_kept() {
             })]),
         };
         let target = Target::Weighted(vec![share(90, one), share(10, two)]);
-        stage.a.publish(attach(stage.calling(AppProtocol::Http, []), |_| vec![rule(target)]));
+        stage
+            .a
+            .publish(attach(stage.calling(AppProtocol::Http, []), |_| {
+                vec![rule(target)]
+            }));
         let mut client = stage.dial().await;
         let mut second = 0u32;
         for _ in 0..2000 {
             let heard = client.get("/", "").await;
             let is_second = heard.text().starts_with("v2");
-            assert_eq!(heard.field("x-share"), Some(if is_second { "10" } else { "90" }));
+            assert_eq!(
+                heard.field("x-share"),
+                Some(if is_second { "10" } else { "90" })
+            );
             second += u32::from(is_second);
         }
         // Five standard deviations of 2,000 draws at a tenth: 67.
         assert!((133..=267).contains(&second), "{second} of 2000");
         eventually("counted by route", || {
-            stage.a.cells.series.lock().unwrap().iter().any(|one| &*one.key.route == "shop/web")
+            stage
+                .a
+                .cells
+                .series
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|one| &*one.key.route == "shop/web")
         })
         .await;
     });
@@ -142,7 +195,10 @@ fn filters_change_both_heads() {
             stage.program(|heard| {
                 assert_eq!(heard.first, "GET /new/x?q HTTP/1.1");
                 assert_eq!(heard.field("host"), Some("other.example"));
-                assert_eq!((heard.field("x-set"), heard.field("x-gone")), (Some("1"), None));
+                assert_eq!(
+                    (heard.field("x-set"), heard.field("x-gone")),
+                    (Some("1"), None)
+                );
                 "HTTP/1.1 200 OK\r\nServer: secret\r\nContent-Length: 0\r\n\r\n".to_owned()
             });
             let snapshot = stage.calling(AppProtocol::Http, [stage.endpoint(1, stage.address)]);
@@ -159,14 +215,24 @@ fn filters_change_both_heads() {
                     }),
                     Filter::Rewrite(Rewrite {
                         hostname: Some("other.example".into()),
-                        path: Some(PathEdit::Prefix { matched: "/old".into(), replacement: "/new".into() }),
+                        path: Some(PathEdit::Prefix {
+                            matched: "/old".into(),
+                            replacement: "/new".into(),
+                        }),
                     }),
                 ];
-                vec![Rule { filters: Arc::from(filters), ..rule(Target::Backend(Arc::clone(backend))) }]
+                vec![Rule {
+                    filters: Arc::from(filters),
+                    ..rule(Target::Backend(Arc::clone(backend)))
+                }]
             }));
             let mut client = stage.dial().await;
             let heard = client.get("/old/x?q", "X-Gone: 1\r\nX-Set: 0\r\n").await;
-            assert_eq!((heard.status(), heard.field("server")), (200, Some("mesh")), "{path:?}");
+            assert_eq!(
+                (heard.status(), heard.field("server")),
+                (200, Some("mesh")),
+                "{path:?}"
+            );
         });
     }
 }
@@ -175,21 +241,42 @@ fn filters_change_both_heads() {
 fn redirects_and_failing_targets() {
     run(async {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
-        stage.a.publish(attach(stage.calling(AppProtocol::Http, []), |backend| {
-            let redirect = Redirect { scheme: None, hostname: Some("w.example".into()), port: None, path: None, status: 301 };
-            let away = Rule {
-                matches: RequestMatch { path: PathMatch::Exact("/away".into()), ..RequestMatch::default() },
-                filters: Arc::from([Filter::Redirect(redirect)]),
-                ..rule(Target::Backend(Arc::clone(backend)))
-            };
-            let fail = rule(Target::Fail { status: 500, code: "no-backend", reason: "no such service".into() });
-            vec![away, fail]
-        }));
+        stage
+            .a
+            .publish(attach(stage.calling(AppProtocol::Http, []), |backend| {
+                let redirect = Redirect {
+                    scheme: None,
+                    hostname: Some("w.example".into()),
+                    port: None,
+                    path: None,
+                    status: 301,
+                };
+                let away = Rule {
+                    matches: RequestMatch {
+                        path: PathMatch::Exact("/away".into()),
+                        ..RequestMatch::default()
+                    },
+                    filters: Arc::from([Filter::Redirect(redirect)]),
+                    ..rule(Target::Backend(Arc::clone(backend)))
+                };
+                let fail = rule(Target::Fail {
+                    status: 500,
+                    code: "no-backend",
+                    reason: "no such service".into(),
+                });
+                vec![away, fail]
+            }));
         let mut client = stage.dial().await;
         let heard = client.get("/away", "").await;
-        assert_eq!((heard.status(), heard.field("location")), (301, Some("http://w.example/away")));
+        assert_eq!(
+            (heard.status(), heard.field("location")),
+            (301, Some("http://w.example/away"))
+        );
         let heard = client.get("/", "").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (500, "no-backend"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (500, "no-backend")
+        );
     });
 }
 
@@ -202,23 +289,42 @@ fn bounds_on_time() {
             let snapshot = stage.calling(AppProtocol::Http, [stage.endpoint(1, stage.address)]);
             stage.a.publish(attach(snapshot, |backend| {
                 let whole = Rule {
-                    matches: RequestMatch { path: PathMatch::Exact("/whole".into()), ..RequestMatch::default() },
-                    timeouts: Timeouts { request: short, backend_request: None },
+                    matches: RequestMatch {
+                        path: PathMatch::Exact("/whole".into()),
+                        ..RequestMatch::default()
+                    },
+                    timeouts: Timeouts {
+                        request: short,
+                        backend_request: None,
+                    },
                     ..rule(Target::Backend(Arc::clone(backend)))
                 };
                 let each = Rule {
-                    timeouts: Timeouts { request: None, backend_request: short },
-                    retry: Retry { attempts: 1, ..Retry::default() },
+                    timeouts: Timeouts {
+                        request: None,
+                        backend_request: short,
+                    },
+                    retry: Retry {
+                        attempts: 1,
+                        ..Retry::default()
+                    },
                     ..rule(Target::Backend(Arc::clone(backend)))
                 };
                 vec![whole, each]
             }));
             let mut client = stage.dial().await;
             let heard = soon(client.get("/whole", "")).await;
-            assert_eq!((heard.status(), heard.error().unwrap().0), (504, "request-timeout"), "{path:?}");
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (504, "request-timeout"),
+                "{path:?}"
+            );
             let mut first = soon(stage.accept()).await;
             assert!(soon(first.head()).await.is_some());
-            assert!(soon(first.ends()).await, "{path:?}: what nobody waits for is ended");
+            assert!(
+                soon(first.ends()).await,
+                "{path:?}: what nobody waits for is ended"
+            );
 
             // The second try answers in time.
             client.say("GET /each HTTP/1.1\r\nHost: web\r\n\r\n").await;
@@ -227,9 +333,17 @@ fn bounds_on_time() {
             let mut quick = soon(stage.accept()).await;
             soon(quick.head()).await.unwrap();
             quick.say(&ok("quick")).await;
-            assert_eq!(soon(client.answer()).await.unwrap().text(), "quick", "{path:?}");
+            assert_eq!(
+                soon(client.answer()).await.unwrap().text(),
+                "quick",
+                "{path:?}"
+            );
             let heard = soon(client.ask("POST /each HTTP/1.1\r\nHost: web\r\n\r\n")).await;
-            assert_eq!((heard.status(), heard.error().unwrap().0), (504, "upstream-timeout"), "{path:?}");
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (504, "upstream-timeout"),
+                "{path:?}"
+            );
         });
     }
 }
@@ -242,25 +356,36 @@ fn delegation_by_header() {
             vec![rule(Target::Backend(Arc::clone(&one)))]
         });
         for backend in [&one, &two] {
-            snapshot.outbound.backends.insert((backend.service.clone(), 80), Arc::clone(backend));
+            snapshot
+                .outbound
+                .backends
+                .insert((backend.service.clone(), 80), Arc::clone(backend));
         }
         stage.a.publish(snapshot);
         let mut client = stage.dial().await;
         assert!(client.get("/", "").await.text().starts_with("v1"));
         for _ in 0..2 {
-            let heard = client.get("/", "l5d-dtab: /svc/web => /svc/web-v2\r\n").await;
+            let heard = client
+                .get("/", "l5d-dtab: /svc/web => /svc/web-v2\r\n")
+                .await;
             assert!(heard.text().starts_with("v2"), "{heard:?}");
-            assert!(heard.text().contains("l5d-dtab"), "passed on: {}", heard.text());
+            assert!(
+                heard.text().contains("l5d-dtab"),
+                "passed on: {}",
+                heard.text()
+            );
         }
-        let heard = client.get("/", "l5d-dtab: /svc/other => /svc/web-v2\r\n").await;
-        assert!(heard.text().starts_with("v1"), "a table that says nothing of the service changes nothing");
+        let heard = client
+            .get("/", "l5d-dtab: /svc/other => /svc/web-v2\r\n")
+            .await;
+        assert!(
+            heard.text().starts_with("v1"),
+            "a table that says nothing of the service changes nothing"
+        );
         let heard = client.get("/", "l5d-dtab: nonsense\r\n").await;
-        assert_eq!((heard.status(), heard.error().unwrap().0), (400, "bad-request"));
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (400, "bad-request")
+        );
     });
-}
-
-#[test]
-fn documents_parse_here_too() {
-    // Guards the stage: the rules above are what documents compile to.
-    assert!(parse_documents("{}", "test").is_err());
 }
