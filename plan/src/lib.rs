@@ -1,1 +1,109 @@
-//! Placeholder.
+//! Facts and configuration become a snapshot: pure and deterministic.
+//!
+//! In: the catalog (all facts merged), this host's configuration, what was compiled before. Out: the
+//! snapshot that the proxy obeys, what the kernel and the names process are told, findings, and the state
+//! of every route. The same inputs give the same snapshot on every machine. Never: a clock, randomness,
+//! files, sockets.
+//!
+//! The recipe, in order: facts about one thing become one truth ([`world`]); services get ports and
+//! endpoints ([`services`]), virtual addresses ([`addresses`]) and backends ([`backends`]); routes and
+//! tables are attached and compiled ([`attach`], [`routes`], [`tables`], [`frontends`]); then what comes in
+//! ([`inbound`], [`policies`]), who calls and whom we believe ([`people`]).
+
+mod addresses;
+mod attach;
+mod backends;
+mod compiled;
+mod digest;
+/// What would happen to this request, and because of which fact.
+pub mod explain;
+mod findings;
+mod frontends;
+mod inbound;
+mod input;
+mod key;
+mod matches;
+mod people;
+mod policies;
+mod proposal;
+mod routes;
+mod services;
+mod share;
+mod status;
+mod tables;
+mod world;
+
+use mesh_model::snapshot::{Inbound, MeshView, Outbound, Snapshot};
+
+pub use compiled::{Candidate, Compiled, VirtualPort};
+pub use input::{Allocations, CompileError, Input};
+pub use proposal::{Proposal, UNKNOWN_REFERENCES, validate};
+pub use status::rfc3339;
+
+use findings::Findings;
+use world::World;
+
+/// Compiles everything. Before the host is in a mesh the snapshot is the empty one.
+pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
+    let Some(mesh) = &input.catalog.mesh else {
+        return Ok(Compiled { allocations: input.allocations.clone(), ..Compiled::default() });
+    };
+    let findings = Findings::default();
+    let world = World::build(input, mesh, &findings);
+    let services = services::build(&world, &findings);
+    let allocations = addresses::allocate(&services, input)?;
+    let backends = backends::build(&services, input.previous);
+    let attached = attach::attach(&world, &services, &findings);
+    let tables = tables::gather(&world);
+    let routed = frontends::Room {
+        world: &world,
+        services: &services,
+        allocations: &allocations,
+        backends: &backends,
+        attached: &attached,
+        tables: &tables,
+        findings: &findings,
+    }
+    .build();
+    let inbound = inbound::build(&world, &findings);
+    let outbound = Outbound {
+        by_address: frontends::by_address(&routed.frontends),
+        by_host: frontends::by_host(&routed.frontends, &mesh.domain),
+        direct: backends.direct.clone(),
+        backends: backends.by_service.clone(),
+        delegations: tables.by_namespace,
+        frontends: routed.frontends,
+    };
+    let mut snapshot = Snapshot {
+        generation: 0,
+        version: 0,
+        mesh: Some(MeshView {
+            trust_domain: mesh.trust_domain.clone(),
+            domain: std::sync::Arc::clone(&mesh.domain),
+            host: mesh.host,
+            host_name: world.own_name(),
+        }),
+        outbound,
+        inbound: Inbound {
+            by_address: inbound.by_address,
+            by_server_name: inbound.by_server_name,
+            identities: inbound.identities,
+        },
+        callers: people::callers(&world),
+        trust: people::trust(&world),
+    };
+    share::share(&mut snapshot, input.previous);
+    snapshot.version = digest::of(&snapshot);
+    findings::general(&world, &services, &findings);
+    Ok(Compiled {
+        findings: findings.into_sorted(),
+        names: frontends::names(&services, &snapshot.outbound.frontends, input, &mesh.domain),
+        virtuals: frontends::virtuals(&snapshot.outbound.frontends, &backends, input),
+        direct: frontends::direct(&snapshot.outbound),
+        inbound: inbound.captured,
+        candidates: backends.candidates,
+        statuses: status::statuses(&attached, &routed.resolved),
+        allocations,
+        snapshot,
+    })
+}

@@ -1,0 +1,116 @@
+//! Backends: of each service and port the endpoints that may be used, shared with the last plan.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use mesh_model::{
+    endpoint::TunnelKind,
+    name::ServiceId,
+    snapshot::{Backend, BackendKey, Direct, Map, Snapshot},
+};
+
+use crate::{
+    Candidate,
+    key::Stable,
+    services::{Endpoint, Services},
+    share,
+};
+
+/// All backends.
+#[derive(Debug, Default)]
+pub(crate) struct Backends {
+    pub(crate) by_service: BTreeMap<(ServiceId, u16), Arc<Backend>>,
+    /// Other hosts' endpoints with a tunnel, healthy or not, by their own addresses.
+    pub(crate) direct: Map<SocketAddr, Direct>,
+    /// Where calls go while no daemon runs, ordered.
+    pub(crate) fallback: BTreeMap<(ServiceId, u16), Vec<SocketAddr>>,
+    pub(crate) candidates: BTreeMap<(ServiceId, u16), Vec<Candidate>>,
+}
+
+pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backends {
+    let mut backends = Backends::default();
+    for (id, service) in &services.by_id {
+        for (number, port) in &service.ports {
+            let key = (id.clone(), *number);
+            let used = port.candidates.iter().filter(|one| one.left_out.is_none());
+            let fresh = Backend {
+                key: backend_key(id, *number),
+                service: id.clone(),
+                port: *number,
+                protocol: port.protocol,
+                endpoints: used.map(|one| Arc::new(one.endpoint.clone())).collect(),
+            };
+            let before = previous.and_then(|previous| previous.outbound.backends.get(&key));
+            let backend = share::backend(fresh, before);
+            backends.fallback.insert(key.clone(), fallback(&port.candidates));
+            backends.candidates.insert(key.clone(), port.candidates.iter().map(told).collect());
+            backends.by_service.insert(key, backend);
+        }
+    }
+    // The address of a workload belongs to the service of its name; to another only when that has none.
+    for home in [true, false] {
+        for (id, service) in &services.by_id {
+            for (number, port) in &service.ports {
+                for one in port.candidates.iter().filter(|one| (one.home.as_ref() == Some(id)) == home) {
+                    backends.add_direct((id.clone(), *number), one);
+                }
+            }
+        }
+    }
+    backends
+}
+
+impl Backends {
+    fn add_direct(&mut self, key: (ServiceId, u16), one: &Endpoint) {
+        if one.endpoint.tunnel.is_none() || one.refused {
+            return;
+        }
+        let Some(backend) = self.by_service.get(&key) else { return };
+        let found = backend.endpoints.iter().find(|endpoint| endpoint.key == one.endpoint.key);
+        let endpoint = found.map_or_else(|| Arc::new(one.endpoint.clone()), Arc::clone);
+        let backend = Arc::clone(backend);
+        self.direct.entry(one.endpoint.address).or_insert(Direct { backend, endpoint });
+    }
+}
+
+fn backend_key(id: &ServiceId, port: u16) -> BackendKey {
+    let mut hash = Stable::new();
+    hash.text("backend").text(id.namespace.as_str()).text(id.name.as_str()).number(port.into());
+    BackendKey(hash.finish())
+}
+
+/// Healthy endpoints that take plaintext; when all are reluctant, those.
+fn fallback(candidates: &[Endpoint]) -> Vec<SocketAddr> {
+    let open: Vec<&Endpoint> =
+        candidates.iter().filter(|one| one.left_out.is_none() && one.fallback).collect();
+    let good = open.iter().any(|one| one.endpoint.preferred);
+    let mut found: Vec<SocketAddr> = open
+        .iter()
+        .filter(|one| one.endpoint.preferred || !good)
+        .map(|one| one.endpoint.address)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn told(one: &Endpoint) -> Candidate {
+    let security = match &one.endpoint.tunnel {
+        _ if one.endpoint.local => "local",
+        Some(tunnel) if tunnel.kind == TunnelKind::Hbone => "hbone",
+        Some(_) => "mtls",
+        None => "plain",
+    };
+    Candidate {
+        id: one.endpoint.id.to_string(),
+        address: one.endpoint.address,
+        host: one.endpoint.host_name.to_string(),
+        security,
+        health: one.health,
+        left_out: one.left_out.clone(),
+        reluctant: one.reluctant.unwrap_or_default().to_owned(),
+    }
+}

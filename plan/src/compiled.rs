@@ -1,0 +1,67 @@
+//! What a plan yields beside the snapshot: orders for the kernel and the names process, and explanations.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use mesh_model::{
+    endpoint::Health, fact::ResourceStatus, finding::Finding, name::ServiceId, snapshot::Snapshot,
+};
+
+use crate::Allocations;
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Compiled {
+    /// What the proxy obeys; `generation` is set when it is published.
+    pub snapshot: Snapshot,
+    /// Problems, worst first.
+    pub findings: Vec<Finding>,
+    /// Virtual addresses, to be kept for the next plan.
+    pub allocations: Allocations,
+    /// Names of the mesh (lower case, no dot at the end) with their addresses; empty without interception.
+    pub names: Vec<(String, Vec<IpAddr>)>,
+    /// Virtual addresses and ports, ordered.
+    pub virtuals: Vec<VirtualPort>,
+    /// Other hosts' endpoints with mTLS, by their own addresses, ordered: dials to them are captured.
+    pub direct: Vec<SocketAddr>,
+    /// Own ports that other hosts dial, ordered: calls to them are captured.
+    pub inbound: Vec<SocketAddr>,
+    /// How this host sees the routes, to be published.
+    pub statuses: Vec<ResourceStatus>,
+    /// Every endpoint that was looked at, by service and port: used or left out, and why.
+    pub candidates: BTreeMap<(ServiceId, u16), Vec<Candidate>>,
+}
+
+/// A virtual address and port, and where calls go when no daemon runs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VirtualPort {
+    /// The virtual address.
+    pub address: IpAddr,
+    /// The service's port.
+    pub port: u16,
+    /// Healthy endpoints that take plaintext from this host, same family, ordered; empty: refused at once.
+    pub fallback: Vec<SocketAddr>,
+    /// True: refused, never sent on directly, while no daemon runs.
+    pub fail_closed: bool,
+}
+
+/// An endpoint that was looked at for a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Id of the endpoint.
+    pub id: String,
+    /// Where the program listens.
+    pub address: SocketAddr,
+    /// Name of its host; empty when it is on none of the mesh.
+    pub host: String,
+    /// `mtls`, `hbone`, `plain` or `local`.
+    pub security: &'static str,
+    /// Its health by its host or source.
+    pub health: Health,
+    /// Why it gets no requests; `None`: it may.
+    pub left_out: Option<String>,
+    /// Why it is only used when nothing better is left; empty: it is as good as any.
+    pub reluctant: String,
+}

@@ -1,0 +1,233 @@
+//! What a route asks of a request and what it changes, compiled; and which of two matches goes first.
+//!
+//! Precedence is Gateway API's, over all routes attached and not per route: exact path, expression, longest
+//! prefix; then method, most headers, most query parameters, oldest route, `namespace/name`, first rule.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use mesh_model::{
+    document::route::{
+        GrpcMatch, HeaderModifier, HttpFilter, HttpMatch, PathModifier, ValueMatchSpec,
+    },
+    snapshot::{
+        Filter, RequestMatch,
+        rule::{
+            HeaderEdits, PathEdit, PathMatch, Redirect, Regex, Rewrite, ValueCondition, ValueMatch,
+        },
+    },
+};
+
+/// The rank of a match: the smaller goes first. The parts after the path's are `Reverse`d counts.
+pub(crate) type Rank = (PathRank, Reverse<bool>, Reverse<usize>, Reverse<usize>);
+
+/// Kinds of paths in order, then the longer first.
+pub(crate) type PathRank = (u8, Reverse<usize>);
+
+/// The rank of a compiled match.
+pub(crate) fn rank(matches: &RequestMatch) -> Rank {
+    let path = match &matches.path {
+        PathMatch::Exact(path) => (0, Reverse(path.len())),
+        PathMatch::Regex(regex) => (1, Reverse(regex.as_str().len())),
+        PathMatch::Prefix(prefix) => (2, Reverse(prefix.len())),
+        PathMatch::Any => (2, Reverse(0)),
+    };
+    (
+        path,
+        Reverse(matches.method.is_some()),
+        Reverse(matches.headers.len()),
+        Reverse(matches.query.len()),
+    )
+}
+
+/// The match of an HTTPRoute; `None` when an expression does not compile (which no checked document has).
+pub(crate) fn http(one: &HttpMatch) -> Option<RequestMatch> {
+    let value = one.path.as_ref().and_then(|path| path.value.as_deref()).unwrap_or("/");
+    let kind = one.path.as_ref().and_then(|path| path.type_.as_deref()).unwrap_or("PathPrefix");
+    let path = match kind {
+        "Exact" => PathMatch::Exact(value.into()),
+        "RegularExpression" => PathMatch::Regex(Regex::new(value).ok()?),
+        _ => prefix(value),
+    };
+    Some(RequestMatch {
+        path,
+        method: one.method.as_deref().map(Into::into),
+        headers: values(&one.headers, Names::Headers)?,
+        query: values(&one.query_params, Names::Parameters)?,
+    })
+}
+
+fn prefix(value: &str) -> PathMatch {
+    match value.trim_end_matches('/') {
+        "" => PathMatch::Any,
+        prefix => PathMatch::Prefix(prefix.into()),
+    }
+}
+
+/// The match of a GRPCRoute: service and method are the path `/service/method` of a POST.
+pub(crate) fn grpc(one: &GrpcMatch) -> Option<RequestMatch> {
+    let path = match &one.method {
+        None => PathMatch::Any,
+        Some(method) => {
+            let regular = method.type_.as_deref() == Some("RegularExpression");
+            match (method.service.as_deref(), method.method.as_deref()) {
+                (Some(service), Some(name)) if !regular => {
+                    PathMatch::Exact(format!("/{service}/{name}").into())
+                }
+                (Some(service), None) if !regular => PathMatch::Prefix(format!("/{service}").into()),
+                (service, name) => {
+                    let part = |given: Option<&str>| match given {
+                        None => "[^/]+".to_owned(),
+                        Some(text) if regular => format!("(?:{text})"),
+                        Some(text) => text.replace('.', "\\."),
+                    };
+                    PathMatch::Regex(Regex::new(&format!("/{}/{}", part(service), part(name))).ok()?)
+                }
+            }
+        }
+    };
+    Some(RequestMatch {
+        path,
+        method: None,
+        headers: values(&one.headers, Names::Headers)?,
+        query: Vec::new(),
+    })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Names {
+    /// In any case.
+    Headers,
+    /// As written.
+    Parameters,
+}
+
+/// Of several entries with one name only the first counts.
+fn values(given: &[ValueMatchSpec], names: Names) -> Option<Vec<ValueMatch>> {
+    let mut found: Vec<ValueMatch> = Vec::new();
+    for one in given {
+        let name = match names {
+            Names::Headers => one.name.to_ascii_lowercase(),
+            Names::Parameters => one.name.clone(),
+        };
+        if found.iter().any(|other| *other.name == *name) {
+            continue;
+        }
+        let value = match one.type_.as_deref() {
+            Some("RegularExpression") => ValueCondition::Regex(Regex::new(&one.value).ok()?),
+            _ => ValueCondition::Exact(one.value.as_str().into()),
+        };
+        found.push(ValueMatch { name: name.into(), value });
+    }
+    Some(found)
+}
+
+/// Filters for requests that came by `matches`, whose prefix a rewrite may replace.
+pub(crate) fn filters(given: &[HttpFilter], matches: &RequestMatch) -> Arc<[Filter]> {
+    given.iter().filter_map(|one| filter(one, &matches.path)).collect()
+}
+
+fn filter(one: &HttpFilter, path: &PathMatch) -> Option<Filter> {
+    if let Some(edits) = &one.request_header_modifier {
+        return Some(Filter::RequestHeaders(headers(edits)));
+    }
+    if let Some(edits) = &one.response_header_modifier {
+        return Some(Filter::ResponseHeaders(headers(edits)));
+    }
+    if let Some(redirect) = &one.request_redirect {
+        return Some(Filter::Redirect(Redirect {
+            scheme: redirect.scheme.as_deref().map(Into::into),
+            hostname: redirect.hostname.as_deref().map(Into::into),
+            port: redirect.port,
+            path: redirect.path.as_ref().and_then(|edit| path_edit(edit, path)),
+            status: redirect.status_code.unwrap_or(302),
+        }));
+    }
+    one.url_rewrite.as_ref().map(|rewrite| {
+        Filter::Rewrite(Rewrite {
+            hostname: rewrite.hostname.as_deref().map(Into::into),
+            path: rewrite.path.as_ref().and_then(|edit| path_edit(edit, path)),
+        })
+    })
+}
+
+fn headers(edits: &HeaderModifier) -> HeaderEdits {
+    let lower = |name: &str| name.to_ascii_lowercase().into_boxed_str();
+    let pairs = |list: &[mesh_model::document::route::HeaderValueSpec]| {
+        list.iter().map(|one| (lower(&one.name), one.value.as_str().into())).collect()
+    };
+    HeaderEdits {
+        set: pairs(&edits.set),
+        add: pairs(&edits.add),
+        remove: edits.remove.iter().map(|name| lower(name)).collect(),
+    }
+}
+
+fn path_edit(edit: &PathModifier, path: &PathMatch) -> Option<PathEdit> {
+    if let Some(full) = &edit.replace_full_path {
+        return Some(PathEdit::Full(full.as_str().into()));
+    }
+    let matched: &str = match path {
+        PathMatch::Prefix(prefix) => prefix,
+        _ => "",
+    };
+    let replacement = edit.replace_prefix_match.as_deref()?;
+    Some(PathEdit::Prefix { matched: matched.into(), replacement: replacement.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_model::document::route::{GrpcMethodMatch, PathMatchSpec};
+
+    fn path(kind: &str, value: &str) -> HttpMatch {
+        let path = PathMatchSpec { type_: Some(kind.to_owned()), value: Some(value.to_owned()) };
+        HttpMatch { path: Some(path), ..HttpMatch::default() }
+    }
+    fn header(mut one: HttpMatch, names: &[&str]) -> HttpMatch {
+        one.headers = names
+            .iter()
+            .map(|name| ValueMatchSpec { type_: None, name: (*name).to_owned(), value: "v".to_owned() })
+            .collect();
+        one
+    }
+
+    #[test]
+    fn precedence() {
+        let get = |mut one: HttpMatch| {
+            one.method = Some("GET".to_owned());
+            one
+        };
+        let in_order = [
+            path("Exact", "/a"),
+            path("RegularExpression", "/a.*"),
+            get(header(path("PathPrefix", "/a/b"), &["x", "y"])),
+            get(path("PathPrefix", "/a/b")),
+            header(path("PathPrefix", "/a/b"), &["x", "y"]),
+            header(path("PathPrefix", "/a/b/"), &["x", "X"]),
+            path("PathPrefix", "/a/b"),
+            path("PathPrefix", "/a"),
+            HttpMatch::default(),
+        ];
+        let ranks: Vec<Rank> = in_order.iter().map(|one| rank(&http(one).unwrap())).collect();
+        assert!(ranks.is_sorted(), "{ranks:?}");
+        assert!(ranks.windows(2).all(|pair| pair[0] != pair[1]), "{ranks:?}");
+    }
+
+    #[test]
+    fn grpc_methods_are_paths() {
+        let one = |type_: Option<&str>, service: Option<&str>, method: Option<&str>| {
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            let method = GrpcMethodMatch { type_: text(type_), service: text(service), method: text(method) };
+            grpc(&GrpcMatch { method: Some(method), headers: Vec::new() }).unwrap().path
+        };
+        for (path, fits, not) in [
+            (one(None, Some("p.S"), Some("M")), "/p.S/M", "/p.S/Mx"),
+            (one(None, Some("p.S"), None), "/p.S/M", "/p.Sx/M"),
+            (one(None, None, Some("M")), "/any/M", "/any/Mx"),
+            (one(Some("RegularExpression"), Some("p\\.(S|T)"), None), "/p.T/M", "/p.U/M"),
+        ] {
+            assert!(path.fits(fits) && !path.fits(not), "{path:?}");
+        }
+        assert!(grpc(&GrpcMatch::default()).unwrap().path.fits("/x/y"));
+    }
+}
