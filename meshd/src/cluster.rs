@@ -46,6 +46,8 @@ mod dial;
 mod frame;
 mod link;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use mesh_gossip::{Current as Stale, SubmitError};
 

@@ -35,6 +35,8 @@ pub(crate) struct Statement<'a> {
     pub(crate) host: &'a Host,
     /// True when it holds an authority.
     pub(crate) authority: bool,
+    /// Fingerprint and number of the commits that the proxy obeys.
+    pub(crate) applied: ([u8; 16], u64),
     /// Its services.
     pub(crate) services: &'a [std::sync::Arc<LocalService>],
     /// Their health.
@@ -91,6 +93,8 @@ fn host_info(statement: &Statement<'_>) -> HostInfo {
             Capture::Off => "off".to_owned(),
         },
         labels: boot.labels.clone(),
+        applied: statement.applied.0.to_vec(),
+        applied_count: statement.applied.1,
     }
 }
 

@@ -108,7 +108,8 @@ impl Reconcile {
                 self.daemon.raise("plan-failed", "plan", None);
                 let compiled = Arc::new(compiled);
                 self.carry_out(&compiled).await;
-                self.state(&live, &health, &views, draining, &compiled).await;
+                let applied = (catalog.commits, catalog.commit_count);
+                self.state(&live, &health, &views, (draining, applied), &compiled).await;
                 self.compiled.send_replace(Some(compiled));
             }
             Err(error) => self.daemon.raise(
@@ -217,7 +218,7 @@ impl Reconcile {
         live: &Live,
         health: &HealthMap,
         views: &Published,
-        draining: bool,
+        (draining, applied): (bool, ([u8; 16], u64)),
         compiled: &Compiled,
     ) {
         let strict = |service: &LocalService| {
@@ -240,6 +241,7 @@ impl Reconcile {
             boot: &self.daemon.boot,
             host: &self.daemon.host,
             authority: self.authority,
+            applied,
             services: &live.services,
             health,
             draining,

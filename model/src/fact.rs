@@ -116,6 +116,12 @@ pub struct HostInfo {
     /// Labels of the host.
     #[prost(btree_map = "string, string", tag = "11")]
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Fingerprint of the commits that the published snapshot was made from, 16 bytes.
+    #[prost(bytes = "vec", tag = "12")]
+    pub applied: Vec<u8>,
+    /// Number of those commits.
+    #[prost(uint64, tag = "13")]
+    pub applied_count: u64,
 }
 
 /// Health on the wire; the meaning is [`crate::endpoint::Health`]'s.

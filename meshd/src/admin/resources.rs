@@ -335,7 +335,7 @@ fn refused(catalog: &Catalog, error: &SubmitError) -> Refused {
     }
 }
 
-/// `GET /v1/converged?fingerprint=&commits=`: hosts that have at least what this host had then.
+/// `GET /v1/converged?fingerprint=&commits=`: hosts whose proxies obey at least what this host knew then.
 pub(super) fn converged(daemon: &Daemon, query: &Query) -> Outcome<Converged> {
     let running = joined(daemon)?;
     let catalog = running.cluster.catalog();
@@ -346,9 +346,11 @@ pub(super) fn converged(daemon: &Daemon, query: &Query) -> Outcome<Converged> {
     let mut lagging = Vec::new();
     for (id, host) in catalog.hosts.iter().filter(|(_, host)| is_alive(host)) {
         hosts += 1;
-        let same = super::state::hex(&host.commits) == fingerprint;
-        // Sets only grow: a host with the same fingerprint as ours now, and more commits than asked, has them.
-        let beyond = host.commits == catalog.commits && host.commit_count >= commits;
+        let info = host.info.as_deref();
+        let obeys = info.map(|info| info.applied.as_slice()).unwrap_or_default();
+        let same = super::state::hex(obeys) == fingerprint;
+        // Sets only grow: a host that obeys what we know now, and more commits than asked, obeys them too.
+        let beyond = obeys == catalog.commits && info.is_some_and(|info| info.applied_count >= commits);
         if same || beyond {
             have += 1;
         } else {
