@@ -76,7 +76,7 @@ mod tests {
                 .is_pending()
         );
         // Armed far away, then asked for something near.
-        let far = Some(Instant::now() + Duration::from_secs(60));
+        let far = Some(Instant::now() + Duration::from_mins(1));
         assert!(
             poll_fn(|cx| Poll::Ready(alarm.poll(cx, far)))
                 .await

@@ -29,6 +29,10 @@ pub(crate) struct Messages {
 }
 
 #[derive(Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "messages move in and out whole, without being copied"
+)]
 struct Pool {
     small: Vec<BytesMut>,
     large: Vec<BytesMut>,

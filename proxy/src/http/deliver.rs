@@ -335,10 +335,10 @@ async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
     let whole = poll_fn(|cx| {
         let mut broken = false;
         if !there.done {
-            broken |= is_broken(there.poll(cx, exchange.down, &mut up.wire, &mut kept_there));
+            broken |= is_broken(&there.poll(cx, exchange.down, &mut up.wire, &mut kept_there));
         }
         if !back.done {
-            broken |= is_broken(back.poll(cx, &mut up.wire, exchange.down, &mut kept_back));
+            broken |= is_broken(&back.poll(cx, &mut up.wire, exchange.down, &mut kept_back));
         }
         if broken || (there.done && back.done) {
             return Poll::Ready(!broken);
@@ -365,6 +365,6 @@ async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
     if whole { Ended::Close } else { Ended::Broken }
 }
 
-fn is_broken(state: Poll<Result<(), RelayError>>) -> bool {
+fn is_broken(state: &Poll<Result<(), RelayError>>) -> bool {
     matches!(state, Poll::Ready(Err(_)))
 }

@@ -16,10 +16,13 @@ pub(crate) const HEADER: &str = "l5d-dtab";
 /// Compiled tables kept by one thread.
 const KEPT: usize = 256;
 
+/// The frontend's place in memory, and the text.
+type Key = (usize, Box<[u8]>);
+
 #[derive(Default)]
 struct Compiled {
     generation: u64,
-    targets: HashMap<(usize, Box<[u8]>), Option<Rc<Target>>>,
+    targets: HashMap<Key, Option<Rc<Target>>>,
 }
 
 thread_local! {

@@ -3,7 +3,7 @@
 //! In: a request head and the side that it came from. Out: an answer, and what becomes of the connection.
 //! Every path ends in settle, a dropped task too.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Instant};
 
 use mesh_model::{
     name::ServiceId,
@@ -121,13 +121,24 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// Runs it to its end.
-    pub(crate) async fn run(mut self) -> Ended {
+    /// Runs it to its end. In a box of its own, so that a connection without a request is small.
+    pub(crate) fn run(self) -> Pin<Box<impl Future<Output = Ended>>> {
+        Box::pin(self.live())
+    }
+
+    async fn live(mut self) -> Ended {
         let ended = match self.served().await {
             Ok(ended) => ended,
             Err(Stop::Failed(failure)) => deliver::failure(&mut self, failure).await,
             Err(Stop::Gone) => Ended::Broken,
         };
+        self.settle();
+        ended
+    }
+
+    /// Answers what is no request at all.
+    pub(crate) async fn refuse(mut self, failure: Failure) -> Ended {
+        let ended = deliver::failure(&mut self, failure).await;
         self.settle();
         ended
     }
@@ -152,19 +163,19 @@ impl<'x> Exchange<'x> {
         if origin.destination == Destination::Explicit {
             request.fields.drop_named(b"proxy-authorization");
         }
-        let called = route::called(snapshot, origin, request)?;
-        self.label(match called {
+        let goal = route::goal(snapshot, origin, request)?;
+        self.label(match goal {
             Called::Frontend(frontend) => &frontend.service,
             Called::Direct(direct) => &direct.backend.service,
         });
         if self.messages.request.form == Form::Authority {
-            return self.connect(called, origin).await.map_err(Stop::Failed);
+            return self.connect(goal, origin).await.map_err(Stop::Failed);
         }
         let request = &self.messages.request;
         let held = Held {
-            delegated: route::delegated(snapshot, called, &caller, request)?,
+            delegated: route::delegated(snapshot, goal, &caller, request)?,
         };
-        let way = route::outbound(&self.session.worker, called, &caller, request, &held)?;
+        let way = route::outbound(&self.session.worker, goal, &caller, request, &held)?;
         self.go(snapshot, &way).await
     }
 
@@ -255,13 +266,13 @@ impl<'x> Exchange<'x> {
     /// CONNECT: the connection becomes one to the address of the service that was named.
     async fn connect(
         &mut self,
-        called: Called<'_>,
+        goal: Called<'_>,
         origin: &OutboundOrigin,
     ) -> Result<Ended, Failure> {
         if origin.destination != Destination::Explicit || matches!(self.down, Wire::H2(_)) {
             return Err(no_connect());
         }
-        let address = match called {
+        let address = match goal {
             Called::Direct(direct) => direct.endpoint.address,
             Called::Frontend(frontend) => {
                 let ip = frontend.virtual_addresses.first().copied();

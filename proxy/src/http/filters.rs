@@ -127,7 +127,7 @@ fn location(redirect: &Redirect, request: &Request, listener: u16) -> String {
     let host = redirect
         .hostname
         .as_deref()
-        .or(own.map(|own| own.host))
+        .or_else(|| own.map(|own| own.host))
         .unwrap_or_default();
     let usual = match scheme {
         "https" => Some(443),

@@ -54,6 +54,7 @@ pub(crate) enum Form {
 
 /// What a request's `connection` and similar fields say, and what its head declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one wish")]
 pub(crate) struct Wishes {
     /// The connection may serve another request.
     pub persistent: bool,

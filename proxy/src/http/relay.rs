@@ -23,6 +23,7 @@ pub(crate) enum RelayError {
 
 /// The movement of one body.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of its own")]
 pub(crate) struct Flow {
     /// Bytes that have come from the reading side.
     pub bytes: u64,

@@ -107,7 +107,7 @@ mod tests {
         replay.advance(6);
         assert_eq!(replay.left(), b"world");
         replay.advance(5);
-        replay.record(&[0; LIMIT]);
+        replay.record(&vec![0; LIMIT]);
         assert!(!replay.is_whole() && replay.left().is_empty());
     }
 

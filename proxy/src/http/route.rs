@@ -91,7 +91,7 @@ pub(crate) enum Called<'s> {
 }
 
 /// What a local program's request calls.
-pub(crate) fn called<'s>(
+pub(crate) fn goal<'s>(
     snapshot: &'s Snapshot,
     origin: &OutboundOrigin,
     request: &Request,
@@ -141,12 +141,12 @@ fn unknown_host(text: &str) -> Failure {
 /// The way of a local program's request.
 pub(crate) fn outbound<'s>(
     worker: &Worker,
-    called: Called<'s>,
+    goal: Called<'s>,
     caller: &'s Arc<Caller>,
     request: &Request,
     held: &'s Held,
 ) -> Result<Way<'s>, Failure> {
-    let frontend = match called {
+    let frontend = match goal {
         Called::Direct(direct) => return Ok(straight(direct, caller)),
         Called::Frontend(frontend) => frontend,
     };
@@ -217,11 +217,11 @@ fn straight<'s>(direct: &'s Direct, caller: &'s Arc<Caller>) -> Way<'s> {
 /// The target of the request's own delegation table, when its caller may bring one.
 pub(crate) fn delegated(
     snapshot: &Snapshot,
-    called: Called<'_>,
+    goal: Called<'_>,
     caller: &Caller,
     request: &Request,
 ) -> Result<Option<Rc<Target>>, Failure> {
-    let Called::Frontend(frontend) = called else {
+    let Called::Frontend(frontend) = goal else {
         return Ok(None);
     };
     if !caller.trusted {

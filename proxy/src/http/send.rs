@@ -381,7 +381,7 @@ fn open_h1(
         expect: request.wishes.expects_continue,
     };
     wire.begin(framing(exchange), |out| {
-        write::request(out, request, &extras)
+        write::request(out, request, &extras);
     });
     Up {
         wire: Wire::H1(wire),
@@ -448,7 +448,7 @@ async fn open_h2(
     if !handle.mesh {
         forward(exchange, way);
     }
-    exchange.story.peer = handle.peer.clone();
+    exchange.story.peer.clone_from(&handle.peer);
     let request = &exchange.messages.request;
     let id = exchange.story.id;
     let hop = picked.filter(|_| handle.mesh).map(|picked| Hop {

@@ -117,11 +117,14 @@ impl Story {
             direction: session.direction,
             id: self.id.as_str(),
             source: &session.source,
-            destination: self.destination.as_ref().unwrap_or(observe.unknown()),
+            destination: self
+                .destination
+                .as_ref()
+                .unwrap_or_else(|| observe.unknown()),
             route: self
                 .route
                 .as_ref()
-                .map_or(observe.no_route(), |route| &route.name),
+                .map_or_else(|| observe.no_route(), |route| &route.name),
             protocol: protocol(request),
             method: request.method(),
             path: request.raw_path(),

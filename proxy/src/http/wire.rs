@@ -18,6 +18,10 @@ use super::{
 
 /// A side.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "stays where it is; a box would cost each request"
+)]
 pub(crate) enum Wire {
     /// An HTTP/1 connection.
     H1(h1::Connection<Carrier>),

@@ -16,6 +16,10 @@ const OPTION_LIMIT: usize = 32;
 
 /// What the fields of a head say, before the verdict.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one word that was said or not"
+)]
 pub(crate) struct Declared {
     /// The valid `content-length`.
     length: Option<u64>,
@@ -52,9 +56,8 @@ impl Declared {
         let text = fields.at(value);
         match known {
             Known::Host => {
-                if self.host.replace(value).is_some() {
-                    return Err(HeadError::Host);
-                }
+                let second = self.host.replace(value).is_some();
+                return if second { Err(HeadError::Host) } else { Ok(()) };
             }
             Known::ContentLength => {
                 let length = octet::number(text).ok_or(HeadError::ContentLength)?;

@@ -116,17 +116,14 @@ impl Scan {
     /// Whether a line that ends before `end` keeps within the bounds.
     fn check(&self, end: usize) -> Result<(), HeadError> {
         let (line, all) = (end - self.line, end - self.start);
-        match self.section {
-            Section::Trailers if all > TRAILER_LIMIT => Err(HeadError::HeadTooLarge),
-            Section::Trailers => Ok(()),
-            Section::Request | Section::Response if self.lines == 0 && line > LINE_LIMIT => {
-                Err(HeadError::LineTooLong)
-            }
-            Section::Request | Section::Response if all > HEAD_LIMIT => {
-                Err(HeadError::HeadTooLarge)
-            }
-            Section::Request | Section::Response => Ok(()),
+        let trailers = self.section == Section::Trailers;
+        if !trailers && self.lines == 0 && line > LINE_LIMIT {
+            return Err(HeadError::LineTooLong);
         }
+        if all > if trailers { TRAILER_LIMIT } else { HEAD_LIMIT } {
+            return Err(HeadError::HeadTooLarge);
+        }
+        Ok(())
     }
 }
 

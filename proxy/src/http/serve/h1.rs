@@ -17,7 +17,6 @@ use crate::{
         alarm::Alarm,
         buffers,
         carrier::Carrier,
-        deliver,
         exchange::{Ended, Exchange},
         h1::{Connection, HeadError, ReadError},
         session::Session,
@@ -156,12 +155,11 @@ async fn refuse(
     started: Instant,
 ) -> Ended {
     let mut messages = buffers::messages();
-    let mut exchange = Exchange::new(session, &mut messages, down, alarm, started);
-    let ended = match deliver::failure(&mut exchange, failure).await {
+    let exchange = Exchange::new(session, &mut messages, down, alarm, started);
+    let ended = match exchange.refuse(failure).await {
         Ended::Broken => Ended::Broken,
         _ => Ended::Close,
     };
-    drop(exchange);
     buffers::put_messages(messages);
     ended
 }

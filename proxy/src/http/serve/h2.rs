@@ -18,8 +18,8 @@ use crate::{
     connection::{Io, Origin, Worker},
     failure::{Code, Failure},
     http::{
-        alarm::Alarm, buffers, convert, deliver, exchange::Exchange, prefixed::Prefixed,
-        session::Session, stream::Stream, wire::Wire,
+        alarm::Alarm, buffers, convert, exchange::Exchange, prefixed::Prefixed, session::Session,
+        stream::Stream, wire::Wire,
     },
 };
 
@@ -121,14 +121,14 @@ pub(crate) async fn stream(
     let mut down = Wire::H2(down);
     if !gone {
         let exchange = Exchange::new(session, &mut messages, &mut down, &mut alarm, started);
-        match read {
-            Ok(()) => drop(exchange.run().await),
+        let ended = match read {
+            Ok(()) => exchange.run().await,
             Err(fault) => {
-                let mut exchange = exchange;
                 let failure = Failure::new(Code::BadRequest, fault.to_string());
-                drop(deliver::failure(&mut exchange, failure).await);
+                exchange.refuse(failure).await
             }
-        }
+        };
+        tracing::trace!(?ended, "a stream has ended");
     }
     buffers::put_messages(messages);
 }

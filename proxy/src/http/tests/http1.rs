@@ -62,9 +62,9 @@ fn pipelined_requests_are_answered_in_order() {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
         stage.program(|heard| ok(&heard.first));
         let mut client = stage.dial().await;
-        let all: String = (0..20)
-            .map(|index| format!("GET /{index} HTTP/1.1\r\nHost: web\r\n\r\n"))
-            .collect();
+        let all = (0..20).fold(String::new(), |all, index| {
+            all + &format!("GET /{index} HTTP/1.1\r\nHost: web\r\n\r\n")
+        });
         client.say(&all).await;
         for index in 0..20 {
             let heard = soon(client.answer()).await.unwrap();

@@ -169,9 +169,13 @@ fn large_bodies() {
             let mut send = client(&stage).await;
             let request = Request::post("http://web/").body(()).unwrap();
             let (answer, mut body) = send.send_request(request, false).unwrap();
-            let data = Bytes::from((0..SIZE).map(|at| (at % 251) as u8).collect::<Vec<_>>());
-            let sent = data.clone();
-            let upload = async move { send_all(&mut body, sent, true).await };
+            let data = Bytes::from(
+                (0..SIZE)
+                    .map(|at| u8::try_from(at % 251).unwrap())
+                    .collect::<Vec<_>>(),
+            );
+            let copy = data.clone();
+            let upload = async move { send_all(&mut body, copy, true).await };
             let download = async {
                 let answer = answer.await.unwrap();
                 whole(answer.into_body()).await.unwrap().0
