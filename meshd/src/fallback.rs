@@ -1,7 +1,7 @@
 //! What must go on when this process dies: direct rules and names, kept current with every plan.
 //!
 //! In: a compiled plan. Out: the intent of the interception, with the plain endpoints of every virtual
-//! address, and the entries of the names file. Never: offers an endpoint that would refuse plaintext.
+//! address, and the entries of the names file. Never: decides which endpoints take plaintext; the plan does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +9,7 @@ use std::{
 };
 
 use mesh_intercept::{Inbound, Intent, Virtual};
-use mesh_model::{
-    config::Boot,
-    snapshot::{Backend, Frontend, Snapshot},
-};
+use mesh_model::config::Boot;
 use mesh_plan::Compiled;
 
 use crate::names::Entry;
@@ -25,131 +22,74 @@ pub(crate) fn intent(
     compiled: &Compiled,
 ) -> Intent {
     let listeners = &boot.listeners;
-    Intent {
+    let empty = Intent {
         virtual_v4: boot.virtual_v4,
         virtual_v6: boot.virtual_v6,
         host_v4,
         host_v6,
         // What peers dial to reach us must never be turned back to ourselves.
         skip_ports: vec![listeners.tunnel.port(), boot.cluster.listen.port()],
-        ..followed(
-            Intent::empty(listeners.outbound_port, listeners.inbound_port, boot.mark),
-            &compiled.snapshot,
-        )
-    }
+        ..Intent::empty(listeners.outbound_port, listeners.inbound_port, boot.mark)
+    };
+    followed(empty, compiled)
 }
 
 /// The entries of the names file.
 pub(crate) fn names(compiled: &Compiled) -> Vec<Entry> {
-    entries(&compiled.names, &compiled.snapshot)
-}
-
-fn followed(empty: Intent, snapshot: &Snapshot) -> Intent {
-    let mut inbound: Vec<Inbound> = snapshot
-        .inbound
-        .by_address
-        .iter()
-        .map(|(&address, port)| Inbound {
-            address,
-            strict: port.strict,
-        })
-        .collect();
-    inbound.sort_by_key(|one| one.address);
-    let direct: BTreeSet<SocketAddr> = snapshot.outbound.direct.keys().copied().collect();
-    Intent {
-        virtuals: snapshot
-            .outbound
-            .frontends
-            .iter()
-            .flat_map(|one| virtuals(one))
-            .collect(),
-        direct: direct.into_iter().collect(),
-        inbound,
-        ..empty
+    let mut plain: BTreeMap<IpAddr, BTreeSet<IpAddr>> = BTreeMap::new();
+    for one in &compiled.virtuals {
+        plain
+            .entry(one.address)
+            .or_default()
+            .extend(one.fallback.iter().map(SocketAddr::ip));
     }
-}
-
-fn virtuals(frontend: &Frontend) -> impl Iterator<Item = Virtual> {
-    let endpoints = plain(&frontend.backend);
-    frontend
-        .virtual_addresses
-        .iter()
-        .map(move |&address| Virtual {
-            address: SocketAddr::new(address, frontend.port),
-            endpoints: endpoints.clone(),
-            fail_closed: frontend.fail_closed,
-        })
-}
-
-/// Where a call can go without the mesh: the preferred endpoints, or any when none is; another host's loopback is
-/// out of reach.
-fn plain(backend: &Backend) -> Vec<SocketAddr> {
-    let reachable = || {
-        backend
-            .endpoints
-            .iter()
-            .filter(|one| one.local || !one.address.ip().is_loopback())
-    };
-    let best: BTreeSet<SocketAddr> = reachable()
-        .filter(|one| one.preferred)
-        .map(|one| one.address)
-        .collect();
-    if best.is_empty() {
-        return reachable()
-            .map(|one| one.address)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-    }
-    best.into_iter().collect()
-}
-
-fn entries(names: &[(String, Vec<IpAddr>)], snapshot: &Snapshot) -> Vec<Entry> {
-    let mut direct: BTreeMap<IpAddr, BTreeSet<IpAddr>> = BTreeMap::new();
-    for frontend in snapshot
-        .outbound
-        .frontends
-        .iter()
-        .filter(|one| !one.fail_closed)
-    {
-        let addresses: BTreeSet<IpAddr> = plain(&frontend.backend)
-            .iter()
-            .map(SocketAddr::ip)
-            .collect();
-        for &address in &frontend.virtual_addresses {
-            direct.entry(address).or_default().extend(&addresses);
-        }
-    }
-    let domain = snapshot.mesh.as_ref().map_or("", |mesh| &*mesh.domain);
-    names
+    compiled
+        .names
         .iter()
         .map(|(name, addresses)| {
-            let plain: BTreeSet<IpAddr> = addresses
+            // An address that is not virtual is an endpoint's own already.
+            let direct: BTreeSet<IpAddr> = addresses
                 .iter()
-                .filter_map(|address| direct.get(address))
-                .flatten()
-                .copied()
+                .flat_map(|ip| {
+                    plain
+                        .get(ip)
+                        .cloned()
+                        .unwrap_or_else(|| BTreeSet::from([*ip]))
+                })
                 .collect();
             Entry {
-                name: full(name, domain),
+                name: name.clone(),
                 addresses: addresses.clone(),
-                direct: plain.into_iter().collect(),
+                direct: direct.into_iter().collect(),
             }
         })
         .collect()
 }
 
-/// The name with the mesh's domain behind it.
-fn full(name: &str, domain: &str) -> String {
-    let name = name.trim_end_matches('.');
-    if domain.is_empty()
-        || name
-            .strip_suffix(domain)
-            .is_some_and(|before| before.ends_with('.'))
-    {
-        return name.to_owned();
+fn followed(empty: Intent, compiled: &Compiled) -> Intent {
+    let ports = &compiled.snapshot.inbound.by_address;
+    let strict = |address| ports.get(address).is_some_and(|port| port.strict);
+    Intent {
+        virtuals: compiled
+            .virtuals
+            .iter()
+            .map(|one| Virtual {
+                address: SocketAddr::new(one.address, one.port),
+                endpoints: one.fallback.clone(),
+                fail_closed: one.fail_closed,
+            })
+            .collect(),
+        direct: compiled.direct.clone(),
+        inbound: compiled
+            .inbound
+            .iter()
+            .map(|address| Inbound {
+                address: *address,
+                strict: strict(address),
+            })
+            .collect(),
+        ..empty
     }
-    format!("{name}.{domain}")
 }
 
 #[cfg(test)]
@@ -158,85 +98,75 @@ mod tests {
 
     use mesh_model::{
         config::Mark,
-        name::{HostId, Namespace, ServiceId, ServiceName},
-        principal::TrustDomain,
+        name::{Namespace, ServiceId, ServiceName},
         service::AppProtocol,
-        snapshot::{BackendEndpoint, BackendKey, EndpointKey, MeshView, RuleTable},
+        snapshot::{Authorization, InboundPort},
     };
+    use mesh_plan::VirtualPort;
 
     use super::*;
 
-    fn endpoint(address: &str, local: bool, preferred: bool) -> Arc<BackendEndpoint> {
-        Arc::new(BackendEndpoint {
-            key: EndpointKey(0),
-            id: address.into(),
+    fn compiled() -> Compiled {
+        let virtual_port = |address: &str, fallback: &[&str], fail_closed| VirtualPort {
             address: address.parse().unwrap(),
-            tunnel: None,
-            local,
-            weight: 1,
-            priority: 0,
-            preferred,
-            host: None,
-            host_name: "".into(),
-            labels: Arc::default(),
-        })
-    }
-
-    fn frontend(
-        port: u16,
-        fail_closed: bool,
-        endpoints: Vec<Arc<BackendEndpoint>>,
-    ) -> Arc<Frontend> {
-        let service = ServiceId::new(
-            Namespace::new("default").unwrap(),
-            ServiceName::new("words").unwrap(),
-        );
-        let backend = Backend {
-            key: BackendKey(0),
-            service: service.clone(),
-            port,
-            protocol: AppProtocol::Detect,
-            endpoints,
-        };
-        Arc::new(Frontend {
-            service,
-            port,
-            port_name: "".into(),
-            protocol: AppProtocol::Detect,
-            virtual_addresses: vec!["240.240.1.2".parse().unwrap(), "fd6d::2".parse().unwrap()],
+            port: 80,
+            fallback: fallback.iter().map(|text| text.parse().unwrap()).collect(),
             fail_closed,
-            rules: RuleTable::default(),
-            consumer_rules: BTreeMap::new(),
-            tcp_rules: RuleTable::default(),
-            backend: Arc::new(backend),
-        })
-    }
-
-    fn snapshot(frontends: Vec<Arc<Frontend>>) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.outbound.frontends = frontends;
-        snapshot.mesh = Some(MeshView {
-            trust_domain: TrustDomain::new("demo.example").unwrap(),
-            domain: "mesh.internal".into(),
-            host: HostId([1; 16]),
-            host_name: "h1".into(),
-        });
-        snapshot
+        };
+        let name = |name: &str, addresses: &[&str]| {
+            (
+                name.to_owned(),
+                addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            )
+        };
+        Compiled {
+            virtuals: vec![
+                virtual_port("240.240.1.2", &["10.0.0.2:8080", "10.0.0.3:8080"], false),
+                virtual_port("240.240.1.3", &[], true),
+                virtual_port("fd6d::2", &["[fd00::2]:8080"], false),
+            ],
+            names: vec![
+                name("words.mesh.internal", &["240.240.1.2", "fd6d::2"]),
+                name("bank.mesh.internal", &["240.240.1.3"]),
+                name("headless.mesh.internal", &["10.0.0.9"]),
+            ],
+            direct: vec!["10.0.0.2:8080".parse().unwrap()],
+            inbound: vec![
+                "10.0.0.1:8081".parse().unwrap(),
+                "10.0.0.1:9443".parse().unwrap(),
+            ],
+            ..Compiled::default()
+        }
     }
 
     #[test]
-    fn calls_go_on_to_what_is_healthy_and_in_reach() {
-        let snapshot = snapshot(vec![frontend(
-            80,
-            false,
-            vec![
-                endpoint("10.0.0.2:8080", false, true),
-                endpoint("10.0.0.3:8080", false, false),
-                endpoint("127.0.0.1:8080", true, true),
-                endpoint("127.0.0.1:9090", false, true),
-            ],
-        )]);
-        let intent = followed(Intent::empty(1, 2, Mark { value: 1, mask: 3 }), &snapshot);
+    fn the_intent_follows_the_plan() {
+        let mut compiled = compiled();
+        let service = ServiceId::new(
+            Namespace::new("default").unwrap(),
+            ServiceName::new("bank").unwrap(),
+        );
+        let port = InboundPort {
+            service,
+            principal: "spiffe://demo.example/ns/default/sa/bank".parse().unwrap(),
+            target: "127.0.0.1:9443".parse().unwrap(),
+            protocol: AppProtocol::Detect,
+            strict: true,
+            labels: Arc::default(),
+            authorization: Authorization::default(),
+        };
+        let inbound = &mut compiled.snapshot.inbound.by_address;
+        inbound.insert("10.0.0.1:9443".parse().unwrap(), Arc::new(port));
+        let intent = followed(Intent::empty(1, 2, Mark { value: 1, mask: 3 }), &compiled);
+        assert_eq!(
+            intent
+                .inbound
+                .iter()
+                .map(|one| one.strict)
+                .collect::<Vec<_>>(),
+            [false, true]
+        );
+        assert_eq!(intent.direct, compiled.direct);
         let shown: Vec<String> = intent
             .virtuals
             .iter()
@@ -245,38 +175,26 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "240.240.1.2:80 [10.0.0.2:8080, 127.0.0.1:8080] false",
-                "[fd6d::2]:80 [10.0.0.2:8080, 127.0.0.1:8080] false"
+                "240.240.1.2:80 [10.0.0.2:8080, 10.0.0.3:8080] false",
+                "240.240.1.3:80 [] true",
+                "[fd6d::2]:80 [[fd00::2]:8080] false"
             ]
         );
     }
 
     #[test]
-    fn a_service_that_nobody_prefers_still_has_its_endpoints() {
-        let backend = vec![endpoint("10.0.0.2:80", false, false)];
-        let one = frontend(80, false, backend);
-        assert_eq!(plain(&one.backend), ["10.0.0.2:80".parse().unwrap()]);
-    }
-
-    #[test]
-    fn names_have_plain_addresses_unless_fail_closed() {
-        let addresses: Vec<IpAddr> = vec!["240.240.1.2".parse().unwrap()];
-        let names = [
-            ("words".to_owned(), addresses.clone()),
-            ("words.mesh.internal".to_owned(), addresses),
-        ];
-        let backend = || vec![endpoint("10.0.0.2:8080", false, true)];
-        let open = entries(&names, &snapshot(vec![frontend(80, false, backend())]));
-        assert!(open.iter().all(|entry| entry.name == "words.mesh.internal"));
-        assert!(
-            open.iter()
-                .all(|entry| entry.direct == ["10.0.0.2".parse::<IpAddr>().unwrap()])
-        );
-        let closed = entries(&names, &snapshot(vec![frontend(80, true, backend())]));
-        assert!(
-            closed
-                .iter()
-                .all(|entry| entry.direct.is_empty() && entry.addresses.len() == 1)
+    fn names_have_plain_addresses_where_the_plan_has_them() {
+        let shown: Vec<String> = names(&compiled())
+            .iter()
+            .map(|one| format!("{} {:?}", one.name, one.direct))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "words.mesh.internal [10.0.0.2, 10.0.0.3, fd00::2]",
+                "bank.mesh.internal []",
+                "headless.mesh.internal [10.0.0.9]"
+            ]
         );
     }
 }
