@@ -20,7 +20,10 @@ use mesh_model::{
         cell::{Reader, cell},
     },
 };
-use mesh_plan::{Compiled, explain::Outbound};
+use mesh_plan::{
+    Compiled,
+    explain::{Told, View},
+};
 use mesh_proxy::Proxy;
 use mesh_registry::Registry;
 use tokio::sync::watch;
@@ -218,11 +221,12 @@ impl Running {
     }
 
     /// What this host can say of a request.
-    pub(crate) fn explain_outbound(&self, daemon: &Daemon, request: &Explain) -> Result<Outbound, String> {
+    pub(crate) fn explain_outbound(&self, daemon: &Daemon, request: &Explain) -> Result<Told, String> {
         let ejected = self.ejected();
-        let captures = daemon.boot.capture == Capture::Mesh && daemon.phase() == "running";
-        mesh_plan::explain::outbound(&self.reader.load(), request, captures, &|key| ejected.contains(&key))
-            .map_err(|error| error.to_string())
+        let captured = daemon.boot.capture == Capture::Mesh && daemon.phase() == "running";
+        let compiled = self.compiled.borrow().clone().ok_or("the first plan is being made")?;
+        let view = View { compiled: &compiled, captured, ejected: &ejected };
+        mesh_plan::explain::outbound(&view, request).map_err(|error| crate::telemetry::chain(&error))
     }
 
     /// The bypass marker changed.

@@ -1,6 +1,10 @@
 //! A mesh of hosts on one bridge, from `init` and `join` to programs that call each other.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -11,6 +15,8 @@ use crate::{
 };
 
 const BRIDGE: &str = "mesh-bridge";
+/// One mesh at a time: bridge and addresses are the same for all.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Hosts on one bridge.
 #[derive(Debug)]
@@ -20,11 +26,13 @@ pub struct Mesh {
     /// Their files; removed with the mesh unless a test fails.
     pub directory: tempfile::TempDir,
     kind: Kind,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Mesh {
     /// Makes `count` hosts named `h1`, `h2`, …; nothing runs on them yet.
     pub fn new(kind: Kind, count: u8) -> anyhow::Result<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::Builder::new().prefix("mesh-").tempdir()?;
         // Programs of other users must be able to reach the configuration of their own host.
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -39,7 +47,7 @@ impl Mesh {
         let hosts = (1..=count)
             .map(|number| Host::new(kind, &format!("h{number}"), number, directory.path(), BRIDGE))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Self { hosts, directory, kind })
+        Ok(Self { hosts, directory, kind, _alone: alone })
     }
 
     /// What kind of hosts these are.
