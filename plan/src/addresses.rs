@@ -10,12 +10,22 @@ use mesh_model::name::ServiceId;
 use crate::{Allocations, CompileError, Input, key::Stable, services::Services};
 
 /// Gives every service its addresses; those of services that are gone are kept while there is room.
-pub(crate) fn allocate(services: &Services, input: &Input<'_>) -> Result<Allocations, CompileError> {
-    let wanted: Vec<&ServiceId> =
-        services.by_id.iter().filter(|(_, service)| !service.headless).map(|(id, _)| id).collect();
+pub(crate) fn allocate(
+    services: &Services,
+    input: &Input<'_>,
+) -> Result<Allocations, CompileError> {
+    let wanted: Vec<&ServiceId> = services
+        .by_id
+        .iter()
+        .filter(|(_, service)| !service.headless)
+        .map(|(id, _)| id)
+        .collect();
     let ranges = Ranges::of(input);
     if wanted.len() > ranges.room() {
-        return Err(CompileError::AddressesExhausted { services: wanted.len(), room: ranges.room() });
+        return Err(CompileError::AddressesExhausted {
+            services: wanted.len(),
+            room: ranges.room(),
+        });
     }
     let mut all = kept(&ranges, input.allocations);
     if all.0.len() + wanted.len() > ranges.room() / 2 {
@@ -41,7 +51,14 @@ fn kept(ranges: &Ranges, before: &Allocations) -> Allocations {
         ranges.has(v4, v6) && seen.0.insert(v4) && seen.1.insert(v6)
     };
     let mut fits = fits;
-    Allocations(before.0.iter().filter(|(_, pair)| fits(**pair)).map(|(id, pair)| (id.clone(), *pair)).collect())
+    Allocations(
+        before
+            .0
+            .iter()
+            .filter(|(_, pair)| fits(**pair))
+            .map(|(id, pair)| (id.clone(), *pair))
+            .collect(),
+    )
 }
 
 struct Ranges {
@@ -75,7 +92,10 @@ impl Ranges {
         let room = self.v4_size - 2;
         let start = u32::try_from(hash(id) % u64::from(room)).unwrap_or_default();
         let at = |step: u32| Ipv4Addr::from_bits(self.v4 + 1 + (start + step) % room);
-        (0..room).map(at).find(|address| !used.contains(address)).unwrap_or_else(|| at(0))
+        (0..room)
+            .map(at)
+            .find(|address| !used.contains(address))
+            .unwrap_or_else(|| at(0))
     }
     fn free_v6(&self, id: &ServiceId, used: &BTreeSet<Ipv6Addr>) -> Ipv6Addr {
         let start = u128::from(hash(id)) & self.v6_mask;
@@ -84,12 +104,17 @@ impl Ranges {
             Ipv6Addr::from_bits(self.v6 | offset)
         };
         let most = u128::try_from(used.len()).unwrap_or_default() + 2;
-        (0..most).map(at).find(|address| !used.contains(address)).unwrap_or_else(|| at(0))
+        (0..most)
+            .map(at)
+            .find(|address| !used.contains(address))
+            .unwrap_or_else(|| at(0))
     }
 }
 
 fn hash(id: &ServiceId) -> u64 {
     let mut hash = Stable::new();
-    hash.text("virtual").text(id.namespace.as_str()).text(id.name.as_str());
+    hash.text("virtual")
+        .text(id.namespace.as_str())
+        .text(id.name.as_str());
     hash.finish()
 }

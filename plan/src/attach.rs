@@ -97,13 +97,20 @@ pub(crate) struct Attached<'a> {
 }
 
 /// Attaches every route.
-pub(crate) fn attach<'a>(world: &World<'a>, services: &Services, findings: &Findings) -> Attached<'a> {
+pub(crate) fn attach<'a>(
+    world: &World<'a>,
+    services: &Services,
+    findings: &Findings,
+) -> Attached<'a> {
     let routes = gather(world);
     let mut wanted: BTreeMap<Place, Vec<(usize, usize)>> = BTreeMap::new();
     let mut parents = Vec::new();
     for (index, route) in routes.iter().enumerate() {
         let mut states = Vec::new();
-        for reference in references(route).iter().filter(|reference| is_service(reference)) {
+        for reference in references(route)
+            .iter()
+            .filter(|reference| is_service(reference))
+        {
             let number = states.len();
             let found = places(route, reference, services);
             let refused = match found {
@@ -123,7 +130,10 @@ pub(crate) fn attach<'a>(world: &World<'a>, services: &Services, findings: &Find
                     Some(("NoMatchingParent", why))
                 }
             };
-            states.push(ParentState { reference: reference.clone(), refused });
+            states.push(ParentState {
+                reference: reference.clone(),
+                refused,
+            });
         }
         if states.is_empty() {
             findings.warning(
@@ -136,7 +146,11 @@ pub(crate) fn attach<'a>(world: &World<'a>, services: &Services, findings: &Find
         parents.push(states);
     }
     let places = decide(&routes, wanted, &mut parents, services, findings);
-    Attached { routes, places, parents }
+    Attached {
+        routes,
+        places,
+        parents,
+    }
 }
 
 fn gather<'a>(world: &World<'a>) -> Vec<Route<'a>> {
@@ -160,8 +174,13 @@ fn gather<'a>(world: &World<'a>) -> Vec<Route<'a>> {
             key,
         })
     };
-    let mut routes: Vec<Route<'a>> =
-        world.input.catalog.resources.iter().filter_map(|(key, resource)| route(key, resource)).collect();
+    let mut routes: Vec<Route<'a>> = world
+        .input
+        .catalog
+        .resources
+        .iter()
+        .filter_map(|(key, resource)| route(key, resource))
+        .collect();
     routes.sort_by(|a, b| (a.created_ms, &a.name, a.kind).cmp(&(b.created_ms, &b.name, b.kind)));
     routes
 }
@@ -186,16 +205,27 @@ fn places(
     reference: &ParentReference,
     services: &Services,
 ) -> Result<Vec<Place>, Refusal> {
-    let namespace = reference.namespace.as_deref().unwrap_or(route.namespace.as_str());
-    let unknown =
-        || ("route-unknown-parent", format!("the service {namespace}/{} is not known", reference.name));
-    let (Ok(parent), Ok(name)) = (Namespace::new(namespace), ServiceName::new(&reference.name)) else {
+    let namespace = reference
+        .namespace
+        .as_deref()
+        .unwrap_or(route.namespace.as_str());
+    let unknown = || {
+        (
+            "route-unknown-parent",
+            format!("the service {namespace}/{} is not known", reference.name),
+        )
+    };
+    let (Ok(parent), Ok(name)) = (Namespace::new(namespace), ServiceName::new(&reference.name))
+    else {
         return Err(unknown());
     };
     let id = ServiceId::new(parent, name);
     let service = services.by_id.get(&id).ok_or_else(unknown)?;
     if service.headless {
-        return Err(("route-headless-parent", format!("{id} is headless, so calls to it cannot be routed")));
+        return Err((
+            "route-headless-parent",
+            format!("{id} is headless, so calls to it cannot be routed"),
+        ));
     }
     let ports = matching_ports(service, reference);
     if ports.is_empty() {
@@ -207,7 +237,10 @@ fn places(
         return Err(("route-unknown-parent", format!("{id} has no {said}")));
     }
     let consumer = (id.namespace != route.namespace).then(|| route.namespace.clone());
-    Ok(ports.into_iter().map(|port| (id.clone(), port, consumer.clone())).collect())
+    Ok(ports
+        .into_iter()
+        .map(|port| (id.clone(), port, consumer.clone()))
+        .collect())
 }
 
 fn matching_ports(service: &Service, reference: &ParentReference) -> Vec<u16> {
@@ -216,7 +249,10 @@ fn matching_ports(service: &Service, reference: &ParentReference) -> Vec<u16> {
         .iter()
         .filter(|(number, port)| {
             reference.port.is_none_or(|wanted| wanted == **number)
-                && reference.section_name.as_deref().is_none_or(|wanted| *wanted == *port.name)
+                && reference
+                    .section_name
+                    .as_deref()
+                    .is_none_or(|wanted| *wanted == *port.name)
         })
         .map(|(number, _)| *number)
         .collect()
@@ -232,17 +268,27 @@ fn decide(
 ) -> BTreeMap<Place, Vec<usize>> {
     let mut places = BTreeMap::new();
     for (place, all) in wanted {
-        let kind_of = |index: usize| routes.get(index).map(|route| route.kind);
-        let winner = all.iter().filter_map(|(index, _)| kind_of(*index)).min();
+        let judged: Vec<_> = all
+            .into_iter()
+            .filter_map(|(index, parent)| {
+                let route = routes.get(index)?;
+                Some((index, parent, route, unfit(route, &place, services)))
+            })
+            .collect();
+        let fit = judged.iter().filter(|(.., unfit)| unfit.is_none());
+        let winner = fit.map(|(_, _, route, _)| route.kind).min();
         let mut acting = Vec::new();
-        for (index, parent) in all {
-            let Some(route) = routes.get(index) else { continue };
-            let refused = if Some(route.kind) == winner {
-                unfit(route, &place, services)
-            } else {
-                let other = winner.map_or("", RouteKind::name);
-                Some(("Conflicted", format!("a {other} is attached to {}:{} and goes before", place.0, place.1)))
-            };
+        for (index, parent, route, unfit) in judged {
+            let refused = unfit.or_else(|| {
+                (Some(route.kind) != winner).then(|| {
+                    let other = winner.map_or("", RouteKind::name);
+                    let (id, port, _) = &place;
+                    (
+                        "Conflicted",
+                        format!("{other} is attached to {id}:{port} and goes before"),
+                    )
+                })
+            });
             match refused {
                 None => acting.push(index),
                 Some((reason, why)) => {
@@ -250,9 +296,10 @@ fn decide(
                         "route-without-effect",
                         &route.subject(),
                         why.clone(),
-                        "remove one of the two, or attach them to different ports",
+                        "attach the route to the ports on which it can act (parentRefs.port)",
                     );
-                    if let Some(state) = parents.get_mut(index).and_then(|all| all.get_mut(parent)) {
+                    if let Some(state) = parents.get_mut(index).and_then(|all| all.get_mut(parent))
+                    {
                         state.refused = Some((reason, why));
                     }
                 }
@@ -266,18 +313,21 @@ fn decide(
     places
 }
 
-/// Why a route that goes first cannot act there.
+/// Why a route cannot act there, whatever else is attached.
 fn unfit(route: &Route<'_>, place: &Place, services: &Services) -> Option<(&'static str, String)> {
     let (id, number, consumer) = place;
     let protocol = services.by_id.get(id)?.ports.get(number)?.protocol;
     match route.kind {
         RouteKind::Tcp if consumer.is_some() => Some((
             "UnsupportedValue",
-            format!("a TCPRoute of another namespace than {id}'s is not carried out by this version"),
+            format!(
+                "a TCPRoute of another namespace than {id}'s is not carried out by this version"
+            ),
         )),
-        RouteKind::Tls => {
-            Some(("UnsupportedValue", "TLSRoutes are not carried out by this version".to_owned()))
-        }
+        RouteKind::Tls => Some((
+            "UnsupportedValue",
+            "TLSRoutes are not carried out by this version".to_owned(),
+        )),
         RouteKind::Http | RouteKind::Grpc if protocol == AppProtocol::Tcp => Some((
             "UnsupportedProtocol",
             format!("{id}:{number} speaks tcp, in which there are no requests to route"),

@@ -1,10 +1,6 @@
 //! Backends: of each service and port the endpoints that may be used, shared with the last plan.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_model::{
     endpoint::TunnelKind,
@@ -15,7 +11,7 @@ use mesh_model::{
 use crate::{
     Candidate,
     key::Stable,
-    services::{Endpoint, Services},
+    services::{Considered, Services},
     share,
 };
 
@@ -45,8 +41,12 @@ pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backend
             };
             let before = previous.and_then(|previous| previous.outbound.backends.get(&key));
             let backend = share::backend(fresh, before);
-            backends.fallback.insert(key.clone(), fallback(&port.candidates));
-            backends.candidates.insert(key.clone(), port.candidates.iter().map(told).collect());
+            backends
+                .fallback
+                .insert(key.clone(), fallback(&port.candidates));
+            backends
+                .candidates
+                .insert(key.clone(), port.candidates.iter().map(told).collect());
             backends.by_service.insert(key, backend);
         }
     }
@@ -54,8 +54,12 @@ pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backend
     for home in [true, false] {
         for (id, service) in &services.by_id {
             for (number, port) in &service.ports {
-                for one in port.candidates.iter().filter(|one| (one.home.as_ref() == Some(id)) == home) {
-                    backends.add_direct((id.clone(), *number), one);
+                for one in port
+                    .candidates
+                    .iter()
+                    .filter(|one| (one.home.as_ref() == Some(id)) == home)
+                {
+                    backends.add_direct(id, *number, one);
                 }
             }
         }
@@ -64,28 +68,40 @@ pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backend
 }
 
 impl Backends {
-    fn add_direct(&mut self, key: (ServiceId, u16), one: &Endpoint) {
+    fn add_direct(&mut self, id: &ServiceId, port: u16, one: &Considered) {
         if one.endpoint.tunnel.is_none() || one.refused {
             return;
         }
-        let Some(backend) = self.by_service.get(&key) else { return };
-        let found = backend.endpoints.iter().find(|endpoint| endpoint.key == one.endpoint.key);
+        let Some(backend) = self.by_service.get(&(id.clone(), port)) else {
+            return;
+        };
+        let found = backend
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.key == one.endpoint.key);
         let endpoint = found.map_or_else(|| Arc::new(one.endpoint.clone()), Arc::clone);
         let backend = Arc::clone(backend);
-        self.direct.entry(one.endpoint.address).or_insert(Direct { backend, endpoint });
+        self.direct
+            .entry(one.endpoint.address)
+            .or_insert(Direct { backend, endpoint });
     }
 }
 
 fn backend_key(id: &ServiceId, port: u16) -> BackendKey {
     let mut hash = Stable::new();
-    hash.text("backend").text(id.namespace.as_str()).text(id.name.as_str()).number(port.into());
+    hash.text("backend")
+        .text(id.namespace.as_str())
+        .text(id.name.as_str())
+        .number(port.into());
     BackendKey(hash.finish())
 }
 
 /// Healthy endpoints that take plaintext; when all are reluctant, those.
-fn fallback(candidates: &[Endpoint]) -> Vec<SocketAddr> {
-    let open: Vec<&Endpoint> =
-        candidates.iter().filter(|one| one.left_out.is_none() && one.fallback).collect();
+fn fallback(candidates: &[Considered]) -> Vec<SocketAddr> {
+    let open: Vec<&Considered> = candidates
+        .iter()
+        .filter(|one| one.left_out.is_none() && one.fallback)
+        .collect();
     let good = open.iter().any(|one| one.endpoint.preferred);
     let mut found: Vec<SocketAddr> = open
         .iter()
@@ -97,7 +113,7 @@ fn fallback(candidates: &[Endpoint]) -> Vec<SocketAddr> {
     found
 }
 
-fn told(one: &Endpoint) -> Candidate {
+fn told(one: &Considered) -> Candidate {
     let security = match &one.endpoint.tunnel {
         _ if one.endpoint.local => "local",
         Some(tunnel) if tunnel.kind == TunnelKind::Hbone => "hbone",

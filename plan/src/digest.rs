@@ -21,16 +21,21 @@ pub(crate) fn of(snapshot: &Snapshot) -> u64 {
     }
     let direct: BTreeMap<_, _> = snapshot.outbound.direct.iter().collect();
     for (address, direct) in direct {
-        hash.debug(address).number(direct.backend.key.0).debug(&direct.endpoint);
+        hash.debug(address)
+            .number(direct.backend.key.0)
+            .debug(&direct.endpoint);
     }
     hash.debug(&snapshot.outbound.delegations);
     let inbound = &snapshot.inbound;
-    hash.debug(&sorted(&inbound.by_address)).debug(&sorted(&inbound.by_server_name));
+    hash.debug(&sorted(&inbound.by_address))
+        .debug(&sorted(&inbound.by_server_name));
     hash.debug(&sorted(&inbound.identities));
     let callers = &snapshot.callers;
-    hash.debug(&sorted(&callers.by_uid)).debug(&sorted(&callers.by_unit));
+    hash.debug(&sorted(&callers.by_uid))
+        .debug(&sorted(&callers.by_unit));
     hash.debug(&callers.by_service).debug(&callers.host);
-    hash.debug(&snapshot.trust.bundles).debug(&sorted(&snapshot.trust.grants));
+    hash.debug(&snapshot.trust.bundles)
+        .debug(&sorted(&snapshot.trust.grants));
     hash.finish()
 }
 
@@ -39,8 +44,12 @@ fn sorted<K: Ord, V>(map: &Map<K, V>) -> BTreeMap<&K, &V> {
 }
 
 fn frontend_parts(hash: &mut Stable, frontend: &Frontend) {
-    hash.debug(&frontend.service).number(frontend.port.into()).text(&frontend.port_name);
-    hash.debug(&frontend.protocol).debug(&frontend.virtual_addresses).debug(&frontend.fail_closed);
+    hash.debug(&frontend.service)
+        .number(frontend.port.into())
+        .text(&frontend.port_name);
+    hash.debug(&frontend.protocol)
+        .debug(&frontend.virtual_addresses)
+        .debug(&frontend.fail_closed);
     hash.number(frontend.backend.key.0);
     table(hash, &frontend.rules);
     table(hash, &frontend.tcp_rules);
@@ -51,9 +60,12 @@ fn frontend_parts(hash: &mut Stable, frontend: &Frontend) {
 }
 
 fn table(hash: &mut Stable, table: &RuleTable) {
-    hash.debug(&table.attached).number(u64::try_from(table.rules.len()).unwrap_or_default());
+    hash.debug(&table.attached)
+        .number(u64::try_from(table.rules.len()).unwrap_or_default());
     for rule in &table.rules {
-        hash.debug(&rule.route).debug(&rule.matches).debug(&rule.filters);
+        hash.debug(&rule.route)
+            .debug(&rule.matches)
+            .debug(&rule.filters);
         hash.debug(&rule.timeouts).debug(&rule.retry);
         target(hash, &rule.target);
     }
@@ -65,18 +77,29 @@ fn target(hash: &mut Stable, one: &Target) {
             hash.text("backend").number(backend.key.0);
         }
         Target::Weighted(shares) => {
-            hash.text("weighted").number(u64::try_from(shares.len()).unwrap_or_default());
+            hash.text("weighted")
+                .number(u64::try_from(shares.len()).unwrap_or_default());
             for share in shares {
                 hash.number(share.weight.into()).debug(&share.filters);
                 target(hash, &share.target);
             }
         }
         Target::Failover(targets) => {
-            hash.text("failover").number(u64::try_from(targets.len()).unwrap_or_default());
-            targets.iter().for_each(|one| target(hash, one));
+            hash.text("failover")
+                .number(u64::try_from(targets.len()).unwrap_or_default());
+            for one in targets {
+                target(hash, one);
+            }
         }
-        Target::Fail { status, code, reason } => {
-            hash.text("fail").number((*status).into()).text(code).text(reason);
+        Target::Fail {
+            status,
+            code,
+            reason,
+        } => {
+            hash.text("fail")
+                .number((*status).into())
+                .text(code)
+                .text(reason);
         }
     }
 }

@@ -109,10 +109,23 @@ struct Steps {
 
 impl Steps {
     fn of(snapshot: &Snapshot) -> Self {
-        let host = snapshot.mesh.as_ref().map(|mesh| mesh.host_name.to_string()).unwrap_or_default();
-        Self { host, steps: Vec::new() }
+        let host = snapshot
+            .mesh
+            .as_ref()
+            .map(|mesh| mesh.host_name.to_string())
+            .unwrap_or_default();
+        Self {
+            host,
+            steps: Vec::new(),
+        }
     }
-    fn add(&mut self, step: &str, state: State, what: impl Into<String>, because: impl Into<String>) {
+    fn add(
+        &mut self,
+        step: &str,
+        state: State,
+        what: impl Into<String>,
+        because: impl Into<String>,
+    ) {
         let state = match state {
             State::Ok => "ok",
             State::Warning => "warning",
@@ -127,7 +140,10 @@ impl Steps {
         });
     }
     fn told(self, far: Option<Far>) -> Told {
-        Told { explanation: Explanation { steps: self.steps }, far }
+        Told {
+            explanation: Explanation { steps: self.steps },
+            far,
+        }
     }
 }
 
@@ -158,9 +174,20 @@ impl<'a> Asked<'a> {
             return Err(bad());
         }
         let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
-        let method = if request.method.is_empty() { "GET" } else { &request.method };
+        let method = if request.method.is_empty() {
+            "GET"
+        } else {
+            &request.method
+        };
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Self { method, http, authority, path, query, headers: &request.headers })
+        Ok(Self {
+            method,
+            http,
+            authority,
+            path,
+            query,
+            headers: &request.headers,
+        })
     }
 }
 

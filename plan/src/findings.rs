@@ -48,7 +48,11 @@ pub(crate) fn general(world: &World<'_>, services: &Services, findings: &Finding
     for (key, resource) in &world.input.catalog.resources {
         let subject = key.to_string();
         if !resource.conflicts.is_empty() {
-            let others: Vec<String> = resource.conflicts.iter().map(|(id, _)| id.short()).collect();
+            let others: Vec<String> = resource
+                .conflicts
+                .iter()
+                .map(|(id, _)| id.short())
+                .collect();
             findings.warning(
                 "edit-conflict",
                 &subject,
@@ -64,15 +68,26 @@ pub(crate) fn general(world: &World<'_>, services: &Services, findings: &Finding
             findings.note(
                 "tentative-edit",
                 &subject,
-                format!("revision {} undoes itself at {}", resource.revision.short(), crate::rfc3339(resource.confirm_by_ms)),
+                format!(
+                    "revision {} undoes itself at {}",
+                    resource.revision.short(),
+                    crate::rfc3339(resource.confirm_by_ms)
+                ),
                 "keep it with `meshctl confirm`",
             );
         }
     }
     for (id, service) in &services.by_id {
         for (number, port) in &service.ports {
-            if !port.candidates.iter().any(|candidate| candidate.left_out.is_none()) {
-                let why = port.candidates.first().and_then(|first| first.left_out.clone());
+            if !port
+                .candidates
+                .iter()
+                .any(|candidate| candidate.left_out.is_none())
+            {
+                let why = port
+                    .candidates
+                    .first()
+                    .and_then(|first| first.left_out.clone());
                 findings.warning(
                     "no-endpoint",
                     &format!("{id}:{number}"),

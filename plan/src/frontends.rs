@@ -47,8 +47,10 @@ pub(crate) struct Routed {
 impl Room<'_> {
     pub(crate) fn build(&self) -> Routed {
         // Tables name backends of any service, so they are asked through the same index as the proxy's.
-        let known =
-            Outbound { backends: self.backends.by_service.clone(), ..Outbound::default() };
+        let known = Outbound {
+            backends: self.backends.by_service.clone(),
+            ..Outbound::default()
+        };
         let before: BTreeMap<(&ServiceId, u16), &Arc<Frontend>> = self
             .world
             .input
@@ -61,14 +63,18 @@ impl Room<'_> {
         let mut frontends = Vec::new();
         for (id, service) in &self.services.by_id {
             for (number, port) in &service.ports {
-                let Some(mut fresh) = self.frontend(id, *number, port, &known, &mut unresolved) else {
+                let Some(mut fresh) = self.frontend(id, *number, port, &known, &mut unresolved)
+                else {
                     continue;
                 };
                 fresh.fail_closed = service.fail_closed;
                 frontends.push(share::frontend(fresh, before.get(&(id, *number)).copied()));
             }
         }
-        Routed { frontends, resolved: unresolved }
+        Routed {
+            frontends,
+            resolved: unresolved,
+        }
     }
 
     fn frontend(
@@ -90,7 +96,13 @@ impl Room<'_> {
                 .allocations
                 .0
                 .get(id)
-                .filter(|_| !self.services.by_id.get(id).is_some_and(|service| service.headless))
+                .filter(|_| {
+                    !self
+                        .services
+                        .by_id
+                        .get(id)
+                        .is_some_and(|service| service.headless)
+                })
                 .map(|(v4, v6)| vec![IpAddr::V4(*v4), IpAddr::V6(*v6)])
                 .unwrap_or_default(),
             fail_closed: false,
@@ -101,14 +113,32 @@ impl Room<'_> {
         })
     }
 
-    fn acting(&self, id: &ServiceId, port: u16, consumer: Option<&Namespace>) -> Vec<(usize, &Route<'_>)> {
+    fn acting(
+        &self,
+        id: &ServiceId,
+        port: u16,
+        consumer: Option<&Namespace>,
+    ) -> Vec<(usize, &Route<'_>)> {
         let place = (id.clone(), port, consumer.cloned());
-        let indexes = self.attached.places.get(&place).map(Vec::as_slice).unwrap_or_default();
-        indexes.iter().filter_map(|index| Some((*index, self.attached.routes.get(*index)?))).collect()
+        let indexes = self
+            .attached
+            .places
+            .get(&place)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        indexes
+            .iter()
+            .filter_map(|index| Some((*index, self.attached.routes.get(*index)?)))
+            .collect()
     }
 
     fn compiler(&self, port: u16) -> Compiler<'_> {
-        Compiler { services: self.services, backends: self.backends, findings: self.findings, port }
+        Compiler {
+            services: self.services,
+            backends: self.backends,
+            findings: self.findings,
+            port,
+        }
     }
 
     /// Rules for everybody: of requests and of connections.
@@ -123,11 +153,18 @@ impl Room<'_> {
         let routes = self.acting(id, number, None);
         let by_table = self.tables.rules(id, number, known);
         if let (Some((_, route)), Some(table)) = (routes.first(), &by_table) {
-            let name = table.rules.first().map(|rule| rule.route.name.to_string()).unwrap_or_default();
+            let name = table
+                .rules
+                .first()
+                .map(|rule| rule.route.name.to_string())
+                .unwrap_or_default();
             self.findings.warning(
                 "table-without-effect",
                 &format!("DelegationTable/{name}"),
-                format!("{} is attached to {id}:{number} and goes before the table", route.subject()),
+                format!(
+                    "{} is attached to {id}:{number} and goes before the table",
+                    route.subject()
+                ),
                 "remove one of the two",
             );
         }
@@ -135,13 +172,18 @@ impl Room<'_> {
             self.tell_failure(table);
         }
         match (routes.first().map(|(_, route)| route.kind), by_table) {
-            (Some(RouteKind::Tcp | RouteKind::Tls), _) => {
-                (RuleTable::default(), self.compiler(number).table(&routes, unresolved))
+            (Some(RouteKind::Tcp | RouteKind::Tls), _) => (
+                RuleTable::default(),
+                self.compiler(number).table(&routes, unresolved),
+            ),
+            (Some(RouteKind::Http | RouteKind::Grpc), _) => (
+                self.compiler(number).table(&routes, unresolved),
+                RuleTable::default(),
+            ),
+            (None, Some(table)) if port.protocol == AppProtocol::Tcp => {
+                (RuleTable::default(), table)
             }
-            (Some(RouteKind::Http | RouteKind::Grpc), _) => {
-                (self.compiler(number).table(&routes, unresolved), RuleTable::default())
-            }
-            (None, Some(table)) if port.protocol == AppProtocol::Tcp => (RuleTable::default(), table),
+            (None, Some(table)) if port.protocol.is_http() => (table, RuleTable::default()),
             (None, Some(table)) => (table.clone(), table),
             (None, None) => (RuleTable::default(), RuleTable::default()),
         }
@@ -174,7 +216,10 @@ impl Room<'_> {
             }
             let Some(namespace) = consumer else { continue };
             let routes = self.acting(id, number, Some(namespace));
-            found.insert(namespace.clone(), self.compiler(number).table(&routes, unresolved));
+            found.insert(
+                namespace.clone(),
+                self.compiler(number).table(&routes, unresolved),
+            );
         }
         found
     }
@@ -217,14 +262,18 @@ pub(crate) fn by_host(
             names.push(id.name.to_string());
         }
         for name in names {
-            let (owner, ports) =
-                found.entry(name.to_ascii_lowercase()).or_insert_with(|| (id.clone(), BTreeMap::new()));
+            let (owner, ports) = found
+                .entry(name.to_ascii_lowercase())
+                .or_insert_with(|| (id.clone(), BTreeMap::new()));
             if owner == id {
                 ports.insert(frontend.port, Arc::clone(frontend));
             }
         }
     }
-    found.into_iter().map(|(name, (_, ports))| (name.into_boxed_str(), ports)).collect()
+    found
+        .into_iter()
+        .map(|(name, (_, ports))| (name.into_boxed_str(), ports))
+        .collect()
 }
 
 /// Families of addresses that this host can use.
@@ -238,9 +287,13 @@ fn captures(input: &Input<'_>) -> bool {
 }
 
 /// Names with the addresses that they lead to; of headless services those of the endpoints.
+///
+/// A family in which no endpoint could be reached without the daemon is left out while the other has some,
+/// so that a name goes on working when the daemon dies.
 pub(crate) fn names(
     services: &Services,
     frontends: &[Arc<Frontend>],
+    backends: &Backends,
     input: &Input<'_>,
     domain: &str,
 ) -> Vec<(String, Vec<IpAddr>)> {
@@ -249,11 +302,33 @@ pub(crate) fn names(
     }
     let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for frontend in frontends {
-        let headless = services.by_id.get(&frontend.service).is_some_and(|service| service.headless);
+        let headless = services
+            .by_id
+            .get(&frontend.service)
+            .is_some_and(|service| service.headless);
         let addresses: Vec<IpAddr> = if headless {
-            frontend.backend.endpoints.iter().map(|endpoint| endpoint.address.ip()).collect()
+            frontend
+                .backend
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.address.ip())
+                .collect()
         } else {
-            frontend.virtual_addresses.clone()
+            let key = (frontend.service.clone(), frontend.port);
+            let plain = backends
+                .fallback
+                .get(&key)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let goes_on = |ip: &IpAddr| {
+                plain.is_empty() || plain.iter().any(|one| one.is_ipv4() == ip.is_ipv4())
+            };
+            frontend
+                .virtual_addresses
+                .iter()
+                .copied()
+                .filter(goes_on)
+                .collect()
         };
         for name in full_names(&frontend.service, domain) {
             let entry = found.entry(name.to_ascii_lowercase()).or_default();
@@ -278,17 +353,29 @@ pub(crate) fn virtuals(
         .iter()
         .flat_map(|frontend| {
             let key = (frontend.service.clone(), frontend.port);
-            let plain = backends.fallback.get(&key).map(Vec::as_slice).unwrap_or_default();
-            frontend.virtual_addresses.iter().filter(|ip| usable(**ip, input)).map(move |ip| VirtualPort {
-                address: *ip,
-                port: frontend.port,
-                fallback: if frontend.fail_closed {
-                    Vec::new()
-                } else {
-                    plain.iter().filter(|one| one.is_ipv4() == ip.is_ipv4()).copied().collect()
-                },
-                fail_closed: frontend.fail_closed,
-            })
+            let plain = backends
+                .fallback
+                .get(&key)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            frontend
+                .virtual_addresses
+                .iter()
+                .filter(|ip| usable(**ip, input))
+                .map(move |ip| VirtualPort {
+                    address: *ip,
+                    port: frontend.port,
+                    fallback: if frontend.fail_closed {
+                        Vec::new()
+                    } else {
+                        plain
+                            .iter()
+                            .filter(|one| one.is_ipv4() == ip.is_ipv4())
+                            .copied()
+                            .collect()
+                    },
+                    fail_closed: frontend.fail_closed,
+                })
         })
         .collect();
     found.sort();

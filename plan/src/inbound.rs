@@ -35,7 +35,7 @@ pub(crate) struct Ports {
 pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Ports {
     let policies = Policies::gather(world.input.catalog, world.mesh.strict);
     let mut ports = Ports::default();
-    for service in &world.input.live.services {
+    for service in &world.locals {
         if let Some(why) = refusal(world, service) {
             findings.error(
                 "not-granted",
@@ -68,7 +68,9 @@ fn refusal(world: &World<'_>, service: &LocalService) -> Option<String> {
     let namespace = service.service.namespace.as_str();
     let account = service.service_account.as_str();
     if !covers(&grant.may_register, namespace, account) {
-        return Some(format!("its grant does not cover the account {namespace}/{account}"));
+        return Some(format!(
+            "its grant does not cover the account {namespace}/{account}"
+        ));
     }
     let name = service.service.name.as_str();
     (!service.ports.is_empty() && !covers(&grant.may_register, namespace, name))
@@ -100,7 +102,10 @@ impl Ports {
             labels: Arc::new(service.labels.clone()),
             authorization: policies.authorization(&id.namespace, &selectable),
         };
-        let known = self.identities.entry(name.clone()).or_insert_with(|| principal.clone());
+        let known = self
+            .identities
+            .entry(name.clone())
+            .or_insert_with(|| principal.clone());
         if *known != principal {
             findings.error(
                 "two-accounts",
@@ -113,14 +118,18 @@ impl Ports {
         for port in &service.ports {
             for (dialled, target, captured) in places(world, service) {
                 let dialled = SocketAddr::new(dialled, port.target);
-                self.by_address.entry(dialled).or_insert_with(|| Arc::new(port_at(port, target)));
+                self.by_address
+                    .entry(dialled)
+                    .or_insert_with(|| Arc::new(port_at(port, target)));
                 if captured {
                     self.captured.push(dialled);
                 }
             }
             let by_target = self.by_server_name.entry(name.clone()).or_default();
             let fresh = Arc::new(port_at(port, world.own_target(service)));
-            let first = by_target.entry(port.target).or_insert_with(|| Arc::clone(&fresh));
+            let first = by_target
+                .entry(port.target)
+                .or_insert_with(|| Arc::clone(&fresh));
             if first.target != fresh.target {
                 findings.warning(
                     "same-target-port",

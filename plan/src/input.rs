@@ -41,7 +41,11 @@ pub struct Allocations(pub BTreeMap<ServiceId, (Ipv4Addr, Ipv6Addr)>);
 impl Serialize for Allocations {
     /// As `{"namespace/name": ["240.240.1.2", "fd6d:…"]}`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(service, pair)| (service.to_string(), pair)))
+        serializer.collect_map(
+            self.0
+                .iter()
+                .map(|(service, pair)| (service.to_string(), pair)),
+        )
     }
 }
 
@@ -50,7 +54,9 @@ impl<'de> Deserialize<'de> for Allocations {
         let text = BTreeMap::<String, (Ipv4Addr, Ipv6Addr)>::deserialize(deserializer)?;
         text.into_iter()
             .map(|(service, pair)| {
-                ServiceId::parse(&service).map(|id| (id, pair)).map_err(serde::de::Error::custom)
+                ServiceId::parse(&service)
+                    .map(|id| (id, pair))
+                    .map_err(serde::de::Error::custom)
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -62,7 +68,9 @@ impl<'de> Deserialize<'de> for Allocations {
 #[non_exhaustive]
 pub enum CompileError {
     /// More services than virtual addresses.
-    #[error("{services} services need virtual addresses and the range has {room}: make capture.virtual_v4 larger")]
+    #[error(
+        "{services} services need virtual addresses and the range has {room}: make capture.virtual_v4 larger"
+    )]
     AddressesExhausted {
         /// Services that need one.
         services: usize,

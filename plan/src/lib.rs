@@ -46,7 +46,10 @@ use world::World;
 /// Compiles everything. Before the host is in a mesh the snapshot is the empty one.
 pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     let Some(mesh) = &input.catalog.mesh else {
-        return Ok(Compiled { allocations: input.allocations.clone(), ..Compiled::default() });
+        return Ok(Compiled {
+            allocations: input.allocations.clone(),
+            ..Compiled::default()
+        });
     };
     let findings = Findings::default();
     let world = World::build(input, mesh, &findings);
@@ -97,7 +100,13 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     findings::general(&world, &services, &findings);
     Ok(Compiled {
         findings: findings.into_sorted(),
-        names: frontends::names(&services, &snapshot.outbound.frontends, input, &mesh.domain),
+        names: frontends::names(
+            &services,
+            &snapshot.outbound.frontends,
+            &backends,
+            input,
+            &mesh.domain,
+        ),
         virtuals: frontends::virtuals(&snapshot.outbound.frontends, &backends, input),
         direct: frontends::direct(&snapshot.outbound),
         inbound: inbound.captured,

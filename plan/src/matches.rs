@@ -41,8 +41,16 @@ pub(crate) fn rank(matches: &RequestMatch) -> Rank {
 
 /// The match of an HTTPRoute; `None` when an expression does not compile (which no checked document has).
 pub(crate) fn http(one: &HttpMatch) -> Option<RequestMatch> {
-    let value = one.path.as_ref().and_then(|path| path.value.as_deref()).unwrap_or("/");
-    let kind = one.path.as_ref().and_then(|path| path.type_.as_deref()).unwrap_or("PathPrefix");
+    let value = one
+        .path
+        .as_ref()
+        .and_then(|path| path.value.as_deref())
+        .unwrap_or("/");
+    let kind = one
+        .path
+        .as_ref()
+        .and_then(|path| path.type_.as_deref())
+        .unwrap_or("PathPrefix");
     let path = match kind {
         "Exact" => PathMatch::Exact(value.into()),
         "RegularExpression" => PathMatch::Regex(Regex::new(value).ok()?),
@@ -73,14 +81,18 @@ pub(crate) fn grpc(one: &GrpcMatch) -> Option<RequestMatch> {
                 (Some(service), Some(name)) if !regular => {
                     PathMatch::Exact(format!("/{service}/{name}").into())
                 }
-                (Some(service), None) if !regular => PathMatch::Prefix(format!("/{service}").into()),
+                (Some(service), None) if !regular => {
+                    PathMatch::Prefix(format!("/{service}").into())
+                }
                 (service, name) => {
                     let part = |given: Option<&str>| match given {
                         None => "[^/]+".to_owned(),
                         Some(text) if regular => format!("(?:{text})"),
                         Some(text) => text.replace('.', "\\."),
                     };
-                    PathMatch::Regex(Regex::new(&format!("/{}/{}", part(service), part(name))).ok()?)
+                    PathMatch::Regex(
+                        Regex::new(&format!("/{}/{}", part(service), part(name))).ok()?,
+                    )
                 }
             }
         }
@@ -116,14 +128,20 @@ fn values(given: &[ValueMatchSpec], names: Names) -> Option<Vec<ValueMatch>> {
             Some("RegularExpression") => ValueCondition::Regex(Regex::new(&one.value).ok()?),
             _ => ValueCondition::Exact(one.value.as_str().into()),
         };
-        found.push(ValueMatch { name: name.into(), value });
+        found.push(ValueMatch {
+            name: name.into(),
+            value,
+        });
     }
     Some(found)
 }
 
 /// Filters for requests that came by `matches`, whose prefix a rewrite may replace.
 pub(crate) fn filters(given: &[HttpFilter], matches: &RequestMatch) -> Arc<[Filter]> {
-    given.iter().filter_map(|one| filter(one, &matches.path)).collect()
+    given
+        .iter()
+        .filter_map(|one| filter(one, &matches.path))
+        .collect()
 }
 
 fn filter(one: &HttpFilter, path: &PathMatch) -> Option<Filter> {
@@ -138,7 +156,10 @@ fn filter(one: &HttpFilter, path: &PathMatch) -> Option<Filter> {
             scheme: redirect.scheme.as_deref().map(Into::into),
             hostname: redirect.hostname.as_deref().map(Into::into),
             port: redirect.port,
-            path: redirect.path.as_ref().and_then(|edit| path_edit(edit, path)),
+            path: redirect
+                .path
+                .as_ref()
+                .and_then(|edit| path_edit(edit, path)),
             status: redirect.status_code.unwrap_or(302),
         }));
     }
@@ -153,7 +174,9 @@ fn filter(one: &HttpFilter, path: &PathMatch) -> Option<Filter> {
 fn headers(edits: &HeaderModifier) -> HeaderEdits {
     let lower = |name: &str| name.to_ascii_lowercase().into_boxed_str();
     let pairs = |list: &[mesh_model::document::route::HeaderValueSpec]| {
-        list.iter().map(|one| (lower(&one.name), one.value.as_str().into())).collect()
+        list.iter()
+            .map(|one| (lower(&one.name), one.value.as_str().into()))
+            .collect()
     };
     HeaderEdits {
         set: pairs(&edits.set),
@@ -171,7 +194,10 @@ fn path_edit(edit: &PathModifier, path: &PathMatch) -> Option<PathEdit> {
         _ => "",
     };
     let replacement = edit.replace_prefix_match.as_deref()?;
-    Some(PathEdit::Prefix { matched: matched.into(), replacement: replacement.into() })
+    Some(PathEdit::Prefix {
+        matched: matched.into(),
+        replacement: replacement.into(),
+    })
 }
 
 #[cfg(test)]
@@ -180,13 +206,23 @@ mod tests {
     use mesh_model::document::route::{GrpcMethodMatch, PathMatchSpec};
 
     fn path(kind: &str, value: &str) -> HttpMatch {
-        let path = PathMatchSpec { type_: Some(kind.to_owned()), value: Some(value.to_owned()) };
-        HttpMatch { path: Some(path), ..HttpMatch::default() }
+        let path = PathMatchSpec {
+            type_: Some(kind.to_owned()),
+            value: Some(value.to_owned()),
+        };
+        HttpMatch {
+            path: Some(path),
+            ..HttpMatch::default()
+        }
     }
     fn header(mut one: HttpMatch, names: &[&str]) -> HttpMatch {
         one.headers = names
             .iter()
-            .map(|name| ValueMatchSpec { type_: None, name: (*name).to_owned(), value: "v".to_owned() })
+            .map(|name| ValueMatchSpec {
+                type_: None,
+                name: (*name).to_owned(),
+                value: "v".to_owned(),
+            })
             .collect();
         one
     }
@@ -208,7 +244,10 @@ mod tests {
             path("PathPrefix", "/a"),
             HttpMatch::default(),
         ];
-        let ranks: Vec<Rank> = in_order.iter().map(|one| rank(&http(one).unwrap())).collect();
+        let ranks: Vec<Rank> = in_order
+            .iter()
+            .map(|one| rank(&http(one).unwrap()))
+            .collect();
         assert!(ranks.is_sorted(), "{ranks:?}");
         assert!(ranks.windows(2).all(|pair| pair[0] != pair[1]), "{ranks:?}");
     }
@@ -217,14 +256,27 @@ mod tests {
     fn grpc_methods_are_paths() {
         let one = |type_: Option<&str>, service: Option<&str>, method: Option<&str>| {
             let text = |text: Option<&str>| text.map(str::to_owned);
-            let method = GrpcMethodMatch { type_: text(type_), service: text(service), method: text(method) };
-            grpc(&GrpcMatch { method: Some(method), headers: Vec::new() }).unwrap().path
+            let method = GrpcMethodMatch {
+                type_: text(type_),
+                service: text(service),
+                method: text(method),
+            };
+            grpc(&GrpcMatch {
+                method: Some(method),
+                headers: Vec::new(),
+            })
+            .unwrap()
+            .path
         };
         for (path, fits, not) in [
             (one(None, Some("p.S"), Some("M")), "/p.S/M", "/p.S/Mx"),
             (one(None, Some("p.S"), None), "/p.S/M", "/p.Sx/M"),
             (one(None, None, Some("M")), "/any/M", "/any/Mx"),
-            (one(Some("RegularExpression"), Some("p\\.(S|T)"), None), "/p.T/M", "/p.U/M"),
+            (
+                one(Some("RegularExpression"), Some("p\\.(S|T)"), None),
+                "/p.T/M",
+                "/p.U/M",
+            ),
         ] {
             assert!(path.fits(fits) && !path.fits(not), "{path:?}");
         }

@@ -24,7 +24,7 @@ pub(crate) fn callers(world: &World<'_>) -> Callers {
         })),
         ..Callers::default()
     };
-    for service in &world.input.live.services {
+    for service in &world.locals {
         let id = &service.service;
         let caller = callers.by_service.entry(id.clone()).or_insert_with(|| {
             Arc::new(Caller {
@@ -43,7 +43,9 @@ pub(crate) fn callers(world: &World<'_>) -> Callers {
             callers.by_uid.insert(*uid, Arc::clone(caller));
         }
         if let Some(unit) = &service.recognise.unit {
-            callers.by_unit.insert(unit.as_str().into(), Arc::clone(caller));
+            callers
+                .by_unit
+                .insert(unit.as_str().into(), Arc::clone(caller));
         }
     }
     callers
@@ -67,5 +69,8 @@ pub(crate) fn trust(world: &World<'_>) -> Trust {
         })
         .collect();
     let roots = (world.mesh.trust_domain.clone(), world.mesh.roots.clone());
-    Trust { bundles: BTreeMap::from([roots]), grants }
+    Trust {
+        bundles: BTreeMap::from([roots]),
+        grants,
+    }
 }

@@ -8,7 +8,9 @@ use mesh_model::{
     catalog::{Catalog, Resource, ResourceKey},
     document::{
         Document, Spec,
-        spec::{AuthorizationPolicySpec, LabelSelector, MtlsMode, PeerAuthenticationSpec, PolicyAction},
+        spec::{
+            AuthorizationPolicySpec, LabelSelector, MtlsMode, PeerAuthenticationSpec, PolicyAction,
+        },
     },
     name::Namespace,
     snapshot::{Authorization, AuthorizationRule},
@@ -47,7 +49,11 @@ impl<'a> Policies<'a> {
                 (key, specs)
             })
             .collect();
-        Self { peer, authorization, strict }
+        Self {
+            peer,
+            authorization,
+            strict,
+        }
     }
 
     /// Whether plaintext is refused: by the policy of the workload, else the namespace, else the mesh.
@@ -58,7 +64,10 @@ impl<'a> Policies<'a> {
     ) -> bool {
         let system = Namespace::system();
         let mode = |level: &dyn Fn(&str, Option<&LabelSelector>) -> bool| {
-            let said = self.peer.iter().filter(|(ns, spec)| level(ns, spec.selector.as_ref()));
+            let said = self
+                .peer
+                .iter()
+                .filter(|(ns, spec)| level(ns, spec.selector.as_ref()));
             let modes: Vec<MtlsMode> = said.map(|(_, spec)| spec.mtls.mode).collect();
             if modes.contains(&MtlsMode::Strict) {
                 Some(true)
@@ -87,25 +96,36 @@ impl<'a> Policies<'a> {
         labels: &BTreeMap<String, String>,
     ) -> Authorization {
         let system = Namespace::system();
-        let mut found = Authorization { allow_only: self.strict, ..Authorization::default() };
+        let mut found = Authorization {
+            allow_only: self.strict,
+            ..Authorization::default()
+        };
         for (key, specs) in &self.authorization {
             if key.namespace != namespace.as_str() && key.namespace != system.as_str() {
                 continue;
             }
             let name: Arc<str> = Arc::from(format!("{}/{}", key.namespace, key.name));
             let selected = |spec: &&&AuthorizationPolicySpec| {
-                spec.selector.as_ref().is_none_or(|selector| selects(&selector.match_labels, labels))
+                spec.selector
+                    .as_ref()
+                    .is_none_or(|selector| selects(&selector.match_labels, labels))
             };
             let of = |action: PolicyAction| -> Vec<Vec<AuthorizationRule>> {
-                let specs = specs.iter().filter(selected).filter(|spec| spec.action == action);
+                let specs = specs
+                    .iter()
+                    .filter(selected)
+                    .filter(|spec| spec.action == action);
                 specs.map(|spec| rules(spec, &name)).collect()
             };
-            found.deny.extend(of(PolicyAction::Deny).into_iter().flatten());
+            found
+                .deny
+                .extend(of(PolicyAction::Deny).into_iter().flatten());
             let mut allows = of(PolicyAction::Allow).into_iter();
             if let Some(first) = allows.next() {
                 found.allow_only = true;
                 let others: Vec<_> = allows.collect();
-                let everywhere = |rule: &AuthorizationRule| others.iter().all(|rules| rules.contains(rule));
+                let everywhere =
+                    |rule: &AuthorizationRule| others.iter().all(|rules| rules.contains(rule));
                 found.allow.extend(first.into_iter().filter(everywhere));
             }
         }
@@ -124,7 +144,10 @@ fn rules(spec: &AuthorizationPolicySpec, policy: &Arc<str>) -> Vec<Authorization
     let boxed = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
     let mut found = Vec::new();
     for rule in &spec.rules {
-        let mut callers = vec![AuthorizationRule { policy: Arc::clone(policy), ..AuthorizationRule::default() }];
+        let mut callers = vec![AuthorizationRule {
+            policy: Arc::clone(policy),
+            ..AuthorizationRule::default()
+        }];
         if !rule.from.is_empty() {
             callers = rule
                 .from
@@ -147,11 +170,18 @@ fn rules(spec: &AuthorizationPolicySpec, policy: &Arc<str>) -> Vec<Authorization
                 found.push(caller);
                 continue;
             }
-            found.extend(rule.to.iter().map(|to| AuthorizationRule {
-                methods: boxed(&to.operation.methods),
-                paths: boxed(&to.operation.paths),
-                ports: to.operation.ports.iter().filter_map(|port| port.parse().ok()).collect(),
-                ..caller.clone()
+            found.extend(rule.to.iter().map(|to| {
+                AuthorizationRule {
+                    methods: boxed(&to.operation.methods),
+                    paths: boxed(&to.operation.paths),
+                    ports: to
+                        .operation
+                        .ports
+                        .iter()
+                        .filter_map(|port| port.parse().ok())
+                        .collect(),
+                    ..caller.clone()
+                }
             }));
         }
     }

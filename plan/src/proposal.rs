@@ -1,10 +1,6 @@
 //! What a proposed edit would bring: the plan with it, compared with the plan without it.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use mesh_model::{
     catalog::{Catalog, Resource, ResourceKey},
@@ -37,7 +33,11 @@ pub struct Proposal<'a> {
 
 /// Codes that are errors in what is proposed: a route must name what exists. A caller that wants the edit
 /// all the same (because the service comes later) ignores findings of these codes.
-pub const UNKNOWN_REFERENCES: [&str; 3] = ["route-unknown-parent", "route-unknown-backend", "route-invalid-backend"];
+pub const UNKNOWN_REFERENCES: [&str; 3] = [
+    "route-unknown-parent",
+    "route-unknown-backend",
+    "route-invalid-backend",
+];
 
 /// Problems that the edit would bring, worst first; those that exist without it are left out.
 ///
@@ -52,8 +52,11 @@ pub fn validate(proposal: &Proposal<'_>) -> Vec<Finding> {
         put(&mut overlaid, document, proposal.now_ms);
     }
     let before: BTreeSet<Finding> = findings(proposal, proposal.catalog).into_iter().collect();
-    let proposed: BTreeSet<String> =
-        proposal.documents.iter().map(|document| document.key().to_string()).collect();
+    let proposed: BTreeSet<String> = proposal
+        .documents
+        .iter()
+        .map(|document| document.key().to_string())
+        .collect();
     let mut found: Vec<Finding> = findings(proposal, &overlaid)
         .into_iter()
         .map(|mut finding| {
@@ -72,7 +75,10 @@ pub fn validate(proposal: &Proposal<'_>) -> Vec<Finding> {
 
 fn put(catalog: &mut Catalog, document: &Document, now_ms: u64) {
     let key = document.key();
-    let created_ms = catalog.resources.get(&key).map_or(now_ms, |resource| resource.created_ms);
+    let created_ms = catalog
+        .resources
+        .get(&key)
+        .map_or(now_ms, |resource| resource.created_ms);
     let resource = Resource {
         document: Arc::new(document.clone()),
         revision: CommitId([0; 32]),

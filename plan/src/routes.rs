@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
-    document::route::{BackendReference, GrpcRule, HttpMatch, HttpRetry, HttpRule, HttpTimeouts, TcpRule},
+    document::route::{
+        BackendReference, GrpcRule, HttpMatch, HttpRetry, HttpRule, HttpTimeouts, TcpRule,
+    },
     duration,
     name::{Namespace, ServiceId, ServiceName},
     snapshot::{
-        Filter, Retry, RequestMatch, Rule, RouteReference, RuleTable, Target, Timeouts, WeightedTarget,
+        Filter, RequestMatch, Retry, RouteReference, Rule, RuleTable, Target, Timeouts,
+        WeightedTarget,
     },
 };
 
@@ -57,25 +60,46 @@ impl Compiler<'_> {
             }
         }
         ranked.sort_by(|a, b| {
-            (&a.rank, a.created_ms, &a.name, a.rule, a.number)
-                .cmp(&(&b.rank, b.created_ms, &b.name, b.rule, b.number))
+            (&a.rank, a.created_ms, &a.name, a.rule, a.number).cmp(&(
+                &b.rank,
+                b.created_ms,
+                &b.name,
+                b.rule,
+                b.number,
+            ))
         });
         let rules = ranked.into_iter().map(|one| one.compiled).collect();
-        RuleTable { attached: !routes.is_empty(), rules }
+        RuleTable {
+            attached: !routes.is_empty(),
+            rules,
+        }
     }
 
-    fn rules(&self, route: &Route<'_>, out: &mut Vec<Ranked>, broken: &mut Option<(&'static str, String)>) {
+    fn rules(
+        &self,
+        route: &Route<'_>,
+        out: &mut Vec<Ranked>,
+        broken: &mut Option<(&'static str, String)>,
+    ) {
         match route.body {
             Body::Http(spec) => {
                 let every = [HttpRule::default()];
-                let rules = if spec.rules.is_empty() { &every[..] } else { &spec.rules };
+                let rules = if spec.rules.is_empty() {
+                    &every[..]
+                } else {
+                    &spec.rules
+                };
                 for (index, rule) in rules.iter().enumerate() {
                     self.http_rule(route, index, rule, out, broken);
                 }
             }
             Body::Grpc(spec) => {
                 let every = [GrpcRule::default()];
-                let rules = if spec.rules.is_empty() { &every[..] } else { &spec.rules };
+                let rules = if spec.rules.is_empty() {
+                    &every[..]
+                } else {
+                    &spec.rules
+                };
                 for (index, rule) in rules.iter().enumerate() {
                     self.grpc_rule(route, index, rule, out, broken);
                 }
@@ -99,12 +123,20 @@ impl Compiler<'_> {
         broken: &mut Option<(&'static str, String)>,
     ) {
         let every = [HttpMatch::default()];
-        let all = if rule.matches.is_empty() { &every[..] } else { &rule.matches };
+        let all = if rule.matches.is_empty() {
+            &every[..]
+        } else {
+            &rule.matches
+        };
         for (number, one) in all.iter().enumerate() {
-            let Some(matches) = matches::http(one) else { continue };
+            let Some(matches) = matches::http(one) else {
+                continue;
+            };
             let target = self.target(route, &rule.backend_refs, &matches, 500, broken);
             let filters = matches::filters(&rule.filters, &matches);
-            let redirects = filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
+            let redirects = filters
+                .iter()
+                .any(|filter| matches!(filter, Filter::Redirect(_)));
             if rule.backend_refs.is_empty() && !redirects {
                 self.without_backend(route, index);
             }
@@ -129,12 +161,18 @@ impl Compiler<'_> {
         broken: &mut Option<(&'static str, String)>,
     ) {
         let every = [mesh_model::document::route::GrpcMatch::default()];
-        let all = if rule.matches.is_empty() { &every[..] } else { &rule.matches };
+        let all = if rule.matches.is_empty() {
+            &every[..]
+        } else {
+            &rule.matches
+        };
         if rule.backend_refs.is_empty() {
             self.without_backend(route, index);
         }
         for (number, one) in all.iter().enumerate() {
-            let Some(matches) = matches::grpc(one) else { continue };
+            let Some(matches) = matches::grpc(one) else {
+                continue;
+            };
             // 503, which becomes UNAVAILABLE: that is what a gRPC caller of a broken backend must see.
             let target = self.target(route, &rule.backend_refs, &matches, 503, broken);
             let compiled = Rule {
@@ -193,12 +231,25 @@ impl Compiler<'_> {
                     "InvalidKind" => "route-invalid-backend",
                     _ => "route-unknown-backend",
                 };
-                self.findings.warning(code, &route.subject(), why.clone(), "correct the backendRef, or start the service");
+                self.findings.warning(
+                    code,
+                    &route.subject(),
+                    why.clone(),
+                    "correct the backendRef, or start the service",
+                );
                 broken.get_or_insert_with(|| (reason, why.clone()));
-                Target::Fail { status, code: "no-backend", reason: Arc::from(why) }
+                Target::Fail {
+                    status,
+                    code: "no-backend",
+                    reason: Arc::from(why),
+                }
             });
             let filters = matches::filters(&one.filters, matches);
-            shares.push(WeightedTarget { weight: one.weight.unwrap_or(1), target, filters });
+            shares.push(WeightedTarget {
+                weight: one.weight.unwrap_or(1),
+                target,
+                filters,
+            });
         }
         match shares.len() {
             0 => Target::Fail {
@@ -211,23 +262,37 @@ impl Compiler<'_> {
         }
     }
 
-    fn resolve(&self, route: &Route<'_>, one: &BackendReference) -> Result<Target, (&'static str, String)> {
+    fn resolve(
+        &self,
+        route: &Route<'_>,
+        one: &BackendReference,
+    ) -> Result<Target, (&'static str, String)> {
         let group = one.group.as_deref().unwrap_or_default();
         let kind = one.kind.as_deref().unwrap_or("Service");
         if !group.is_empty() || kind != "Service" {
-            return Err(("InvalidKind", format!("a backend of kind {kind} is not known here")));
+            return Err((
+                "InvalidKind",
+                format!("a backend of kind {kind} is not known here"),
+            ));
         }
         let namespace = one.namespace.as_deref().unwrap_or(route.namespace.as_str());
-        let unknown =
-            || ("BackendNotFound", format!("the service {namespace}/{} is not known", one.name));
-        let (Ok(namespace), Ok(name)) = (Namespace::new(namespace), ServiceName::new(&one.name)) else {
+        let unknown = || {
+            (
+                "BackendNotFound",
+                format!("the service {namespace}/{} is not known", one.name),
+            )
+        };
+        let (Ok(namespace), Ok(name)) = (Namespace::new(namespace), ServiceName::new(&one.name))
+        else {
             return Err(unknown());
         };
         let id = ServiceId::new(namespace, name);
         let service = self.services.by_id.get(&id).ok_or_else(unknown)?;
         let port = match one.port {
             Some(port) => port,
-            None if service.ports.len() == 1 => service.ports.keys().copied().next().unwrap_or(self.port),
+            None if service.ports.len() == 1 => {
+                service.ports.keys().copied().next().unwrap_or(self.port)
+            }
             None => self.port,
         };
         self.backends
@@ -262,7 +327,8 @@ fn reference(route: &Route<'_>, rule: usize) -> Arc<RouteReference> {
 /// `0s` switches a time-out off.
 fn timeouts(given: Option<&HttpTimeouts>) -> Timeouts {
     let span = |text: Option<&String>| {
-        text.and_then(|text| duration::parse(text).ok()).filter(|span| !span.is_zero())
+        text.and_then(|text| duration::parse(text).ok())
+            .filter(|span| !span.is_zero())
     };
     Timeouts {
         request: span(given.and_then(|given| given.request.as_ref())),

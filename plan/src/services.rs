@@ -17,7 +17,7 @@ use mesh_model::{
         spec::{PortOrName, ServicePortSpec, ServiceSpec},
     },
     endpoint::{AuthorityForm, Health, Tunnel, TunnelKind},
-    fact::{RegistryView, ViewEndpoint},
+    fact::ViewEndpoint,
     name::{Namespace, ServiceId, ServiceName},
     principal::SpiffeId,
     service::{AppProtocol, ServicePort},
@@ -27,7 +27,7 @@ use mesh_model::{
 use crate::{
     findings::Findings,
     key::Stable,
-    world::{Instance, World, health, labels, selects},
+    world::{Instance, View, World, health, labels, selects},
 };
 
 /// All services.
@@ -51,12 +51,12 @@ pub(crate) struct Port {
     pub(crate) name: Arc<str>,
     pub(crate) protocol: AppProtocol,
     /// Every endpoint that was looked at, by id.
-    pub(crate) candidates: Vec<Endpoint>,
+    pub(crate) candidates: Vec<Considered>,
 }
 
 /// An endpoint that was looked at.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct Considered {
     pub(crate) endpoint: BackendEndpoint,
     pub(crate) health: Health,
     /// Why it gets no requests.
@@ -77,7 +77,10 @@ pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
     let by_address = by_address(world);
     let mut services = Services::default();
     for (id, spec) in &documents {
-        services.by_id.insert(id.clone(), from_document(world, id, spec, &by_address, findings));
+        services.by_id.insert(
+            id.clone(),
+            from_document(world, id, spec, &by_address, findings),
+        );
     }
     for instance in &world.instances {
         if !documents.contains_key(&instance.service) {
@@ -85,7 +88,9 @@ pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
         }
     }
     for view in &world.views {
-        let Some(id) = view_service(view) else { continue };
+        let Some(id) = view_service(view) else {
+            continue;
+        };
         if !documents.contains_key(&id) {
             add_view(world, &mut services, &id, view, &by_address, findings);
         }
@@ -99,12 +104,21 @@ pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
 }
 
 impl Port {
-    /// By id, each address once: the first that was found stays.
+    /// By id, each address once: the first that was found stays. Views of several hosts may use one id for
+    /// different endpoints; the later ones get their address behind it.
     fn settle(&mut self) {
         let mut seen = BTreeSet::new();
-        self.candidates.retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
-        self.candidates.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
-        self.candidates.dedup_by(|a, b| a.endpoint.id == b.endpoint.id);
+        self.candidates
+            .retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
+        let mut ids = BTreeSet::new();
+        for one in &mut self.candidates {
+            if !ids.insert(Arc::clone(&one.endpoint.id)) {
+                one.endpoint.id =
+                    Arc::from(format!("{}@{}", one.endpoint.id, one.endpoint.address));
+            }
+        }
+        self.candidates
+            .sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
     }
 }
 
@@ -114,9 +128,14 @@ fn documents<'a>(world: &World<'a>) -> BTreeMap<ServiceId, &'a ServiceSpec> {
         .catalog
         .of_kind("Service")
         .filter_map(|(key, resource)| {
-            let Spec::Service(spec) = &resource.document.spec else { return None };
+            let Spec::Service(spec) = &resource.document.spec else {
+                return None;
+            };
             let namespace = Namespace::new(&key.namespace).ok()?;
-            Some((ServiceId::new(namespace, ServiceName::new(&key.name).ok()?), spec))
+            Some((
+                ServiceId::new(namespace, ServiceName::new(&key.name).ok()?),
+                spec,
+            ))
         })
         .collect()
 }
@@ -128,7 +147,8 @@ fn by_address<'a>(world: &'a World<'_>) -> Known<'a> {
     let mut all = BTreeMap::new();
     for instance in world.instances.iter().filter(|instance| instance.open) {
         for port in &instance.ports {
-            all.entry(SocketAddr::new(instance.address, port.target)).or_insert((instance, port));
+            all.entry(SocketAddr::new(instance.address, port.target))
+                .or_insert((instance, port));
         }
     }
     all
@@ -169,13 +189,19 @@ fn from_document(
                 findings.note(
                     "no-such-target",
                     &format!("Service/{}/{}", id.namespace, id.name),
-                    format!("{} on {} has no port for {}", member.name, member.host_name, port.port),
+                    format!(
+                        "{} on {} has no port for {}",
+                        member.name, member.host_name, port.port
+                    ),
                     "correct targetPort, or the ports of the workload",
                 );
             }
         }
-        let stated = port.app_protocol.as_deref().and_then(|word| word.parse().ok());
-        let mut candidates: Vec<Endpoint> = found
+        let stated = port
+            .app_protocol
+            .as_deref()
+            .and_then(|word| word.parse().ok());
+        let mut candidates: Vec<Considered> = found
             .iter()
             .map(|(member, target)| of_instance(world, id, port.port, member, target))
             .collect();
@@ -184,7 +210,8 @@ fn from_document(
             port.port,
             Port {
                 name: Arc::from(port.name.as_str()),
-                protocol: stated.unwrap_or_else(|| common(found.iter().map(|(_, port)| port.protocol))),
+                protocol: stated
+                    .unwrap_or_else(|| common(found.iter().map(|(_, port)| port.protocol))),
                 candidates,
             },
         );
@@ -194,8 +221,14 @@ fn from_document(
 
 /// What all speak, or `detect` when they differ.
 fn common(mut all: impl Iterator<Item = AppProtocol>) -> AppProtocol {
-    let Some(first) = all.next() else { return AppProtocol::Detect };
-    if all.all(|other| other == first) { first } else { AppProtocol::Detect }
+    let Some(first) = all.next() else {
+        return AppProtocol::Detect;
+    };
+    if all.all(|other| other == first) {
+        first
+    } else {
+        AppProtocol::Detect
+    }
 }
 
 /// The workload's port that a service's port leads to. A number names the program's port first, since
@@ -217,33 +250,50 @@ fn viewed(
     spec: &ServiceSpec,
     port: &ServicePortSpec,
     known: &Known<'_>,
-) -> Vec<Endpoint> {
+) -> Vec<Considered> {
     let mut found = Vec::new();
     for view in &world.views {
-        let Some(source) = view_service(view) else { continue };
-        let here = if spec.selector.is_empty() { source == *id } else { source.namespace == id.namespace };
+        let Some(source) = view_service(view) else {
+            continue;
+        };
+        let here = if spec.selector.is_empty() {
+            source == *id
+        } else {
+            source.namespace == id.namespace
+        };
         if !here {
             continue;
         }
         for endpoint in &view.endpoints {
-            let Some(address) = socket(&endpoint.address) else { continue };
+            let Some(address) = socket(&endpoint.address) else {
+                continue;
+            };
             let labels = labels(&endpoint.labels, &source.name);
             let fits = match &port.target_port {
                 None => {
-                    spec.ports.len() == 1 || view.port == u32::from(port.port) || address.port() == port.port
+                    spec.ports.len() == 1
+                        || view.port == u32::from(port.port)
+                        || address.port() == port.port
                 }
                 Some(PortOrName::Port(number)) => address.port() == *number,
                 Some(PortOrName::Name(_)) => false,
             };
             if fits && selects(&spec.selector, &labels) {
-                found.push(of_view(world, id, port.port, view, endpoint, address, known));
+                found.push(of_view(
+                    world, id, port.port, view, endpoint, address, known,
+                ));
             }
         }
     }
     found
 }
 
-fn add_instance(world: &World<'_>, services: &mut Services, instance: &Instance, findings: &Findings) {
+fn add_instance(
+    world: &World<'_>,
+    services: &mut Services,
+    instance: &Instance,
+    findings: &Findings,
+) {
     if instance.ports.is_empty() {
         return;
     }
@@ -261,7 +311,10 @@ fn add_instance(world: &World<'_>, services: &mut Services, instance: &Instance,
             findings.warning(
                 "port-differs",
                 &format!("{id}:{}", port.port),
-                format!("{} on {} says {}, others say {}", instance.name, instance.host_name, port.protocol, entry.protocol),
+                format!(
+                    "{} on {} says {}, others say {}",
+                    instance.name, instance.host_name, port.protocol, entry.protocol
+                ),
                 "write the same protocol everywhere, or a Service document with appProtocol",
             );
         }
@@ -269,28 +322,42 @@ fn add_instance(world: &World<'_>, services: &mut Services, instance: &Instance,
     }
 }
 
-fn view_service(view: &RegistryView) -> Option<ServiceId> {
+fn view_service(view: &View<'_>) -> Option<ServiceId> {
     let namespace = Namespace::new(&view.namespace).ok()?;
-    Some(ServiceId::new(namespace, ServiceName::new(&view.service).ok()?))
+    Some(ServiceId::new(
+        namespace,
+        ServiceName::new(&view.service).ok()?,
+    ))
 }
 
 fn socket(text: &str) -> Option<SocketAddr> {
-    text.parse().ok().map(canonical).filter(|address: &SocketAddr| address.port() != 0)
+    text.parse()
+        .ok()
+        .map(canonical)
+        .filter(|address: &SocketAddr| address.port() != 0)
 }
 
 fn add_view(
     world: &World<'_>,
     services: &mut Services,
     id: &ServiceId,
-    view: &RegistryView,
+    view: &View<'_>,
     known: &Known<'_>,
     findings: &Findings,
 ) {
-    let endpoints: Vec<(&ViewEndpoint, SocketAddr)> =
-        view.endpoints.iter().filter_map(|one| Some((one, socket(&one.address)?))).collect();
-    let ports: BTreeSet<u16> = endpoints.iter().map(|(_, address)| address.port()).collect();
+    let endpoints: Vec<(&ViewEndpoint, SocketAddr)> = view
+        .endpoints
+        .iter()
+        .filter_map(|one| Some((one, socket(&one.address)?)))
+        .collect();
+    let ports: BTreeSet<u16> = endpoints
+        .iter()
+        .map(|(_, address)| address.port())
+        .collect();
     let stated = u16::try_from(view.port).ok().filter(|port| *port != 0);
-    let Some(number) = stated.or_else(|| ports.first().copied()) else { return };
+    let Some(number) = stated.or_else(|| ports.first().copied()) else {
+        return;
+    };
     if stated.is_none() && ports.len() > 1 {
         findings.warning(
             "no-common-port",
@@ -306,14 +373,17 @@ fn add_view(
         candidates: Vec::new(),
     });
     for (endpoint, address) in endpoints {
-        port.candidates.push(of_view(world, id, number, view, endpoint, address, known));
+        port.candidates
+            .push(of_view(world, id, number, view, endpoint, address, known));
     }
 }
 
 /// The live state of an endpoint is kept under this key: service, port and place, never health or labels.
 fn endpoint_key(id: &ServiceId, port: u16, address: SocketAddr, host: &str) -> EndpointKey {
     let mut hash = Stable::new();
-    hash.text(id.namespace.as_str()).text(id.name.as_str()).number(port.into());
+    hash.text(id.namespace.as_str())
+        .text(id.name.as_str())
+        .number(port.into());
     hash.text(&address.to_string()).text(host);
     EndpointKey(hash.finish())
 }
@@ -324,13 +394,18 @@ fn of_instance(
     number: u16,
     instance: &Instance,
     port: &ServicePort,
-) -> Endpoint {
+) -> Considered {
     let address = SocketAddr::new(instance.address, port.target);
     let endpoint = BackendEndpoint {
         key: endpoint_key(id, number, address, &instance.host.to_string()),
-        id: Arc::from(format!("{}/{}:{}", instance.host_name, instance.name, port.target)),
+        id: Arc::from(format!(
+            "{}/{}:{}",
+            instance.host_name, instance.name, port.target
+        )),
         address,
-        tunnel: instance.tunnel.map(|tunnel| tunnel_to(world, instance, tunnel)),
+        tunnel: instance
+            .tunnel
+            .map(|tunnel| tunnel_to(world, instance, tunnel)),
         local: instance.own,
         weight: instance.weight,
         priority: 0,
@@ -351,11 +426,13 @@ fn of_instance(
             None
         }
     });
-    Endpoint {
+    Considered {
         endpoint,
         health: instance.health,
         left_out,
-        reluctant: instance.reluctant.or((instance.health == Health::Degraded).then_some("it is degraded")),
+        reluctant: instance
+            .reluctant
+            .or_else(|| (instance.health == Health::Degraded).then_some("it is degraded")),
         refused: instance.refused.is_some(),
         fallback: instance.open && (instance.own || !instance.strict),
         home: Some(instance.service.clone()),
@@ -392,7 +469,10 @@ fn tunnel_to(world: &World<'_>, instance: &Instance, address: SocketAddr) -> Tun
 
 /// The name by which a tunnel's client asks for a local service: `<service>.<namespace>.<trust-domain>`.
 pub(crate) fn server_name(world: &World<'_>, service: &ServiceId) -> Arc<str> {
-    Arc::from(format!("{}.{}.{}", service.name, service.namespace, world.mesh.trust_domain))
+    Arc::from(format!(
+        "{}.{}.{}",
+        service.name, service.namespace, world.mesh.trust_domain
+    ))
 }
 
 /// A registry's endpoint: a workload of the mesh when it is known at that address, else a plain one.
@@ -400,11 +480,11 @@ fn of_view(
     world: &World<'_>,
     id: &ServiceId,
     number: u16,
-    view: &RegistryView,
+    view: &View<'_>,
     stated: &ViewEndpoint,
     address: SocketAddr,
     known: &Known<'_>,
-) -> Endpoint {
+) -> Considered {
     let by_registry = health(stated.health);
     if let Some((instance, port)) = known.get(&address) {
         let mut endpoint = of_instance(world, id, number, instance, port);
@@ -415,15 +495,14 @@ fn of_view(
     }
     let own = world.input.host_addresses.contains(&address.ip()) || is_loopback(address.ip());
     let loopback = is_loopback(address.ip()) && !world.input.host_addresses.contains(&address.ip());
-    let foreign = !world.input.catalog.local_views.values().any(|local| std::ptr::eq(&**local, view));
-    let left_out = if loopback && foreign {
+    let left_out = if loopback && !view.own {
         Some("it is a loopback address of another host".to_owned())
     } else if by_registry.is_routable() {
         None
     } else {
         Some(format!("{} says it is {}", view.source, word(by_registry)))
     };
-    Endpoint {
+    Considered {
         endpoint: BackendEndpoint {
             key: endpoint_key(id, number, address, ""),
             id: Arc::from(format!("{}/{}", view.source, stated.id)),

@@ -16,8 +16,11 @@ pub(crate) fn kept<T: PartialEq>(fresh: T, before: Option<&Arc<T>>) -> Arc<T> {
 /// A backend whose equal endpoints, and which itself, are those of before.
 pub(crate) fn backend(mut fresh: Backend, before: Option<&Arc<Backend>>) -> Arc<Backend> {
     if let Some(before) = before {
-        let known: BTreeMap<_, &Arc<BackendEndpoint>> =
-            before.endpoints.iter().map(|endpoint| (endpoint.key, endpoint)).collect();
+        let known: BTreeMap<_, &Arc<BackendEndpoint>> = before
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.key, endpoint))
+            .collect();
         for endpoint in &mut fresh.endpoints {
             if let Some(old) = known.get(&endpoint.key)
                 && **old == *endpoint
@@ -55,18 +58,30 @@ fn table(fresh: &mut RuleTable, before: &RuleTable) {
 pub(crate) fn share(snapshot: &mut Snapshot, previous: Option<&Snapshot>) {
     let Some(previous) = previous else { return };
     inbound(&mut snapshot.inbound, &previous.inbound);
-    each(snapshot.callers.by_uid.iter_mut(), |key| previous.callers.by_uid.get(key));
-    each(snapshot.callers.by_unit.iter_mut(), |key| previous.callers.by_unit.get(key));
-    each(snapshot.callers.by_service.iter_mut(), |key| previous.callers.by_service.get(key));
+    each(snapshot.callers.by_uid.iter_mut(), |key| {
+        previous.callers.by_uid.get(key)
+    });
+    each(snapshot.callers.by_unit.iter_mut(), |key| {
+        previous.callers.by_unit.get(key)
+    });
+    each(snapshot.callers.by_service.iter_mut(), |key| {
+        previous.callers.by_service.get(key)
+    });
     if snapshot.callers.host == previous.callers.host {
         snapshot.callers.host.clone_from(&previous.callers.host);
     }
-    each(snapshot.trust.grants.iter_mut(), |key| previous.trust.grants.get(key));
-    each(snapshot.outbound.delegations.iter_mut(), |key| previous.outbound.delegations.get(key));
+    each(snapshot.trust.grants.iter_mut(), |key| {
+        previous.trust.grants.get(key)
+    });
+    each(snapshot.outbound.delegations.iter_mut(), |key| {
+        previous.outbound.delegations.get(key)
+    });
 }
 
 fn inbound(fresh: &mut Inbound, before: &Inbound) {
-    each(fresh.by_address.iter_mut(), |key| before.by_address.get(key));
+    each(fresh.by_address.iter_mut(), |key| {
+        before.by_address.get(key)
+    });
     for (name, ports) in &mut fresh.by_server_name {
         if let Some(old) = before.by_server_name.get(name) {
             each(ports.iter_mut(), |key| old.get(key));

@@ -6,7 +6,7 @@ use mesh_model::{
     document::Spec,
     dtab::{self, Dtab, delegate::service_path},
     name::Namespace,
-    snapshot::{Retry, RequestMatch, Rule, RouteReference, RuleTable, Timeouts},
+    snapshot::{RequestMatch, Retry, RouteReference, Rule, RuleTable, Timeouts},
 };
 
 use crate::world::World;
@@ -26,7 +26,9 @@ pub(crate) fn gather(world: &World<'_>) -> Tables {
         .catalog
         .of_kind("DelegationTable")
         .filter_map(|(key, resource)| {
-            let Spec::DelegationTable(spec) = &resource.document.spec else { return None };
+            let Spec::DelegationTable(spec) = &resource.document.spec else {
+                return None;
+            };
             let namespace = Namespace::new(&key.namespace).ok()?;
             let reference = RouteReference {
                 kind: "DelegationTable",
@@ -35,7 +37,12 @@ pub(crate) fn gather(world: &World<'_>) -> Tables {
                 revision: Some(resource.revision),
                 author: Arc::clone(&resource.author),
             };
-            Some((resource.created_ms, namespace, Dtab::parse(&spec.dtab).ok()?, Arc::new(reference)))
+            Some((
+                resource.created_ms,
+                namespace,
+                Dtab::parse(&spec.dtab).ok()?,
+                Arc::new(reference),
+            ))
         })
         .collect();
     found.sort_by(|a, b| (a.0, &a.3.name).cmp(&(b.0, &b.3.name)));
@@ -43,7 +50,11 @@ pub(crate) fn gather(world: &World<'_>) -> Tables {
     for (_, namespace, table, reference) in found {
         let joined = tables.by_namespace.entry(namespace.clone()).or_default();
         *joined = Arc::new(joined.concat(&table));
-        tables.resources.entry(namespace).or_default().push((table, reference));
+        tables
+            .resources
+            .entry(namespace)
+            .or_default()
+            .push((table, reference));
     }
     tables
 }
@@ -66,7 +77,10 @@ impl Tables {
             return None;
         }
         let resources = self.resources.get(&service.namespace)?;
-        let touching = resources.iter().rev().find(|(table, _)| !table.lookup(&path).is_empty());
+        let touching = resources
+            .iter()
+            .rev()
+            .find(|(table, _)| !table.lookup(&path).is_empty());
         let (_, reference) = touching.or_else(|| resources.last())?;
         let rule = Rule {
             route: Arc::clone(reference),
@@ -76,6 +90,9 @@ impl Tables {
             timeouts: Timeouts::default(),
             retry: Retry::default(),
         };
-        Some(RuleTable { attached: true, rules: vec![Arc::new(rule)] })
+        Some(RuleTable {
+            attached: true,
+            rules: vec![Arc::new(rule)],
+        })
     }
 }

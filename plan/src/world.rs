@@ -28,18 +28,40 @@ use crate::{Input, findings::Findings};
 pub(crate) struct World<'a> {
     pub(crate) input: &'a Input<'a>,
     pub(crate) mesh: &'a MeshFacts,
+    /// Programs of this host as configured, by service and name.
+    pub(crate) locals: Vec<&'a LocalService>,
     /// Programs of all hosts, by service, host and name.
     pub(crate) instances: Vec<Instance>,
     /// Registry views that may be used: this host's own first.
-    pub(crate) views: Vec<&'a RegistryView>,
+    pub(crate) views: Vec<View<'a>>,
     /// Hosts whose rights were taken back.
     pub(crate) revoked: BTreeSet<HostId>,
     /// Names of hosts for people, unique.
     host_names: BTreeMap<HostId, Arc<str>>,
 }
 
+/// A registry's view of a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    view: &'a RegistryView,
+    /// True when this host made it, so that its loopback addresses are this host's.
+    pub(crate) own: bool,
+}
+
+impl std::ops::Deref for View<'_> {
+    type Target = RegistryView;
+
+    fn deref(&self) -> &RegistryView {
+        self.view
+    }
+}
+
 /// A program on a host.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, as stated by the host"
+)]
 pub(crate) struct Instance {
     pub(crate) host: HostId,
     pub(crate) host_name: Arc<str>,
@@ -73,6 +95,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             input,
             mesh,
+            locals: locals(input),
             instances: Vec::new(),
             views: Vec::new(),
             revoked,
@@ -93,9 +116,7 @@ impl<'a> World<'a> {
                 }
             }
         }
-        instances.sort_by(|a, b| {
-            (&a.service, a.host, &a.name).cmp(&(&b.service, b.host, &b.name))
-        });
+        instances.sort_by(|a, b| (&a.service, a.host, &a.name).cmp(&(&b.service, b.host, &b.name)));
         for instance in &instances {
             if let Some(refused) = &instance.refused {
                 findings.warning(
@@ -118,7 +139,9 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn host_name(&self, host: HostId) -> Arc<str> {
-        self.host_names.get(&host).map_or_else(|| Arc::from(host.short()), Arc::clone)
+        self.host_names
+            .get(&host)
+            .map_or_else(|| Arc::from(host.short()), Arc::clone)
     }
 
     /// The addresses of this host, or loopback when it has none.
@@ -136,10 +159,17 @@ impl<'a> World<'a> {
             ServiceName::new(&workload.service).ok()?,
         );
         let own = id == self.mesh.host;
-        let local = if own { Some(self.local(&service, &workload.instance)?) } else { None };
+        let local = if own {
+            Some(self.local(&service, &workload.instance)?)
+        } else {
+            None
+        };
         let first = first_address(host, self.input.host_addresses);
-        let stated: Option<IpAddr> =
-            workload.address.parse().ok().map(|ip: IpAddr| ip.to_canonical());
+        let stated: Option<IpAddr> = workload
+            .address
+            .parse()
+            .ok()
+            .map(|ip: IpAddr| ip.to_canonical());
         let address = match local {
             Some(local) => self.own_target(local),
             None => stated.or(first)?,
@@ -150,13 +180,21 @@ impl<'a> World<'a> {
             host_name: self.host_name(id),
             own,
             refused: self.refusal(id, host, &service, &account, !workload.ports.is_empty()),
-            reluctant: if own { None } else { reluctance(host, self.input.now_ms) },
+            reluctant: if own {
+                None
+            } else {
+                reluctance(host, self.input.now_ms)
+            },
             labels: labels(&workload.labels, &service.name),
             service,
             account,
             ports: workload.ports.iter().filter_map(port).collect(),
             address,
-            open: if own { !is_loopback(address) } else { stated.is_some() },
+            open: if own {
+                !is_loopback(address)
+            } else {
+                stated.is_some()
+            },
             tunnel: if own { None } else { tunnel(host, first) },
             health: health(workload.health),
             weight: workload.weight.clamp(1, 1000),
@@ -167,11 +205,10 @@ impl<'a> World<'a> {
     }
 
     fn local(&self, service: &ServiceId, instance: &str) -> Option<&LocalService> {
-        let services = &self.input.live.services;
-        services
+        self.locals
             .iter()
             .find(|local| local.service == *service && local.instance == instance)
-            .map(|local| &**local)
+            .copied()
     }
 
     /// Where this host dials one of its own programs.
@@ -202,13 +239,19 @@ impl<'a> World<'a> {
             return Some(format!("the host has no right to offer {service}"));
         }
         if offers && !covered(account.as_str()) {
-            return Some(format!("the host has no right to present the account {namespace}/{account}"));
+            return Some(format!(
+                "the host has no right to present the account {namespace}/{account}"
+            ));
         }
         None
     }
 
     /// The host's grant in force.
-    pub(crate) fn right<'h>(&self, id: HostId, host: &'h HostFacts) -> Result<&'h HostGrant, String> {
+    pub(crate) fn right<'h>(
+        &self,
+        id: HostId,
+        host: &'h HostFacts,
+    ) -> Result<&'h HostGrant, String> {
         if self.revoked.contains(&id) {
             return Err("the host's rights were taken back".to_owned());
         }
@@ -221,19 +264,28 @@ impl<'a> World<'a> {
         }
     }
 
-    fn usable_views(&self, findings: &Findings) -> Vec<&'a RegistryView> {
-        let mut views: Vec<&RegistryView> =
-            self.input.catalog.local_views.values().map(|view| &**view).collect();
+    fn usable_views(&self, findings: &Findings) -> Vec<View<'a>> {
+        let mut views: Vec<View<'a>> = self
+            .input
+            .catalog
+            .local_views
+            .values()
+            .map(|view| View { view, own: true })
+            .collect();
         for (id, host) in &self.input.catalog.hosts {
             for view in host.views.values() {
                 let refused = match self.right(*id, host) {
                     Err(why) => Some(why),
-                    Ok(grant) => (!covers(&grant.may_register, &view.namespace, &view.service)).then(|| {
-                        format!("the host has no right to tell of {}/{}", view.namespace, view.service)
-                    }),
+                    Ok(grant) => (!covers(&grant.may_register, &view.namespace, &view.service))
+                        .then(|| {
+                            format!(
+                                "the host has no right to tell of {}/{}",
+                                view.namespace, view.service
+                            )
+                        }),
                 };
                 match refused {
-                    None => views.push(view),
+                    None => views.push(View { view, own: *id == self.mesh.host }),
                     Some(why) => findings.warning(
                         "not-granted",
                         &format!("{} of {}", view.source, self.host_name(*id)),
@@ -245,6 +297,18 @@ impl<'a> World<'a> {
         }
         views
     }
+}
+
+/// In an order that does not depend on that of the files.
+fn locals<'a>(input: &Input<'a>) -> Vec<&'a LocalService> {
+    let mut all: Vec<&LocalService> = input
+        .live
+        .services
+        .iter()
+        .map(|service| &**service)
+        .collect();
+    all.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
+    all
 }
 
 fn revoked(catalog: &Catalog) -> BTreeSet<HostId> {
@@ -264,7 +328,11 @@ fn revoked(catalog: &Catalog) -> BTreeSet<HostId> {
 /// Names for people; of two hosts with one name both get their id behind it.
 fn host_names(catalog: &Catalog) -> BTreeMap<HostId, Arc<str>> {
     let said = |host: &HostFacts| -> Option<String> {
-        let info = host.info.as_ref().map(|info| info.name.clone()).filter(|name| !name.is_empty());
+        let info = host
+            .info
+            .as_ref()
+            .map(|info| info.name.clone())
+            .filter(|name| !name.is_empty());
         info.or_else(|| host.grant.as_ref().map(|grant| grant.name.clone()))
             .filter(|name| !name.is_empty())
     };
@@ -277,7 +345,11 @@ fn host_names(catalog: &Catalog) -> BTreeMap<HostId, Arc<str>> {
         Some(name) => format!("{name}-{}", id.short()),
         None => id.short(),
     };
-    catalog.hosts.iter().map(|(id, host)| (*id, Arc::from(name_of(id, host)))).collect()
+    catalog
+        .hosts
+        .iter()
+        .map(|(id, host)| (*id, Arc::from(name_of(id, host))))
+        .collect()
 }
 
 /// The address at which we reach a host: the first of a family that we have too.
@@ -294,7 +366,9 @@ fn first_address(host: &HostFacts, own: &[IpAddr]) -> Option<IpAddr> {
 }
 
 fn tunnel(host: &HostFacts, address: Option<IpAddr>) -> Option<SocketAddr> {
-    let port = u16::try_from(host.info.as_ref()?.tunnel_port).ok().filter(|port| *port != 0)?;
+    let port = u16::try_from(host.info.as_ref()?.tunnel_port)
+        .ok()
+        .filter(|port| *port != 0)?;
     Some(SocketAddr::new(address?, port))
 }
 
@@ -317,14 +391,20 @@ pub(crate) fn labels(
 ) -> Arc<BTreeMap<String, String>> {
     let mut all = stated.clone();
     for key in ["app", "app.kubernetes.io/name"] {
-        all.entry(key.to_owned()).or_insert_with(|| service.as_str().to_owned());
+        all.entry(key.to_owned())
+            .or_insert_with(|| service.as_str().to_owned());
     }
     Arc::new(all)
 }
 
 /// True when every label of the selector is there.
-pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+pub(crate) fn selects(
+    selector: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 pub(crate) fn health(wire: i32) -> Health {

@@ -18,32 +18,50 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         steps.add(
             "far-target",
             State::Refused,
-            format!("no program of this host listens on {}: protocol-error", question.address),
+            format!(
+                "no program of this host listens on {}: protocol-error",
+                question.address
+            ),
             "services.d of this host",
         );
         return Explanation { steps: steps.steps };
     };
     let request =
         (!question.method.is_empty()).then_some((question.method.as_str(), question.path.as_str()));
-    let verdict =
-        authorize(&port.authorization, Some(&question.caller), port.target.port(), request);
+    let verdict = authorize(
+        &port.authorization,
+        Some(&question.caller),
+        port.target.port(),
+        request,
+    );
     let (state, what, because) = match verdict {
-        Verdict::Allow(Some(policy)) => {
-            (State::Ok, "allowed".to_owned(), format!("AuthorizationPolicy {policy}"))
-        }
-        Verdict::Allow(None) => {
-            (State::Ok, "allowed".to_owned(), "no policy forbids it".to_owned())
-        }
-        Verdict::Deny(Some(policy)) => {
-            (State::Refused, "denied: 403".to_owned(), format!("AuthorizationPolicy {policy}"))
-        }
+        Verdict::Allow(Some(policy)) => (
+            State::Ok,
+            "allowed".to_owned(),
+            format!("AuthorizationPolicy {policy}"),
+        ),
+        Verdict::Allow(None) => (
+            State::Ok,
+            "allowed".to_owned(),
+            "no policy forbids it".to_owned(),
+        ),
+        Verdict::Deny(Some(policy)) => (
+            State::Refused,
+            "denied: 403".to_owned(),
+            format!("AuthorizationPolicy {policy}"),
+        ),
         Verdict::Deny(None) => (
             State::Refused,
             "denied: 403".to_owned(),
             "no ALLOW policy matches, and only what one matches may pass".to_owned(),
         ),
     };
-    steps.add("far-policy", state, format!("{} {what}", question.caller), because);
+    steps.add(
+        "far-policy",
+        state,
+        format!("{} {what}", question.caller),
+        because,
+    );
     if state == State::Ok {
         steps.add(
             "far-target",

@@ -26,7 +26,13 @@ pub(super) fn explain(view: &View<'_>, request: &Explain) -> Result<Told, Explai
     }
     let asked = Asked::read(request)?;
     let caller = caller(snapshot, &request.from)?;
-    let mut story = Story { view, snapshot, asked, caller, steps: Steps::of(snapshot) };
+    let mut story = Story {
+        view,
+        snapshot,
+        asked,
+        caller,
+        steps: Steps::of(snapshot),
+    };
     story.tell_caller();
     let far = match story.destination() {
         Some(Destination::Frontend(frontend)) => story.frontend(&frontend),
@@ -42,7 +48,11 @@ fn caller(snapshot: &Snapshot, from: &str) -> Result<Arc<Caller>, ExplainError> 
         return callers.host.clone().ok_or(ExplainError::NoMesh);
     }
     let id = ServiceId::parse(from).map_err(ExplainError::Caller)?;
-    callers.by_service.get(&id).cloned().ok_or_else(|| ExplainError::NotHere(id.to_string()))
+    callers
+        .by_service
+        .get(&id)
+        .cloned()
+        .ok_or_else(|| ExplainError::NotHere(id.to_string()))
 }
 
 enum Destination {
@@ -70,19 +80,27 @@ impl Story<'_> {
             .collect();
         units.sort_unstable();
         known.extend(units.iter().map(|unit| format!("unit {unit}")));
-        let mut uids: Vec<u32> =
-            callers.by_uid.iter().filter(|(_, caller)| **caller == self.caller).map(|(uid, _)| *uid).collect();
+        let mut uids: Vec<u32> = callers
+            .by_uid
+            .iter()
+            .filter(|(_, caller)| **caller == self.caller)
+            .map(|(uid, _)| *uid)
+            .collect();
         uids.sort_unstable();
         known.extend(uids.iter().map(|uid| format!("user {uid}")));
         let (state, because) = match (&self.caller.service, known.is_empty()) {
-            (None, _) => (State::Ok, "no service of this host, so the host itself".to_owned()),
+            (None, _) => (
+                State::Ok,
+                "no service of this host, so the host itself".to_owned(),
+            ),
             (Some(_), false) => (State::Ok, format!("recognised by {}", known.join(", "))),
             (Some(service), true) => (
                 State::Warning,
                 format!("{service} has neither unit nor user, so its processes call as the host"),
             ),
         };
-        self.steps.add("caller", state, self.caller.principal.to_string(), because);
+        self.steps
+            .add("caller", state, self.caller.principal.to_string(), because);
     }
 
     /// Finds what is called, and tells how the call reaches the mesh.
@@ -97,7 +115,11 @@ impl Story<'_> {
             self.unknown(authority, default);
             return None;
         };
-        let addresses: Vec<String> = frontend.virtual_addresses.iter().map(ToString::to_string).collect();
+        let addresses: Vec<String> = frontend
+            .virtual_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         self.steps.add(
             "name",
             State::Ok,
@@ -117,7 +139,9 @@ impl Story<'_> {
     }
 
     fn unknown(&mut self, authority: &str, default: Option<u16>) {
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let host = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
         let mut ports: Vec<u16> = self
             .snapshot
             .outbound
@@ -129,30 +153,55 @@ impl Story<'_> {
         let because = if ports.is_empty() {
             "no service of the mesh has this name; see `meshctl services`".to_owned()
         } else {
-            let default = default.map(|port| format!(" (http means {port})")).unwrap_or_default();
+            let default = default
+                .map(|port| format!(" (http means {port})"))
+                .unwrap_or_default();
             format!("the service has only the ports {ports:?}{default}")
         };
-        self.steps.add("name", State::Refused, format!("{authority} is not known: unknown-service"), because);
+        self.steps.add(
+            "name",
+            State::Refused,
+            format!("{authority} is not known: unknown-service"),
+            because,
+        );
     }
 
     fn address(&self) -> Option<SocketAddr> {
         let authority = self.asked.authority;
         let bare = authority.trim_start_matches('[').trim_end_matches(']');
-        authority.parse().ok().or_else(|| Some(SocketAddr::new(bare.parse().ok()?, 80)))
+        authority
+            .parse()
+            .ok()
+            .or_else(|| Some(SocketAddr::new(bare.parse().ok()?, 80)))
     }
 
     fn by_address(&mut self, address: SocketAddr) -> Option<Destination> {
         let outbound = &self.snapshot.outbound;
         if let Some(frontend) = outbound.by_address.get(&address).cloned() {
             let what = format!("{}:{}", frontend.service, frontend.port);
-            self.steps.add("name", State::Ok, what, format!("{address} is its virtual address"));
+            self.steps.add(
+                "name",
+                State::Ok,
+                what,
+                format!("{address} is its virtual address"),
+            );
             self.tell_capture("the virtual address is redirected to the data plane");
             return Some(Destination::Frontend(frontend));
         }
         if let Some(direct) = outbound.direct.get(&address).cloned() {
-            let what = format!("{} of {}:{}", direct.endpoint.id, direct.backend.service, direct.backend.port);
-            self.steps.add("name", State::Ok, what, format!("{address} is that endpoint's own address"));
-            self.tell_capture("known endpoints' own addresses are redirected, so that they get mTLS");
+            let what = format!(
+                "{} of {}:{}",
+                direct.endpoint.id, direct.backend.service, direct.backend.port
+            );
+            self.steps.add(
+                "name",
+                State::Ok,
+                what,
+                format!("{address} is that endpoint's own address"),
+            );
+            self.tell_capture(
+                "known endpoints' own addresses are redirected, so that they get mTLS",
+            );
             return Some(Destination::Direct(direct));
         }
         self.steps.add(
@@ -165,8 +214,11 @@ impl Story<'_> {
     }
 
     fn tell_capture(&mut self, because: &str) {
-        let (state, what) =
-            if self.view.captured { (State::Ok, "captured") } else { (State::Warning, "not captured") };
+        let (state, what) = if self.view.captured {
+            (State::Ok, "captured")
+        } else {
+            (State::Warning, "not captured")
+        };
         self.steps.add("capture", state, what, because);
     }
 
@@ -179,8 +231,11 @@ impl Story<'_> {
         let mut backends = Vec::new();
         self.tell_target(&target, &mut backends);
         backends.dedup_by(|a, b| a.key == b.key);
-        let told: Vec<Option<Far>> =
-            backends.iter().take(MOST_BACKENDS).map(|backend| self.backend(backend)).collect();
+        let told: Vec<Option<Far>> = backends
+            .iter()
+            .take(MOST_BACKENDS)
+            .map(|backend| self.backend(backend))
+            .collect();
         told.into_iter().flatten().next()
     }
 
@@ -192,13 +247,23 @@ impl Story<'_> {
         let consumer = frontend.consumer_rules.contains_key(namespace);
         match decide::matched(frontend, namespace, &self.asked) {
             Matched::Default(backend) => {
-                self.steps.add("route", State::Ok, "the service's own endpoints", "no route is attached");
+                self.steps.add(
+                    "route",
+                    State::Ok,
+                    "the service's own endpoints",
+                    "no route is attached",
+                );
                 Some(Target::Backend(Arc::clone(backend)))
             }
             Matched::Rule(rule) => {
-                let scope = if consumer { format!(", for callers of {namespace}") } else { String::new() };
+                let scope = if consumer {
+                    format!(", for callers of {namespace}")
+                } else {
+                    String::new()
+                };
                 let (what, because) = told_rule(rule);
-                self.steps.add("route", State::Ok, format!("{what}{scope}"), because);
+                self.steps
+                    .add("route", State::Ok, format!("{what}{scope}"), because);
                 Some(rule.target.clone())
             }
             Matched::NoRule => {
@@ -223,41 +288,58 @@ impl Story<'_> {
             .find(|(name, _)| name.eq_ignore_ascii_case("l5d-dtab"))
             .map(|(_, value)| value.clone())?;
         if !self.caller.trusted {
-            self.steps.add("route", State::Warning, "l5d-dtab is ignored", "the caller is not trusted");
+            self.steps.add(
+                "route",
+                State::Warning,
+                "l5d-dtab is ignored",
+                "the caller is not trusted",
+            );
             return None;
         }
         match Dtab::parse(&text) {
             Ok(table) => {
                 let target = decide::delegate(self.snapshot, frontend, &table)?;
-                self.steps.add("route", State::Ok, "the caller's own delegation table", format!("l5d-dtab: {text}"));
+                self.steps.add(
+                    "route",
+                    State::Ok,
+                    "the caller's own delegation table",
+                    format!("l5d-dtab: {text}"),
+                );
                 Some(target)
             }
             Err(error) => {
-                self.steps.add("route", State::Warning, "l5d-dtab is ignored", error.to_string());
+                self.steps.add(
+                    "route",
+                    State::Warning,
+                    "l5d-dtab is ignored",
+                    error.to_string(),
+                );
                 None
             }
         }
     }
 
     fn tcp_target(&mut self, frontend: &Arc<Frontend>) -> Target {
-        match frontend.tcp_rules.rules.first() {
-            Some(rule) => {
-                let (what, because) = told_rule(rule);
-                self.steps.add("route", State::Ok, what, because);
-                rule.target.clone()
-            }
-            None => {
-                self.steps.add("route", State::Ok, "the service's own endpoints", "no TCPRoute is attached");
-                Target::Backend(Arc::clone(&frontend.backend))
-            }
-        }
+        let Some(rule) = frontend.tcp_rules.rules.first() else {
+            self.steps.add(
+                "route",
+                State::Ok,
+                "the service's own endpoints",
+                "no TCPRoute is attached",
+            );
+            return Target::Backend(Arc::clone(&frontend.backend));
+        };
+        let (what, because) = told_rule(rule);
+        self.steps.add("route", State::Ok, what, because);
+        rule.target.clone()
     }
 
     /// Tells the shares, and collects the backends, the likeliest first.
     fn tell_target(&mut self, target: &Target, out: &mut Vec<Arc<Backend>>) {
         match target {
             Target::Backend(backend) => {
-                self.steps.add("backend", State::Ok, name(backend), "the only one");
+                self.steps
+                    .add("backend", State::Ok, name(backend), "the only one");
                 out.push(Arc::clone(backend));
             }
             Target::Weighted(shares) => {
@@ -269,11 +351,21 @@ impl Story<'_> {
                     let because = format!("weight {} of {total}", share.weight);
                     match &share.target {
                         Target::Backend(backend) => {
-                            self.steps.add("backend", State::Ok, format!("{percent:.1} % to {}", name(backend)), because);
+                            self.steps.add(
+                                "backend",
+                                State::Ok,
+                                format!("{percent:.1} % to {}", name(backend)),
+                                because,
+                            );
                             out.push(Arc::clone(backend));
                         }
                         other => {
-                            self.steps.add("backend", State::Ok, format!("{percent:.1} % as follows"), because);
+                            self.steps.add(
+                                "backend",
+                                State::Ok,
+                                format!("{percent:.1} % as follows"),
+                                because,
+                            );
                             self.tell_target(other, out);
                         }
                     }
@@ -286,10 +378,21 @@ impl Story<'_> {
                     "the first of these with a usable endpoint",
                     "alternatives (`|`) of a delegation table",
                 );
-                targets.iter().for_each(|one| self.tell_target(one, out));
+                for one in targets {
+                    self.tell_target(one, out);
+                }
             }
-            Target::Fail { status, code, reason } => {
-                self.steps.add("backend", State::Refused, format!("{status} {code}"), reason.to_string());
+            Target::Fail {
+                status,
+                code,
+                reason,
+            } => {
+                self.steps.add(
+                    "backend",
+                    State::Refused,
+                    format!("{status} {code}"),
+                    reason.to_string(),
+                );
             }
         }
     }
@@ -302,7 +405,11 @@ impl Story<'_> {
             self.candidate(backend, candidate);
         }
         let usable = |one: &&Arc<BackendEndpoint>| !self.view.ejected.contains(&one.key);
-        let best = backend.endpoints.iter().filter(usable).min_by_key(|one| (!one.preferred, one.priority));
+        let best = backend
+            .endpoints
+            .iter()
+            .filter(usable)
+            .min_by_key(|one| (!one.preferred, one.priority));
         let best = best.or_else(|| backend.endpoints.first()).cloned();
         match best {
             None => {
@@ -319,16 +426,37 @@ impl Story<'_> {
     }
 
     fn candidate(&mut self, backend: &Backend, candidate: &Candidate) {
-        let what = format!("{} at {} ({})", candidate.id, candidate.address, candidate.security);
-        let endpoint = backend.endpoints.iter().find(|one| *one.id == *candidate.id);
+        let what = format!(
+            "{} at {} ({})",
+            candidate.id, candidate.address, candidate.security
+        );
+        let endpoint = backend
+            .endpoints
+            .iter()
+            .find(|one| *one.id == *candidate.id);
         let ejected = endpoint.is_some_and(|one| self.view.ejected.contains(&one.key));
         match &candidate.left_out {
-            Some(why) => self.steps.add("endpoint", State::Refused, format!("{what}: left out"), why.clone()),
+            Some(why) => self.steps.add(
+                "endpoint",
+                State::Refused,
+                format!("{what}: left out"),
+                why.clone(),
+            ),
             None if ejected => {
-                self.steps.add("endpoint", State::Warning, format!("{what}: kept out for now"), "it failed just now");
+                self.steps.add(
+                    "endpoint",
+                    State::Warning,
+                    format!("{what}: kept out for now"),
+                    "it failed just now",
+                );
             }
             None if !candidate.reluctant.is_empty() => {
-                self.steps.add("endpoint", State::Warning, format!("{what}: last resort"), candidate.reluctant.clone());
+                self.steps.add(
+                    "endpoint",
+                    State::Warning,
+                    format!("{what}: last resort"),
+                    candidate.reluctant.clone(),
+                );
             }
             None => {
                 let weight = endpoint.map_or(1, |one| one.weight);
@@ -336,7 +464,10 @@ impl Story<'_> {
                     "endpoint",
                     State::Ok,
                     format!("{what}: eligible"),
-                    format!("{}, weight {weight}; the less loaded of two random ones is taken", crate::services::word(candidate.health)),
+                    format!(
+                        "{}, weight {weight}; the less loaded of two random ones is taken",
+                        crate::services::word(candidate.health)
+                    ),
                 );
             }
         }
@@ -349,7 +480,12 @@ impl Story<'_> {
             } else {
                 (State::Warning, "no daemon of the mesh is known there")
             };
-            self.steps.add("tls", state, format!("none: plaintext to {}", endpoint.address), because);
+            self.steps.add(
+                "tls",
+                state,
+                format!("none: plaintext to {}", endpoint.address),
+                because,
+            );
             return None;
         };
         let peers: Vec<String> = tunnel.sans.iter().map(ToString::to_string).collect();
@@ -357,8 +493,16 @@ impl Story<'_> {
         self.steps.add(
             "tls",
             State::Ok,
-            format!("mTLS to {} as {}, peer {}", tunnel.address, self.caller.principal, peers.join(" or ")),
-            format!("server name {server_name}; the certificate of {} and its grant are checked", endpoint.host_name),
+            format!(
+                "mTLS to {} as {}, peer {}",
+                tunnel.address,
+                self.caller.principal,
+                peers.join(" or ")
+            ),
+            format!(
+                "server name {server_name}; the certificate of {} and its grant are checked",
+                endpoint.host_name
+            ),
         );
         Some(Far {
             host: endpoint.host?,
@@ -367,19 +511,31 @@ impl Story<'_> {
                 caller: self.caller.principal.clone(),
                 server_name,
                 address: endpoint.address,
-                method: if self.asked.http { self.asked.method.to_owned() } else { String::new() },
+                method: if self.asked.http {
+                    self.asked.method.to_owned()
+                } else {
+                    String::new()
+                },
                 path: self.asked.path.to_owned(),
             },
         })
     }
 
     fn direct(&mut self, direct: &Direct) -> Option<Far> {
-        self.steps.add("route", State::Ok, "none: straight to the endpoint", "routes act on calls to the service, not to an endpoint");
+        self.steps.add(
+            "route",
+            State::Ok,
+            "none: straight to the endpoint",
+            "routes act on calls to the service, not to an endpoint",
+        );
         self.tls(&direct.endpoint)
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a sum of weights, shown with one decimal")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a sum of weights, shown with one decimal"
+)]
 fn precise(total: u64) -> f64 {
     total.max(1) as f64
 }
@@ -392,16 +548,22 @@ fn told_rule(rule: &Rule) -> (String, String) {
     let route = &rule.route;
     let mut what = format!("{} {} rule {}", route.kind, route.name, route.rule);
     if let Some(span) = rule.timeouts.request {
-        what.push_str(&format!(", time-out {}", mesh_model::duration::print(span)));
+        what += ", time-out ";
+        what += &mesh_model::duration::print(span);
     }
-    what.push_str(&format!(", {} further tries", rule.retry.attempts));
+    what += ", ";
+    what += &rule.retry.attempts.to_string();
+    what += " further tries";
     let revision = route.revision.map(|id| id.short()).unwrap_or_default();
     (what, format!("revision {revision} by {}", route.author))
 }
 
 fn told_routes(table: &RuleTable) -> String {
-    let mut names: Vec<String> =
-        table.rules.iter().map(|rule| format!("{} {}", rule.route.kind, rule.route.name)).collect();
+    let mut names: Vec<String> = table
+        .rules
+        .iter()
+        .map(|rule| format!("{} {}", rule.route.kind, rule.route.name))
+        .collect();
     names.dedup();
     names.join(", ")
 }

@@ -1,0 +1,10 @@
+//! Whole plans: golden cases (text in, text out) and the laws that every plan obeys.
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod render;
+#[cfg(test)]
+mod world;

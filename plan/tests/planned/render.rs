@@ -1,0 +1,365 @@
+//! A plan as text, for golden files.
+
+use std::fmt::Write as _;
+
+use mesh_model::{
+    admin::{Explain, ExplainStep},
+    snapshot::{
+        AuthorizationRule, BackendEndpoint, Filter, Frontend, RequestMatch, Rule, RuleTable,
+        Target,
+        rule::{PathMatch, ValueCondition, ValueMatch},
+    },
+};
+use mesh_plan::{
+    Compiled,
+    explain::{self, View},
+};
+
+pub(crate) fn render(compiled: &Compiled, questions: &[String]) -> String {
+    let mut out = String::new();
+    frontends(&mut out, compiled);
+    kernel(&mut out, compiled);
+    inbound(&mut out, compiled);
+    statuses(&mut out, compiled);
+    section(&mut out, "findings");
+    for finding in &compiled.findings {
+        let severity = format!("{:?}", finding.severity).to_lowercase();
+        writeln!(
+            out,
+            "{severity} {} {}: {}",
+            finding.code, finding.subject, finding.what
+        )
+        .unwrap();
+    }
+    for question in questions {
+        answer(&mut out, compiled, question);
+    }
+    out
+}
+
+fn section(out: &mut String, name: &str) {
+    let gap = if out.is_empty() { "" } else { "\n" };
+    writeln!(out, "{gap}## {name}").unwrap();
+}
+
+fn frontends(out: &mut String, compiled: &Compiled) {
+    section(out, "frontends");
+    for frontend in &compiled.snapshot.outbound.frontends {
+        let name = format!("{}:{}", frontend.service, frontend.port);
+        let closed = if frontend.fail_closed {
+            " fail-closed"
+        } else {
+            ""
+        };
+        writeln!(
+            out,
+            "{name} {:?} {}{closed}",
+            &*frontend.port_name, frontend.protocol
+        )
+        .unwrap();
+        for endpoint in &frontend.backend.endpoints {
+            writeln!(out, "  endpoint {}", endpoint_text(endpoint)).unwrap();
+        }
+        let key = (frontend.service.clone(), frontend.port);
+        for one in compiled.candidates[&key]
+            .iter()
+            .filter(|one| one.left_out.is_some())
+        {
+            writeln!(
+                out,
+                "  left out {}: {}",
+                one.id,
+                one.left_out.as_deref().unwrap_or_default()
+            )
+            .unwrap();
+        }
+        tables(out, frontend);
+    }
+}
+
+fn tables(out: &mut String, frontend: &Frontend) {
+    table(out, "rule", &frontend.rules);
+    table(out, "tcp-rule", &frontend.tcp_rules);
+    for (namespace, rules) in &frontend.consumer_rules {
+        table(out, &format!("rule for {namespace}"), rules);
+    }
+}
+
+fn table(out: &mut String, kind: &str, table: &RuleTable) {
+    if table.attached && table.rules.is_empty() {
+        writeln!(out, "  {kind} none: every request gets 404").unwrap();
+    }
+    for rule in &table.rules {
+        writeln!(out, "  {kind} {}", rule_text(rule)).unwrap();
+    }
+}
+
+fn endpoint_text(one: &BackendEndpoint) -> String {
+    let mut text = format!("{} {}", one.id, one.address);
+    match &one.tunnel {
+        Some(tunnel) => {
+            let sans: Vec<String> = tunnel.sans.iter().map(ToString::to_string).collect();
+            write!(
+                text,
+                " mtls {} {} {}",
+                tunnel.address,
+                tunnel.server_name.as_deref().unwrap_or("-"),
+                sans.join(",")
+            )
+            .unwrap();
+        }
+        None if one.local => text.push_str(" local"),
+        None => text.push_str(" plain"),
+    }
+    if one.weight != 1 {
+        write!(text, " weight={}", one.weight).unwrap();
+    }
+    if !one.preferred {
+        text.push_str(" reluctant");
+    }
+    text
+}
+
+fn rule_text(rule: &Rule) -> String {
+    let route = &rule.route;
+    let mut text = format!(
+        "[{} {} #{}] {} -> {}",
+        route.kind,
+        route.name,
+        route.rule,
+        match_text(&rule.matches),
+        target(&rule.target)
+    );
+    if !rule.filters.is_empty() {
+        write!(text, " filters={}", filters(&rule.filters)).unwrap();
+    }
+    if rule.timeouts != mesh_model::snapshot::Timeouts::default() {
+        write!(
+            text,
+            " timeouts={:?}/{:?}",
+            rule.timeouts.request, rule.timeouts.backend_request
+        )
+        .unwrap();
+    }
+    if rule.retry != mesh_model::snapshot::Retry::default() {
+        write!(
+            text,
+            " retry={}x{:?}",
+            rule.retry.attempts, rule.retry.codes
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn match_text(matches: &RequestMatch) -> String {
+    let mut text = match &matches.path {
+        PathMatch::Any => "any".to_owned(),
+        PathMatch::Exact(path) => format!("={path}"),
+        PathMatch::Prefix(path) => format!("{path}/*"),
+        PathMatch::Regex(regex) => format!("~{}", regex.as_str()),
+    };
+    if let Some(method) = &matches.method {
+        write!(text, " {method}").unwrap();
+    }
+    let value = |one: &ValueMatch| match &one.value {
+        ValueCondition::Exact(value) => format!("{}={value}", one.name),
+        ValueCondition::Regex(regex) => format!("{}~{}", one.name, regex.as_str()),
+    };
+    matches
+        .headers
+        .iter()
+        .for_each(|one| write!(text, " header:{}", value(one)).unwrap());
+    matches
+        .query
+        .iter()
+        .for_each(|one| write!(text, " query:{}", value(one)).unwrap());
+    text
+}
+
+fn filters(all: &[Filter]) -> String {
+    format!("{all:?}")
+}
+
+fn target(one: &Target) -> String {
+    match one {
+        Target::Backend(backend) => format!("{}:{}", backend.service, backend.port),
+        Target::Weighted(shares) => {
+            let all: Vec<String> = shares
+                .iter()
+                .map(|share| {
+                    let edits = if share.filters.is_empty() {
+                        String::new()
+                    } else {
+                        filters(&share.filters)
+                    };
+                    format!("{}*{}{edits}", share.weight, target(&share.target))
+                })
+                .collect();
+            format!("({})", all.join(" & "))
+        }
+        Target::Failover(targets) => {
+            let all: Vec<String> = targets.iter().map(target).collect();
+            format!("({})", all.join(" | "))
+        }
+        Target::Fail {
+            status,
+            code,
+            reason,
+        } => format!("{status} {code} ({reason})"),
+    }
+}
+
+fn kernel(out: &mut String, compiled: &Compiled) {
+    section(out, "kernel");
+    for one in &compiled.virtuals {
+        let closed = if one.fail_closed { " closed" } else { "" };
+        writeln!(
+            out,
+            "virtual {}:{}{closed} fallback {:?}",
+            one.address, one.port, one.fallback
+        )
+        .unwrap();
+    }
+    writeln!(out, "direct {:?}", compiled.direct).unwrap();
+    writeln!(out, "inbound {:?}", compiled.inbound).unwrap();
+    for (name, addresses) in &compiled.names {
+        writeln!(out, "name {name} {addresses:?}").unwrap();
+    }
+    let mut hosts: Vec<_> = compiled.snapshot.outbound.by_host.iter().collect();
+    hosts.sort_by_key(|(name, _)| (*name).clone());
+    let hosts: Vec<String> = hosts
+        .iter()
+        .map(|(name, ports)| format!("{name}{:?}", ports.keys().collect::<Vec<_>>()))
+        .collect();
+    writeln!(out, "hosts {}", hosts.join(" ")).unwrap();
+}
+
+fn inbound(out: &mut String, compiled: &Compiled) {
+    section(out, "inbound");
+    let snapshot = &compiled.snapshot;
+    let mut ports: Vec<_> = snapshot.inbound.by_address.iter().collect();
+    ports.sort_by_key(|(address, _)| **address);
+    for (address, port) in ports {
+        let strict = if port.strict { " strict" } else { "" };
+        writeln!(
+            out,
+            "{address} -> {} {} as {}{strict}",
+            port.target, port.protocol, port.principal
+        )
+        .unwrap();
+        let rule = |one: &AuthorizationRule| {
+            format!(
+                "{} principals={:?} namespaces={:?} methods={:?} paths={:?} ports={:?}",
+                one.policy, one.principals, one.namespaces, one.methods, one.paths, one.ports
+            )
+        };
+        port.authorization
+            .deny
+            .iter()
+            .for_each(|one| writeln!(out, "  deny {}", rule(one)).unwrap());
+        port.authorization
+            .allow
+            .iter()
+            .for_each(|one| writeln!(out, "  allow {}", rule(one)).unwrap());
+        if port.authorization.allow_only {
+            writeln!(out, "  deny the rest").unwrap();
+        }
+    }
+    let mut names: Vec<_> = snapshot.inbound.by_server_name.iter().collect();
+    names.sort_by_key(|(name, _)| (*name).clone());
+    for (name, ports) in names {
+        for (number, port) in ports {
+            writeln!(out, "{name}:{number} -> {}", port.target).unwrap();
+        }
+    }
+    for (id, caller) in &snapshot.callers.by_service {
+        writeln!(out, "caller {id} {}", caller.principal).unwrap();
+    }
+}
+
+fn statuses(out: &mut String, compiled: &Compiled) {
+    section(out, "statuses");
+    for status in &compiled.statuses {
+        let json: serde_json::Value = serde_json::from_slice(&status.status).unwrap();
+        for parent in json["parents"].as_array().unwrap() {
+            let conditions: Vec<String> = parent["conditions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| {
+                    let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+                    format!("{}={}/{}", text("type"), text("status"), text("reason"))
+                })
+                .collect();
+            writeln!(
+                out,
+                "{}/{}/{} {}: {}",
+                status.kind,
+                status.namespace,
+                status.name,
+                parent["parentRef"],
+                conditions.join(" ")
+            )
+            .unwrap();
+        }
+    }
+}
+
+fn answer(out: &mut String, compiled: &Compiled, question: &str) {
+    section(out, question);
+    if let Some(told) = question.strip_prefix("tell ") {
+        tell(out, compiled, told);
+        return;
+    }
+    let words: Vec<&str> = question.splitn(5, ' ').collect();
+    let header = words.get(4).and_then(|text| text.split_once(": "));
+    let request = Explain {
+        from: words[1].trim_start_matches("host").to_owned(),
+        method: words[2].to_owned(),
+        url: words[3].to_owned(),
+        headers: header
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    };
+    let view = View {
+        compiled,
+        captured: true,
+        ejected: &[],
+    };
+    match explain::outbound(&view, &request) {
+        Ok(told) => {
+            told.explanation.steps.iter().for_each(|one| step(out, one));
+            if let Some(far) = told.far {
+                writeln!(out, "ask {} {:?}", far.host_name, far.question).unwrap();
+            }
+        }
+        Err(error) => writeln!(out, "error: {error}").unwrap(),
+    }
+}
+
+fn tell(out: &mut String, compiled: &Compiled, question: &str) {
+    let words: Vec<&str> = question.split(' ').collect();
+    let word = |index: usize| words[index].trim_start_matches('-').to_owned();
+    let question = explain::Question {
+        caller: format!("spiffe://{}", words[2]).parse().unwrap(),
+        server_name: word(3),
+        address: words[4].parse().unwrap(),
+        method: word(0),
+        path: word(1),
+    };
+    explain::inbound(&compiled.snapshot, &question)
+        .steps
+        .iter()
+        .for_each(|one| step(out, one));
+}
+
+fn step(out: &mut String, one: &ExplainStep) {
+    writeln!(
+        out,
+        "{} [{}] {} ({})",
+        one.state, one.step, one.what, one.because
+    )
+    .unwrap();
+}
