@@ -28,9 +28,11 @@ use crate::{
     view::View,
 };
 
+mod compare;
 mod local;
 mod query;
 mod receive;
+mod swim;
 mod tick;
 
 /// The one row that must not be lost: the incarnation.

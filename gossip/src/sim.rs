@@ -22,12 +22,14 @@ use mesh_model::{
 };
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
-use crate::{Config, Grant, Input, Output, Row, SubmitError, Time, table};
+use crate::{Config, Grant, Input, Row, SubmitError, Time};
 
+mod check;
 /// Fake keys, and the grants of a small mesh.
 pub mod keys;
 /// One machine: a node, its disk, its clock.
 pub mod machine;
+mod network;
 /// Operators who make edits.
 pub mod operator;
 
@@ -165,19 +167,23 @@ impl World {
     pub fn mesh(&self) -> MeshId {
         self.keys.mesh
     }
+
     /// Simulated time since the beginning.
     pub fn now(&self) -> Duration {
         self.now
     }
+
     /// The wall clock of a machine, milliseconds since the epoch.
     pub fn wall_ms(&self, machine: usize) -> u64 {
         let true_ms = EPOCH_MS + crate::config::millis(self.now);
         true_ms.saturating_add_signed(self.machines[machine].skew_ms)
     }
+
     /// A number below `below`, from the world's seed.
     pub fn draw(&mut self, below: usize) -> usize {
         self.rng.random_range(0..below.max(1))
     }
+
     /// True in so many of a hundred cases.
     pub fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
@@ -274,10 +280,12 @@ impl World {
     pub fn heal(&mut self) {
         self.cut.clear();
     }
+
     /// Datagrams from `a` to `b` are dropped; frames pass.
     pub fn block_udp(&mut self, a: usize, b: usize) {
         self.no_udp.insert((a, b));
     }
+
     /// Starts every machine that does not run.
     pub fn boot_all(&mut self) {
         for index in 0..self.machines.len() {
@@ -292,10 +300,12 @@ impl World {
         self.machines[index].records = Some(records.clone());
         self.input(index, Input::Publish(records));
     }
+
     /// Gives grants to a machine.
     pub fn grant(&mut self, index: usize, grants: Vec<Grant>) {
         self.input(index, Input::Grants(grants));
     }
+
     /// Sends an edit to a machine; its ticket.
     pub fn submit(&mut self, index: usize, commit: Signed) -> u64 {
         self.tickets += 1;
@@ -303,6 +313,7 @@ impl World {
         self.input(index, Input::Submit { ticket, commit });
         ticket
     }
+
     /// Gives an input to a machine now, if it runs.
     pub fn input(&mut self, index: usize, input: Input) {
         let time = self.time(index);
@@ -412,267 +423,16 @@ impl World {
         true
     }
 
-    fn linked(&mut self, from: usize, to: usize) {
-        let (a, b) = (self.machines[from].host, self.machines[to].host);
-        let running = self.machines[from].node.is_some() && self.machines[to].node.is_some();
-        if !running || self.cut.contains(&pair(from, to)) {
-            return self.input(from, Input::LinkDown(b));
-        }
-        if self.links.contains_key(&pair(from, to)) {
-            return;
-        }
-        self.next += 1;
-        self.links
-            .insert(pair(from, to), (self.next, [self.now; 2]));
-        self.machines[from].linked.insert(b, self.next);
-        self.machines[to].linked.insert(a, self.next);
-        self.input(from, Input::LinkUp(b));
-        self.input(to, Input::LinkUp(a));
-    }
-
-    fn cut_off(&mut self, from: usize, to: usize, link: u64) {
-        let host = self.machines[from].host;
-        if self.machines[to].linked.get(&host) == Some(&link) {
-            self.machines[to].linked.remove(&host);
-            self.input(to, Input::LinkDown(host));
-        }
-    }
-
     fn time(&self, index: usize) -> Time {
         Time {
             elapsed: self.now,
             wall_ms: self.wall_ms(index),
         }
     }
+
     fn at(&mut self, after: Duration, event: Event) {
         self.next += 1;
         self.queue.insert((self.now + after, self.next), event);
-    }
-    fn index_of(&self, host: HostId) -> Option<usize> {
-        self.machines
-            .iter()
-            .position(|machine| machine.host == host)
-    }
-    fn delay(&mut self) -> Duration {
-        let (least, most) = self.net.delay;
-        Duration::from_millis(self.rng.random_range(least..=most))
-    }
-
-    fn carry_out(&mut self, index: usize, outputs: Vec<Output>) {
-        let boot = self.machines[index].boots;
-        for output in outputs {
-            match output {
-                Output::Datagram { to, bytes } => self.datagram(index, to, &bytes),
-                Output::Frame { to, bytes } => self.frame(index, to, bytes),
-                Output::Connect(host) => {
-                    let Some(to) = self.index_of(host) else {
-                        continue;
-                    };
-                    let reachable =
-                        self.machines[to].node.is_some() && !self.cut.contains(&pair(index, to));
-                    let after = if reachable {
-                        self.delay() * 3
-                    } else {
-                        Duration::from_secs(2)
-                    };
-                    self.at(after, Event::Linked { from: index, to });
-                }
-                Output::Disconnect(host) => {
-                    let Some(to) = self.index_of(host) else {
-                        continue;
-                    };
-                    if let Some((link, _)) = self.links.remove(&pair(index, to)) {
-                        self.at(
-                            Duration::from_millis(1),
-                            Event::Cut {
-                                from: index,
-                                to,
-                                link,
-                            },
-                        );
-                        self.at(
-                            Duration::from_millis(1),
-                            Event::Cut {
-                                from: to,
-                                to: index,
-                                link,
-                            },
-                        );
-                    }
-                }
-                Output::Timer { after, token } => {
-                    self.at(
-                        after,
-                        Event::Input {
-                            machine: index,
-                            boot,
-                            input: Input::Timer(token),
-                        },
-                    );
-                }
-                Output::Persist {
-                    rows,
-                    durable,
-                    ticket,
-                } => {
-                    self.machines[index].buffered.extend(rows);
-                    if durable {
-                        let after = Duration::from_millis(self.rng.random_range(2..9));
-                        self.at(
-                            after,
-                            Event::Synced {
-                                machine: index,
-                                boot,
-                                ticket,
-                            },
-                        );
-                    }
-                }
-                Output::Answer { ticket, result } => self.answer(index, ticket, result),
-                Output::CatalogChanged => self.machines[index].catalog_changed = true,
-            }
-        }
-    }
-
-    fn answer(&mut self, index: usize, ticket: u64, result: Result<CommitAccepted, SubmitError>) {
-        if let Ok(accepted) = &result {
-            let stored = self.machines[index]
-                .disk
-                .contains_key(&(table::COMMIT, accepted.id.0.to_vec()));
-            assert!(stored, "acknowledged before it was on disk");
-            self.acknowledged.insert(accepted.id);
-        }
-        let before = self.answers.insert(ticket, result);
-        assert!(before.is_none(), "answered twice");
-    }
-
-    fn datagram(&mut self, from: usize, to: HostId, bytes: &Bytes) {
-        let Some(to) = self.index_of(to) else { return };
-        assert!(bytes.len() <= 1150, "datagram of {} bytes", bytes.len());
-        let copies = if self.chance(self.net.duplicates) {
-            2
-        } else {
-            1
-        };
-        for _copy in 0..copies {
-            let lost = self.chance(self.net.loss)
-                || self.cut.contains(&pair(from, to))
-                || self.no_udp.contains(&(from, to));
-            if !lost {
-                let after = self.delay();
-                let (boot, host) = (self.machines[to].boots, self.machines[from].host);
-                let input = Input::Datagram {
-                    from: host,
-                    bytes: bytes.clone(),
-                };
-                self.at(
-                    after,
-                    Event::Input {
-                        machine: to,
-                        boot,
-                        input,
-                    },
-                );
-            }
-        }
-    }
-
-    fn frame(&mut self, from: usize, to: HostId, bytes: Bytes) {
-        let Some(to) = self.index_of(to) else { return };
-        let after = self.delay();
-        let now = self.now;
-        let Some((link, last)) = self.links.get_mut(&pair(from, to)) else {
-            return;
-        };
-        self.bytes += bytes.len();
-        // In order, each way.
-        let slot = &mut last[usize::from(from > to)];
-        *slot = (*slot).max(now + after);
-        let (link, wait) = (*link, slot.saturating_sub(now));
-        self.at(
-            wait,
-            Event::Frame {
-                from,
-                to,
-                link,
-                bytes,
-            },
-        );
-    }
-
-    /// What must hold after every step.
-    fn check_invariants(&mut self, index: usize) {
-        let Some(node) = &self.machines[index].node else {
-            return;
-        };
-        let own = self.machines[index].host;
-        // A head that has not left its host yet may still be withdrawn.
-        for (host, incarnation, seq, id) in node.hosts().versions() {
-            if host == own {
-                continue;
-            }
-            let number = (host, incarnation, seq);
-            let known = *self.heads.entry(number).or_insert(id);
-            assert!(
-                known == id || self.machines.iter().any(|m| m.host == host && m.cloned),
-                "a number of host {host} stands for two heads: {incarnation}.{seq}"
-            );
-        }
-        let commits = node.commits().count();
-        let machine = &mut self.machines[index];
-        assert!(
-            commits >= machine.commits,
-            "commits were lost while running"
-        );
-        machine.commits = commits;
-    }
-
-    /// Why the running machines do not agree; `None` when they do.
-    pub fn disagreement(&mut self) -> Option<String> {
-        let running: Vec<usize> = (0..self.machines.len())
-            .filter(|index| self.machines[*index].node.is_some())
-            .collect();
-        let mut states = Vec::new();
-        for index in running {
-            let Some(node) = &mut self.machines[index].node else {
-                continue;
-            };
-            let catalog = node.catalog();
-            let resources = catalog.resources.clone();
-            let hosts: Vec<_> = catalog
-                .hosts
-                .iter()
-                .map(|(host, facts)| (*host, facts.version, facts.workloads.clone()))
-                .collect();
-            let rights = (catalog.authorities.clone(), catalog.operators.clone());
-            states.push((
-                index,
-                (catalog.commits, catalog.commit_count),
-                resources,
-                hosts,
-                rights,
-            ));
-        }
-        let (first, rest) = states.split_first()?;
-        for state in rest {
-            let pair = (first.0, state.0);
-            if state.1 != first.1 {
-                return Some(format!(
-                    "commits of {pair:?} differ: {} {}",
-                    first.1.1, state.1.1
-                ));
-            }
-            if state.2 != first.2 {
-                return Some(format!("resources of {pair:?} differ"));
-            }
-            if state.3 != first.3 {
-                return Some(format!("hosts of {pair:?} differ"));
-            }
-            if state.4 != first.4 {
-                return Some(format!("rights of {pair:?} differ"));
-            }
-        }
-        None
     }
 }
 
