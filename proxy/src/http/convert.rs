@@ -271,3 +271,136 @@ pub(crate) fn fields_to(fields: &Fields) -> HeaderMap {
     append(&mut map, fields, Known::stays_here);
     map
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(build: http::request::Builder) -> http::request::Parts {
+        build.body(()).unwrap().into_parts().0
+    }
+
+    fn read_request(build: http::request::Builder, ended: bool) -> Result<Request, HeadError> {
+        let mut request = Request::default();
+        request_from(&parts(build), ended, &mut request).map(|()| request)
+    }
+
+    #[test]
+    fn requests_come_in() {
+        let build = http::Request::post("http://web:80/a?b").header("content-length", "5");
+        let request = read_request(build.header("te", "trailers"), false).unwrap();
+        assert_eq!(request.authority(), Some("web:80"));
+        assert_eq!(
+            (request.method(), request.raw_path(), request.raw_query()),
+            ("POST", "/a", Some("b"))
+        );
+        assert_eq!(request.framing, Framing::Length(5));
+        assert!(request.wishes.takes_trailers);
+        let request = read_request(http::Request::get("/x").header("host", "web"), true).unwrap();
+        assert_eq!(
+            (request.authority(), request.framing),
+            (Some("web"), Framing::None)
+        );
+        let same = http::Request::get("http://WEB/").header("host", "web");
+        assert!(read_request(same, true).is_ok());
+    }
+
+    #[test]
+    fn malformed_requests_are_refused() {
+        for (build, wanted) in [
+            (http::Request::get("/x"), HeadError::Host),
+            (
+                http::Request::get("http://a/").header("host", "b"),
+                HeadError::Host,
+            ),
+            (
+                http::Request::get("http://a/")
+                    .header("host", "a")
+                    .header("host", "a"),
+                HeadError::Host,
+            ),
+            (http::Request::get("http://u@a/"), HeadError::Host),
+            (http::Request::get("http://a/%00"), HeadError::Target),
+            (
+                http::Request::get("http://a/").header("connection", "close"),
+                HeadError::Connection,
+            ),
+            (
+                http::Request::get("http://a/").header("transfer-encoding", "chunked"),
+                HeadError::Connection,
+            ),
+            (
+                http::Request::get("http://a/").header("content-length", "x"),
+                HeadError::ContentLength,
+            ),
+        ] {
+            let shown = format!("{build:?}");
+            assert_eq!(read_request(build, true).unwrap_err(), wanted, "{shown}");
+        }
+    }
+
+    #[test]
+    fn requests_go_out_with_the_words_of_the_hop() {
+        let mut request = Request::default();
+        request.set_method(b"GET");
+        request.set_authority(b"web");
+        request.set_target(b"/a|b?c<d").unwrap();
+        for (name, value) in [
+            ("X-A", "1"),
+            ("Connection", "x"),
+            ("Keep-Alive", "1"),
+            ("TE", "gzip"),
+        ] {
+            request.fields.push(name.as_bytes(), value.as_bytes());
+        }
+        let hop = Hop {
+            target: 8080,
+            id: "0123",
+            http1: true,
+        };
+        let head = request_to(&request, "default", false, Some(&hop)).unwrap();
+        assert_eq!(head.uri().to_string(), "http://web/a%7Cb?c%3Cd");
+        let headers = head.headers();
+        assert_eq!(
+            (headers[TARGET].as_bytes(), headers[PROGRAM_HTTP].as_bytes()),
+            (&b"8080"[..], &b"1"[..])
+        );
+        assert_eq!(headers[REQUEST_ID], "0123");
+        assert!(headers.contains_key("x-a"));
+        for gone in ["connection", "keep-alive", "te", "host", UPGRADE] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        request.upgrade = Some(request.fields.store(b"websocket"));
+        let head = request_to(&request, "default", false, Some(&hop)).unwrap();
+        assert_eq!(head.headers()[UPGRADE], "websocket");
+    }
+
+    #[test]
+    fn answers_keep_the_length_that_they_tell() {
+        for (method_head, status, ended, framing, told) in [
+            (false, 200, false, Framing::Length(7), None),
+            (true, 200, true, Framing::None, Some(7)),
+            (false, 304, true, Framing::None, Some(7)),
+            (true, 204, true, Framing::None, None),
+        ] {
+            let build = http::Response::builder()
+                .status(status)
+                .header("content-length", "7");
+            let parts = build.body(()).unwrap().into_parts().0;
+            let mut response = Response::default();
+            response_from(&parts, ended, method_head, &mut response).unwrap();
+            assert_eq!(
+                (response.framing, response.told_length),
+                (framing, told),
+                "{status}"
+            );
+            let back = response_to(&response).unwrap();
+            let expected = status != 204;
+            assert_eq!(
+                back.headers().contains_key(CONTENT_LENGTH),
+                expected,
+                "{status}"
+            );
+        }
+    }
+}

@@ -130,7 +130,10 @@ impl<'x> Exchange<'x> {
         let ended = match self.served().await {
             Ok(ended) => ended,
             Err(Stop::Failed(failure)) => deliver::failure(&mut self, failure).await,
-            Err(Stop::Gone) => Ended::Broken,
+            Err(Stop::Gone) => {
+                self.story.left = true;
+                Ended::Broken
+            }
         };
         self.settle();
         ended

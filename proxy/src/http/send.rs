@@ -192,6 +192,7 @@ fn pick(
     tried: &[EndpointKey],
 ) -> Result<Option<Picked>, Failure> {
     let upstream = &exchange.session.worker.upstream;
+    exchange.story.peer = None;
     let picked = match way.to {
         To::Local(port) => {
             exchange.story.program = Some(port.target);

@@ -2,8 +2,6 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use mesh_model::name::{ServiceId, ServiceName};
-
 use crate::{
     connection::{Origin, Worker},
     observe::Direction,
@@ -33,16 +31,7 @@ impl Session {
                 origin.caller.principal.to_string(),
             ),
             Origin::Inbound(origin) => match &origin.principal {
-                Some(principal) => {
-                    let name = ServiceName::new(principal.service_account.as_str()).ok();
-                    let service =
-                        name.map(|name| ServiceId::new(principal.namespace.clone(), name));
-                    let label = service.map(|service| worker.observe.label(&service));
-                    (
-                        label.unwrap_or_else(|| Arc::clone(worker.observe.unknown())),
-                        principal.to_string(),
-                    )
-                }
+                Some(principal) => (worker.observe.principal(principal), principal.to_string()),
                 None => (
                     Arc::clone(worker.observe.unknown()),
                     origin.peer.to_string(),

@@ -37,6 +37,8 @@ pub(crate) struct Story {
     pub grpc_status: Option<u8>,
     /// What failed, if the mesh had to end the request.
     pub failure: Option<Failure>,
+    /// True when the caller went away before its answer was whole.
+    pub left: bool,
     /// A `mesh-error` that another daemon made: its code, word for word.
     pub far_code: Option<crate::failure::Code>,
     /// The endpoint of the last try.
@@ -68,6 +70,7 @@ impl Story {
             status: 0,
             grpc_status: None,
             failure: None,
+            left: false,
             far_code: None,
             endpoint: None,
             program: None,
@@ -132,7 +135,11 @@ impl Story {
             status: self.status,
             grpc_status: self.grpc_status.map(u32::from),
             code: code.map_or("", crate::failure::Code::as_str),
-            what: failure.map_or("", |failure| &failure.what),
+            what: match failure {
+                Some(failure) => &failure.what,
+                None if self.left => "the caller went away",
+                None => "",
+            },
             remedy: code.map_or("", |code| code.documented().remedy),
             caller: &session.caller,
             endpoint,

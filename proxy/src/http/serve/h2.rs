@@ -18,8 +18,13 @@ use crate::{
     connection::{Io, Origin, Worker},
     failure::{Code, Failure},
     http::{
-        alarm::Alarm, buffers, convert, exchange::Exchange, prefixed::Prefixed, session::Session,
-        stream::Stream, wire::Wire,
+        alarm::Alarm,
+        buffers, convert,
+        exchange::{Ended, Exchange},
+        prefixed::Prefixed,
+        session::Session,
+        stream::Stream,
+        wire::Wire,
     },
 };
 
@@ -119,16 +124,20 @@ pub(crate) async fn stream(
     // A burst of requests that were taken back at once reaches nobody.
     let gone = poll_fn(|cx| Poll::Ready(down.poll_gone(cx).is_ready())).await;
     let mut down = Wire::H2(down);
-    if !gone {
-        let exchange = Exchange::new(session, &mut messages, &mut down, &mut alarm, started);
-        let ended = match read {
-            Ok(()) => exchange.run().await,
-            Err(fault) => {
-                let failure = Failure::new(Code::BadRequest, fault.to_string());
-                exchange.refuse(failure).await
-            }
-        };
-        tracing::trace!(?ended, "a stream has ended");
-    }
+    let mut exchange = Exchange::new(session, &mut messages, &mut down, &mut alarm, started);
+    let ended = match read {
+        _ if gone => {
+            exchange.story.left = true;
+            drop(exchange);
+            Ended::Broken
+        }
+        Ok(()) => exchange.run().await,
+        Err(fault) => {
+            exchange
+                .refuse(Failure::new(Code::BadRequest, fault.to_string()))
+                .await
+        }
+    };
+    tracing::trace!(?ended, "a stream has ended");
     buffers::put_messages(messages);
 }

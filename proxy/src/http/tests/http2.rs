@@ -10,6 +10,7 @@ use h2::{
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
 use mesh_model::service::AppProtocol;
+use tokio::io::AsyncWriteExt as _;
 
 use super::{BOTH, Path, Stage, ok, soon};
 use crate::trial::{eventually, nowhere, run};
@@ -420,5 +421,58 @@ fn draining_says_go_away() {
         stage.a.drain.begin();
         drop(send);
         soon(ended).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn far_errors_in_the_words_of_grpc() {
+    run(async {
+        let stage = Stage::with(Path::Tunnel, AppProtocol::Grpc, |port| {
+            port.authorization.allow_only = true;
+        })
+        .await;
+        let mut send = client(&stage).await;
+        let answer = soon(send.send_request(grpc(), true).unwrap().0)
+            .await
+            .unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "7");
+        let error = answer.headers()["mesh-error"].to_str().unwrap().to_owned();
+        assert!(error.starts_with("denied; host=b; id="), "{error}");
+        let id = error.split("id=").nth(1).unwrap().to_owned();
+        let recorded =
+            |failures: Vec<(String, String)>| failures.contains(&("denied".to_owned(), id.clone()));
+        eventually("recorded on both hosts", || {
+            recorded(stage.a.failures()) && recorded(stage.b.as_ref().unwrap().failures())
+        })
+        .await;
+    });
+}
+
+/// Requests that are taken back in the same breath reach no program.
+#[test]
+fn rapid_resets_reach_nobody() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let opened = stage.program(|_| ok("x"));
+        let mut stream = stage.world.dial(&stage.a).await;
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        for id in (1u32..30).step_by(2) {
+            // GET http://web/ by HPACK's static table, then RST_STREAM with CANCEL.
+            bytes.extend(b"\0\0\x08\x01\x05");
+            bytes.extend(id.to_be_bytes());
+            bytes.extend(b"\x82\x86\x84\x41\x03web");
+            bytes.extend(b"\0\0\x04\x03\0");
+            bytes.extend(id.to_be_bytes());
+            bytes.extend(8u32.to_be_bytes());
+        }
+        stream.write_all(&bytes).await.unwrap();
+        let settled = || {
+            let series = stage.a.cells.series.lock().unwrap();
+            series.iter().map(|one| one.requests()).sum::<u64>() == 15
+        };
+        eventually("all are settled", settled).await;
+        assert_eq!(opened.get(), 0);
+        let mut talk = stage.dial().await;
+        assert_eq!(soon(talk.get("/", "")).await.text(), "x");
     });
 }
