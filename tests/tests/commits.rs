@@ -20,7 +20,7 @@ fn say(text: &str) {
 /// The share of v2 in the route that a host has, in percent.
 fn share_of_v2(stage: &Stage, host: usize) -> u64 {
     let rows = stage.host(host).unwrap().ctl_json(&["get", "HTTPRoute", "words"]).unwrap();
-    let weight = rows.pointer("/0/document/spec/rules/0/backendRefs/1/weight");
+    let weight = rows.pointer("/spec/rules/0/backendRefs/1/weight");
     weight.and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("no weight in {rows}"))
 }
 

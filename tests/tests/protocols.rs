@@ -71,7 +71,7 @@ fn http_in_both_versions_and_by_the_explicit_listener() {
     // HTTP/1.1 with Expect: 100-continue and a chunked upload.
     let continued = curl(client, &["-H", "Expect: 100-continue", "-d", "x=1", "-o", "/dev/null", "-w", "%{http_code}", "http://words/"]);
     assert_eq!(continued, "200");
-    let chunked = curl(client, &["-H", "Transfer-Encoding: chunked", "-d", &body, "-o", "/dev/null", "-w", "%{http_code}", "http://words/"]);
+    let chunked = curl(client, &["-H", "Transfer-Encoding: chunked", "--data-binary", &format!("@{}", upload.display()), "-o", "/dev/null", "-w", "%{http_code}", "http://words/"]);
     assert_eq!(chunked, "200");
     let head = curl(client, &["-I", "-o", "/dev/null", "-w", "%{http_code}", "http://words/"]);
     assert_eq!(head, "200");

