@@ -157,7 +157,13 @@ impl std::fmt::Debug for Cluster {
 impl Cluster {
     /// Opens the sockets and loads what was known; the catalog is there when this returns.
     pub(crate) async fn start(start: Start) -> Result<Self, StartError> {
-        let listen = |kind| move |source| StartError::Listen { address: start.listen, kind, source };
+        let listen = |kind| {
+            move |source| StartError::Listen {
+                address: start.listen,
+                kind,
+                source,
+            }
+        };
         let listener = socket::listener(start.listen, start.mark).map_err(listen("TCP"))?;
         let bound = listener.local_addr().map_err(listen("TCP"))?;
         let udp = if start.udp {
@@ -171,7 +177,12 @@ impl Cluster {
         node.load(start.disk.rows(), actor::now());
         let first = node.start(actor::now());
         let epoch = node.identity().incarnation;
-        let sealed = DatagramBox::new(start.identity.mesh().id, start.identity.host(), start.identity.box_key()?, epoch)?;
+        let sealed = DatagramBox::new(
+            start.identity.mesh().id,
+            start.identity.host(),
+            start.identity.box_key()?,
+            epoch,
+        )?;
         let (commands, asked) = mpsc::channel(256);
         let (catalog, watched) = watch::channel(node.catalog());
         let (findings, found) = watch::channel(Arc::new(node.findings()));
@@ -192,7 +203,13 @@ impl Cluster {
             start,
         });
         actor.spawn(first);
-        Ok(Self { commands, catalog: watched, findings: found, links, linked })
+        Ok(Self {
+            commands,
+            catalog: watched,
+            findings: found,
+            links,
+            linked,
+        })
     }
 
     /// Everything known.
@@ -243,7 +260,9 @@ impl Cluster {
 
     /// Commits as people read them, newest first.
     pub(crate) async fn history(&self) -> Vec<HistoryRow> {
-        self.ask(|node| node.history(&HistoryFilter::default())).await.unwrap_or_default()
+        self.ask(|node| node.history(&HistoryFilter::default()))
+            .await
+            .unwrap_or_default()
     }
 
     /// Operators, with their signed grants and whether they are revoked.
@@ -261,12 +280,19 @@ impl Cluster {
         let states = self.ask(|node| node.links()).await.unwrap_or_default();
         let catalog = self.catalog();
         let name = |host: HostId| {
-            let info = catalog.hosts.get(&host).and_then(|facts| facts.info.as_ref());
+            let info = catalog
+                .hosts
+                .get(&host)
+                .and_then(|facts| facts.info.as_ref());
             info.map_or_else(|| host.short(), |info| info.name.clone())
         };
         states
             .into_iter()
-            .map(|state| LinkRow { name: name(state.host), tcp: state.tcp, udp: state.udp.unwrap_or(true) })
+            .map(|state| LinkRow {
+                name: name(state.host),
+                tcp: state.tcp,
+                udp: state.udp.unwrap_or(true),
+            })
             .collect()
     }
 
@@ -279,15 +305,25 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<Bytes, CallError> {
         let end = Instant::now() + deadline;
-        let link = timeout_at(end, self.link(host)).await.map_err(|_late| CallError::Late)?;
-        timeout_at(end, link.call(kind, body)).await.map_err(|_late| CallError::Late)?.map_err(CallError::Refused)
+        let link = timeout_at(end, self.link(host))
+            .await
+            .map_err(|_late| CallError::Late)?;
+        timeout_at(end, link.call(kind, body))
+            .await
+            .map_err(|_late| CallError::Late)?
+            .map_err(CallError::Refused)
     }
 
     async fn link(&self, host: HostId) -> link::Link {
         let mut asked = false;
         loop {
             let linked = self.linked.notified();
-            let found = self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&host).cloned();
+            let found = self
+                .links
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&host)
+                .cloned();
             if let Some(link) = found.filter(|link| !link.closed()) {
                 return link;
             }
@@ -299,7 +335,10 @@ impl Cluster {
         }
     }
 
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Node) -> T + Send + 'static) -> Option<T> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Node) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = move |node: &mut Node| drop(answer.send(question(node)));
         self.send(Command::Ask(Box::new(asked))).await;
@@ -337,9 +376,18 @@ fn node(start: &Start) -> Result<Node, KeyError> {
         host_id: start.identity.host(),
         incarnation: 1,
     };
-    let config = mesh_gossip::Config { udp: start.udp, ..mesh_gossip::Config::default() };
+    let config = mesh_gossip::Config {
+        udp: start.udp,
+        ..mesh_gossip::Config::default()
+    };
     let signer = Box::new(HostSigner(Arc::clone(&start.identity)));
-    Ok(Node::new(config, identity, signer, Box::new(SignatureCheck), u64::from_le_bytes(random()?)))
+    Ok(Node::new(
+        config,
+        identity,
+        signer,
+        Box::new(SignatureCheck),
+        u64::from_le_bytes(random()?),
+    ))
 }
 
 fn host_trust(identity: &Identity, revoked: &Revoked) -> HostTrust {
@@ -349,7 +397,10 @@ fn host_trust(identity: &Identity, revoked: &Revoked) -> HostTrust {
         trust_domain: identity.spiffe_id().trust_domain,
         roots: vec![root_certificate(mesh)],
         admits: Arc::new(move |host| {
-            !revoked.lock().unwrap_or_else(PoisonError::into_inner).contains(&host)
+            !revoked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&host)
         }),
     }
 }

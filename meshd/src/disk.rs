@@ -86,12 +86,20 @@ impl Disk {
             .name("meshd-disk".to_owned())
             .spawn(move || write_all(&written, &queue))
             .map_err(|source| DiskError::Io { path, source })?;
-        Ok(Self { database, batches: Some(batches), writer: Some(writer), _lock: lock })
+        Ok(Self {
+            database,
+            batches: Some(batches),
+            writer: Some(writer),
+            _lock: lock,
+        })
     }
 
     /// Every row of the control state.
     pub(crate) fn rows(&self) -> Vec<Row> {
-        table::ALL.iter().flat_map(|name| self.rows_of(name)).collect()
+        table::ALL
+            .iter()
+            .flat_map(|name| self.rows_of(name))
+            .collect()
     }
 
     fn rows_of(&self, name: &'static str) -> Vec<Row> {
@@ -128,14 +136,25 @@ impl Disk {
 
     /// Keeps a value of the daemon's own; written within a second.
     pub(crate) fn put(&self, key: &str, value: &[u8]) {
-        let row = Row { table: BOOT, key: key.as_bytes().to_vec(), value: Some(value.to_vec()) };
+        let row = Row {
+            table: BOOT,
+            key: key.as_bytes().to_vec(),
+            value: Some(value.to_vec()),
+        };
         self.write(vec![row], false, None);
     }
 
     /// Writes rows after those given before; `told` hears when they are on disk.
     pub(crate) fn write(&self, rows: Vec<Row>, durable: bool, told: Option<Told>) {
         let Some(batches) = &self.batches else { return };
-        if batches.send(Batch { rows, durable, told }).is_err() {
+        if batches
+            .send(Batch {
+                rows,
+                durable,
+                told,
+            })
+            .is_err()
+        {
             tracing::error!("the writer of the state directory has ended");
         }
     }
@@ -171,11 +190,22 @@ fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 
 fn lock(state_dir: &Path) -> Result<Flock<File>, DiskError> {
     let path = state_dir.join("lock");
-    let io = |source| DiskError::Io { path: path.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    let io = |source| DiskError::Io {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => DiskError::InUse(state_dir.to_owned()),
-        other => DiskError::Io { path: path.clone(), source: other.into() },
+        other => DiskError::Io {
+            path: path.clone(),
+            source: other.into(),
+        },
     })
 }
 
@@ -185,10 +215,14 @@ fn database(path: &Path) -> Result<Database, DiskError> {
         Err(error) => {
             let aside = path.with_extension("redb.damaged");
             tracing::error!(%error, aside = %aside.display(), "the state cannot be read; it is moved aside and asked of the peers again");
-            std::fs::rename(path, &aside)
-                .map_err(|source| DiskError::Io { path: path.to_owned(), source })?;
-            open_private(path)
-                .map_err(|source| DiskError::Database { path: path.to_owned(), source: Box::new(source) })
+            std::fs::rename(path, &aside).map_err(|source| DiskError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
+            open_private(path).map_err(|source| DiskError::Database {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })
         }
     }
 }
@@ -205,7 +239,9 @@ fn write_all(database: &Database, queue: &Receiver<Batch>) {
     let mut waiting: Vec<Batch> = Vec::new();
     let mut since: Option<Instant> = None;
     loop {
-        let patience = since.map_or(Duration::from_secs(3600), |since| LAZY.saturating_sub(since.elapsed()));
+        let patience = since.map_or(Duration::from_secs(3600), |since| {
+            LAZY.saturating_sub(since.elapsed())
+        });
         let (due, last) = match queue.recv_timeout(patience) {
             Ok(batch) => {
                 let due = batch.durable || batch.told.is_some();
@@ -213,7 +249,12 @@ fn write_all(database: &Database, queue: &Receiver<Batch>) {
                 waiting.push(batch);
                 // Group commit: what else is there already goes with it.
                 waiting.extend(queue.try_iter().take(QUEUE));
-                (due || waiting.iter().any(|batch| batch.durable || batch.told.is_some()), false)
+                (
+                    due || waiting
+                        .iter()
+                        .any(|batch| batch.durable || batch.told.is_some()),
+                    false,
+                )
             }
             Err(RecvTimeoutError::Timeout) => (true, false),
             Err(RecvTimeoutError::Disconnected) => (true, true),
@@ -240,7 +281,11 @@ fn write_all(database: &Database, queue: &Receiver<Batch>) {
 fn store(database: &Database, batches: &[Batch], durable: bool) -> Result<(), redb::Error> {
     let mut writing = database.begin_write()?;
     writing
-        .set_durability(if durable { Durability::Immediate } else { Durability::None })
+        .set_durability(if durable {
+            Durability::Immediate
+        } else {
+            Durability::None
+        })
         .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
     for row in batches.iter().flat_map(|batch| &batch.rows) {
         let mut table = writing.open_table(definition(row.table))?;
@@ -260,9 +305,16 @@ mod tests {
     fn rows_survive_and_two_daemons_do_not_meet() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::open(directory.path()).unwrap();
-        assert!(matches!(Disk::open(directory.path()), Err(DiskError::InUse(_))));
-        let (told, heard) = std::sync::mpsc::sync_channel(1);
-        let row = Row { table: table::COMMIT, key: b"k".to_vec(), value: Some(b"v".to_vec()) };
+        assert!(matches!(
+            Disk::open(directory.path()),
+            Err(DiskError::InUse(_))
+        ));
+        let (told, heard) = sync_channel(1);
+        let row = Row {
+            table: table::COMMIT,
+            key: b"k".to_vec(),
+            value: Some(b"v".to_vec()),
+        };
         let tell: Told = Box::new(move |stored| told.send(stored).unwrap());
         disk.write(vec![row.clone()], true, Some(tell));
         assert!(heard.recv_timeout(Duration::from_secs(10)).unwrap());

@@ -36,7 +36,10 @@ static STARTED: LazyLock<Clock> = LazyLock::new(Clock::now);
 
 /// The time as the node is told it.
 pub(super) fn now() -> Time {
-    Time { elapsed: STARTED.elapsed(), wall_ms: super::wall_ms() }
+    Time {
+        elapsed: STARTED.elapsed(),
+        wall_ms: super::wall_ms(),
+    }
 }
 
 /// What the actor is made of.
@@ -90,7 +93,10 @@ impl Actor {
 
     /// Starts the task; `first` is what the node wanted at its start.
     pub(super) fn spawn(mut self, first: Vec<Output>) {
-        let (tasks, stop) = (self.parts.start.tasks.clone(), self.parts.start.stop.clone());
+        let (tasks, stop) = (
+            self.parts.start.tasks.clone(),
+            self.parts.start.stop.clone(),
+        );
         self.parts.dialler.accept(&self.opened.0);
         tasks.spawn(async move {
             self.carry_out(first);
@@ -176,8 +182,14 @@ impl Actor {
                         link.close();
                     }
                 }
-                Output::Timer { after, token } => self.timer = Some((Instant::now() + after, token)),
-                Output::Persist { rows, durable, ticket } => {
+                Output::Timer { after, token } => {
+                    self.timer = Some((Instant::now() + after, token))
+                }
+                Output::Persist {
+                    rows,
+                    durable,
+                    ticket,
+                } => {
                     let stored = self.stored.0.clone();
                     let told = ticket.map(|ticket| -> crate::disk::Told {
                         Box::new(move |good| {
@@ -203,8 +215,17 @@ impl Actor {
     fn publish(&mut self) {
         self.news = None;
         let catalog = self.parts.node.catalog();
-        let revoked = catalog.hosts.keys().copied().filter(|host| self.parts.node.is_revoked(*host)).collect();
-        *self.parts.revoked.lock().unwrap_or_else(PoisonError::into_inner) = revoked;
+        let revoked = catalog
+            .hosts
+            .keys()
+            .copied()
+            .filter(|host| self.parts.node.is_revoked(*host))
+            .collect();
+        *self
+            .parts
+            .revoked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = revoked;
         let findings = self.parts.node.findings();
         self.parts.findings.send_if_modified(|known| {
             let changed = **known != findings;
@@ -217,7 +238,10 @@ impl Actor {
     }
 
     fn lock_links(&self) -> std::sync::MutexGuard<'_, HashMap<HostId, Link>> {
-        self.parts.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send_frame(&mut self, to: HostId, bytes: Bytes) {
@@ -228,8 +252,17 @@ impl Actor {
     }
 
     fn send_datagram(&mut self, to: HostId, bytes: &[u8]) {
-        let Some(address) = self.datagram_address(to) else { return };
-        let Some(key) = self.parts.node.grant_of(to).and_then(|grant| key_in(&grant.x25519)) else { return };
+        let Some(address) = self.datagram_address(to) else {
+            return;
+        };
+        let Some(key) = self
+            .parts
+            .node
+            .grant_of(to)
+            .and_then(|grant| key_in(&grant.x25519))
+        else {
+            return;
+        };
         let Some(udp) = &self.parts.udp else { return };
         match self.parts.sealed.seal(to, &key, bytes) {
             Ok(sealed) => socket::send(udp, &sealed, address),
@@ -248,7 +281,10 @@ impl Actor {
         match self.parts.sealed.open(bytes, key_of) {
             Ok(Unsealed::Datagram { from: host, bytes }) => {
                 self.heard_at.insert(host, from);
-                self.handle(Input::Datagram { from: host, bytes: Bytes::from(bytes) });
+                self.handle(Input::Datagram {
+                    from: host,
+                    bytes: Bytes::from(bytes),
+                });
             }
             Ok(Unsealed::Notice { bytes, .. }) => socket::send(udp, &bytes, from),
             Ok(Unsealed::Learnt { from: host }) => {
@@ -262,21 +298,34 @@ impl Actor {
         let known = self.addresses(host);
         let heard = self.heard_at.get(&host).copied();
         // What the host says of itself wins over what was heard, unless it says nothing that fits.
-        let own = self.parts.udp.as_ref().and_then(|udp| udp.local_addr().ok());
+        let own = self
+            .parts
+            .udp
+            .as_ref()
+            .and_then(|udp| udp.local_addr().ok());
         let both = own.is_some_and(|own| own.ip().is_unspecified() && own.is_ipv6());
-        let fits =
-            |address: &SocketAddr| both || own.is_some_and(|own| own.is_ipv4() == address.is_ipv4());
+        let fits = |address: &SocketAddr| {
+            both || own.is_some_and(|own| own.is_ipv4() == address.is_ipv4())
+        };
         let first = known.iter().copied().find(fits);
-        heard.filter(|heard| known.is_empty() || known.iter().any(|one| one.ip() == heard.ip())).or(first)
+        heard
+            .filter(|heard| known.is_empty() || known.iter().any(|one| one.ip() == heard.ip()))
+            .or(first)
     }
 
     /// Where a host says that its control state listens.
     fn addresses(&self, host: HostId) -> Vec<SocketAddr> {
         let catalog = self.parts.catalog.borrow();
-        let Some(info) = catalog.hosts.get(&host).and_then(|facts| facts.info.clone()) else {
+        let Some(info) = catalog
+            .hosts
+            .get(&host)
+            .and_then(|facts| facts.info.clone())
+        else {
             return Vec::new();
         };
-        let Ok(port) = u16::try_from(info.cluster_port) else { return Vec::new() };
+        let Ok(port) = u16::try_from(info.cluster_port) else {
+            return Vec::new();
+        };
         info.addresses
             .iter()
             .filter_map(|address| address.parse::<IpAddr>().ok())
@@ -292,7 +341,9 @@ impl Actor {
             return;
         }
         let seeds = self.parts.start.seeds.clone();
-        self.parts.dialler.dial(host, addresses, seeds, &self.opened.0);
+        self.parts
+            .dialler
+            .dial(host, addresses, seeds, &self.opened.0);
     }
 
     /// Without any link the seeds are tried, for ever: nobody else would find this host.
@@ -302,7 +353,9 @@ impl Actor {
         if alone && !self.parts.start.seeds.is_empty() {
             let seeds = self.parts.start.seeds.clone();
             let own = self.parts.start.identity.host();
-            self.parts.dialler.dial(own, Vec::new(), seeds, &self.opened.0);
+            self.parts
+                .dialler
+                .dial(own, Vec::new(), seeds, &self.opened.0);
         }
     }
 
@@ -314,13 +367,19 @@ impl Actor {
                     self.handle(Input::LinkDown(host));
                 }
             }
-            Opened::Link { host, stream, dialled } => {
+            Opened::Link {
+                host,
+                stream,
+                dialled,
+            } => {
                 let own = self.parts.start.identity.host();
                 let existing = self.lock_links().get(&host).cloned();
                 if let Some(existing) = existing {
                     // Two that were dialled at once: both ends keep the one that the lower id dialled.
                     let wanted = dialled == (own < host);
-                    let twins = existing.since.elapsed() < TWINS && existing.dialled != dialled && !existing.closed();
+                    let twins = existing.since.elapsed() < TWINS
+                        && existing.dialled != dialled
+                        && !existing.closed();
                     if twins && !wanted {
                         return;
                     }
@@ -350,7 +409,10 @@ impl Actor {
             Event::Frame(from, bytes) => self.handle(Input::Frame { from, bytes }),
             Event::Sent(to, bytes) => self.handle(Input::Sent { to, bytes }),
             Event::Down(host, number) => {
-                let current = self.lock_links().get(&host).is_some_and(|link| link.number == number);
+                let current = self
+                    .lock_links()
+                    .get(&host)
+                    .is_some_and(|link| link.number == number);
                 if current {
                     self.lock_links().remove(&host);
                     tracing::debug!(host = %host.short(), "link down");
@@ -374,7 +436,10 @@ async fn receive(udp: Option<&UdpSocket>, buffer: &mut [u8]) -> Option<(usize, S
     match udp {
         None => std::future::pending().await,
         Some(udp) => match udp.recv_from(buffer).await {
-            Ok((length, from)) => Some((length, SocketAddr::new(from.ip().to_canonical(), from.port()))),
+            Ok((length, from)) => Some((
+                length,
+                SocketAddr::new(from.ip().to_canonical(), from.port()),
+            )),
             // An ICMP refusal of an earlier datagram is told here; it says nothing that the probes do not.
             Err(_) => Some((0, SocketAddr::from(([0, 0, 0, 0], 0)))),
         },

@@ -72,62 +72,92 @@ impl Dialler {
 
     /// Begins to accept.
     pub(super) fn accept(&mut self, opened: &mpsc::Sender<Opened>) {
-        let Some(listener) = self.listener.take() else { return };
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
-        let (joins, tasks, stop, opened) =
-            (self.joins.clone(), self.tasks.clone(), self.stop.clone(), opened.clone());
+        let (joins, tasks, stop, opened) = (
+            self.joins.clone(),
+            self.tasks.clone(),
+            self.stop.clone(),
+            opened.clone(),
+        );
         let places = Arc::new(Semaphore::new(HANDSHAKES));
-        self.tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-            loop {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                let (stream, peer) = match listener.accept().await {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%error, "control state: accept failed");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                };
-                let (acceptor, joins, opened) = (acceptor.clone(), joins.clone(), opened.clone());
-                tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    admit(stream, peer, acceptor, joins, opened).await;
-                    drop(place);
-                }));
-            }
-        }));
+        self.tasks
+            .spawn(stop.clone().run_until_cancelled_owned(async move {
+                loop {
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                        return;
+                    };
+                    let (stream, peer) = match listener.accept().await {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            tracing::warn!(%error, "control state: accept failed");
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            continue;
+                        }
+                    };
+                    let (acceptor, joins, opened) =
+                        (acceptor.clone(), joins.clone(), opened.clone());
+                    tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+                        admit(stream, peer, acceptor, joins, opened).await;
+                        drop(place);
+                    }));
+                }
+            }));
     }
 
     /// Dials a host at its addresses; without any, whoever answers at the seeds. Seeds are for a host
     /// without links only: whoever answers there gets a second link, which replaces the first.
-    pub(super) fn dial(&self, host: HostId, addresses: Vec<SocketAddr>, seeds: Vec<String>, opened: &mpsc::Sender<Opened>) {
+    pub(super) fn dial(
+        &self,
+        host: HostId,
+        addresses: Vec<SocketAddr>,
+        seeds: Vec<String>,
+        opened: &mpsc::Sender<Opened>,
+    ) {
         let opened = opened.clone();
         let expected = (!addresses.is_empty()).then_some(host);
-        let config = cluster_client(self.credentials.clone(), &self.own, self.trust.clone(), expected);
+        let config = cluster_client(
+            self.credentials.clone(),
+            &self.own,
+            self.trust.clone(),
+            expected,
+        );
         let (connector, own, mark) = (TlsConnector::from(config), self.host, self.mark);
-        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            let mut places = addresses;
-            if places.is_empty() {
-                for seed in seeds {
-                    if let Ok(found) = tokio::net::lookup_host(&seed).await {
-                        places.extend(found);
-                    }
-                }
-            }
-            for place in places {
-                match connect(place, &connector, mark).await {
-                    Ok((found, stream)) if found != own => {
-                        let reached = found == host;
-                        drop(opened.send(Opened::Link { host: found, stream, dialled: true }).await);
-                        if reached {
-                            return;
+        self.tasks
+            .spawn(self.stop.clone().run_until_cancelled_owned(async move {
+                let mut places = addresses;
+                if places.is_empty() {
+                    for seed in seeds {
+                        if let Ok(found) = tokio::net::lookup_host(&seed).await {
+                            places.extend(found);
                         }
                     }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%place, error, "dial"),
                 }
-            }
-            drop(opened.send(Opened::Failed(host)).await);
-        }));
+                for place in places {
+                    match connect(place, &connector, mark).await {
+                        Ok((found, stream)) if found != own => {
+                            let reached = found == host;
+                            drop(
+                                opened
+                                    .send(Opened::Link {
+                                        host: found,
+                                        stream,
+                                        dialled: true,
+                                    })
+                                    .await,
+                            );
+                            if reached {
+                                return;
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::debug!(%place, error, "dial"),
+                    }
+                }
+                drop(opened.send(Opened::Failed(host)).await);
+            }));
     }
 }
 
@@ -154,7 +184,15 @@ async fn admit(
     }
     if let Some(host) = peer_of(certificates).ok().and_then(|peer| peer.host) {
         let stream = Box::new(TlsStream::Server(stream));
-        drop(opened.send(Opened::Link { host, stream, dialled: false }).await);
+        drop(
+            opened
+                .send(Opened::Link {
+                    host,
+                    stream,
+                    dialled: false,
+                })
+                .await,
+        );
     }
 }
 
@@ -164,7 +202,10 @@ async fn connect(
     mark: Option<u32>,
 ) -> Result<(HostId, Box<TlsStream<TcpStream>>), String> {
     let late = |_elapsed| "no answer in time".to_owned();
-    let stream = timeout(CONNECT, socket::dial(place, mark)).await.map_err(late)?.map_err(|error| error.to_string())?;
+    let stream = timeout(CONNECT, socket::dial(place, mark))
+        .await
+        .map_err(late)?
+        .map_err(|error| error.to_string())?;
     socket::tune(&stream);
     let name = ServerName::from(place.ip());
     let stream = timeout(HANDSHAKE, connector.connect(name, stream))
@@ -172,7 +213,9 @@ async fn connect(
         .map_err(late)?
         .map_err(|error| error.to_string())?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let host = peer_of(certificates).map_err(|error| error.to_string())?.host;
+    let host = peer_of(certificates)
+        .map_err(|error| error.to_string())?
+        .host;
     let host = host.ok_or_else(|| "the peer is no host".to_owned())?;
     Ok((host, Box::new(TlsStream::Client(stream))))
 }

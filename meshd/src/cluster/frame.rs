@@ -97,10 +97,20 @@ impl Frame {
                     return None;
                 }
                 let kind = String::from_utf8(payload.split_to(length).to_vec()).ok()?;
-                Some(Self::Call { id, kind, body: payload })
+                Some(Self::Call {
+                    id,
+                    kind,
+                    body: payload,
+                })
             }
-            2 => Some(Self::Answer { id, result: Ok(payload) }),
-            3 => Some(Self::Answer { id, result: Err(String::from_utf8_lossy(&payload).into_owned()) }),
+            2 => Some(Self::Answer {
+                id,
+                result: Ok(payload),
+            }),
+            3 => Some(Self::Answer {
+                id,
+                result: Err(String::from_utf8_lossy(&payload).into_owned()),
+            }),
             _ => None,
         }
     }
@@ -133,11 +143,24 @@ mod tests {
     async fn frames_round_trip() {
         let frames = [
             Frame::Gossip(Bytes::from_static(b"x")),
-            Frame::Call { id: 7, kind: "why".to_owned(), body: Bytes::from_static(b"q") },
-            Frame::Answer { id: 7, result: Ok(Bytes::from_static(b"a")) },
-            Frame::Answer { id: 8, result: Err("no".to_owned()) },
+            Frame::Call {
+                id: 7,
+                kind: "why".to_owned(),
+                body: Bytes::from_static(b"q"),
+            },
+            Frame::Answer {
+                id: 7,
+                result: Ok(Bytes::from_static(b"a")),
+            },
+            Frame::Answer {
+                id: 8,
+                result: Err("no".to_owned()),
+            },
         ];
-        let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.encode().to_vec()).collect();
+        let bytes: Vec<u8> = frames
+            .iter()
+            .flat_map(|frame| frame.encode().to_vec())
+            .collect();
         let mut from = bytes.as_slice();
         for frame in &frames {
             assert_eq!(&read(&mut from).await.unwrap(), frame);
@@ -148,9 +171,20 @@ mod tests {
     #[tokio::test]
     async fn bad_frames_are_errors() {
         let long = [0xff_u8; 8];
-        assert!(matches!(read(&mut &long[..]).await, Err(FrameError::Long(_))));
-        for bad in [&[0_u8, 0, 0, 0][..], &[0, 0, 0, 1, 9], &[0, 0, 0, 2, 1, 0], &[0, 0, 0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 5]] {
-            assert!(matches!(read(&mut &*bad).await, Err(FrameError::Malformed)), "{bad:?}");
+        assert!(matches!(
+            read(&mut &long[..]).await,
+            Err(FrameError::Long(_))
+        ));
+        for bad in [
+            &[0_u8, 0, 0, 0][..],
+            &[0, 0, 0, 1, 9],
+            &[0, 0, 0, 2, 1, 0],
+            &[0, 0, 0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 5],
+        ] {
+            assert!(
+                matches!(read(&mut &*bad).await, Err(FrameError::Malformed)),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -77,7 +77,13 @@ impl Link {
             next: Arc::new(AtomicU64::new(1)),
             stop: stop.child_token(),
         };
-        let reading = Reading { host, link: link.clone(), handler, events: events.clone(), tasks: tasks.clone() };
+        let reading = Reading {
+            host,
+            link: link.clone(),
+            handler,
+            events: events.clone(),
+            tasks: tasks.clone(),
+        };
         tasks.spawn(async move {
             let (link, events) = (reading.link.clone(), reading.events.clone());
             tokio::select! {
@@ -89,7 +95,10 @@ impl Link {
             }
             link.stop.cancel();
             // Whoever waits for an answer hears now that none comes.
-            link.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            link.waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
             drop(events.send(Event::Down(host, link.number)).await);
         });
         link
@@ -110,9 +119,19 @@ impl Link {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
-        let _forget = Forget { waiting: &self.waiting, id };
-        let frame = Frame::Call { id, kind: kind.to_owned(), body };
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, answer);
+        let _forget = Forget {
+            waiting: &self.waiting,
+            id,
+        };
+        let frame = Frame::Call {
+            id,
+            kind: kind.to_owned(),
+            body,
+        };
         self.frames.send(frame).await.map_err(|_closed| gone())?;
         answered.await.map_err(|_closed| gone())?
     }
@@ -136,7 +155,10 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
     }
 }
 
@@ -154,19 +176,31 @@ impl Reading {
         loop {
             match frame::read(&mut read).await? {
                 Frame::Gossip(bytes) => {
-                    if self.events.send(Event::Frame(self.host, bytes)).await.is_err() {
+                    if self
+                        .events
+                        .send(Event::Frame(self.host, bytes))
+                        .await
+                        .is_err()
+                    {
                         return Ok(());
                     }
                 }
                 Frame::Answer { id, result } => {
-                    let asker = self.link.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                    let asker = self
+                        .link
+                        .waiting
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .remove(&id);
                     if let Some(asker) = asker {
                         // The asker may have given up.
                         drop(asker.send(result));
                     }
                 }
                 Frame::Call { id, kind, body } => {
-                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                        return Ok(());
+                    };
                     let answered = (self.handler)(self.host, kind, body);
                     let frames = self.link.frames.clone();
                     let stop = self.link.stop.clone();
@@ -197,7 +231,11 @@ async fn writing(
     events: mpsc::Sender<Event>,
 ) {
     while let Some(frame) = queue.recv().await {
-        let sent = if let Frame::Gossip(bytes) = &frame { bytes.len() } else { 0 };
+        let sent = if let Frame::Gossip(bytes) = &frame {
+            bytes.len()
+        } else {
+            0
+        };
         let bytes = frame.encode();
         let written = async {
             write.write_all(&bytes).await?;

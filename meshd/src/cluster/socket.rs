@@ -24,7 +24,12 @@ pub(super) fn datagrams(address: SocketAddr, mark: Option<u32>) -> io::Result<Ud
     UdpSocket::from_std(bound(address, Type::DGRAM, Protocol::UDP, mark)?.into())
 }
 
-fn bound(address: SocketAddr, kind: Type, protocol: Protocol, mark: Option<u32>) -> io::Result<Socket> {
+fn bound(
+    address: SocketAddr,
+    kind: Type,
+    protocol: Protocol,
+    mark: Option<u32>,
+) -> io::Result<Socket> {
     match bind(address, kind, protocol, mark) {
         Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_ipv6(&error) => {
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
@@ -35,11 +40,18 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol, mark: Option<u32>)
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    let codes = [nix::libc::EAFNOSUPPORT, nix::libc::EADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    let codes = [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL];
+    error
+        .raw_os_error()
+        .is_some_and(|code| codes.contains(&code))
 }
 
-fn bind(address: SocketAddr, kind: Type, protocol: Protocol, mark: Option<u32>) -> io::Result<Socket> {
+fn bind(
+    address: SocketAddr,
+    kind: Type,
+    protocol: Protocol,
+    mark: Option<u32>,
+) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         // Whatever the host's default says.
@@ -66,7 +78,11 @@ fn set_mark(socket: SockRef<'_>, mark: Option<u32>) {
 
 /// Dials another host.
 pub(super) async fn dial(to: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     set_mark(SockRef::from(&socket), mark);
     socket.connect(to).await
 }
