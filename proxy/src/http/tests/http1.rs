@@ -524,3 +524,23 @@ fn malformed_bodies_abort() {
         assert_eq!(rest, b"", "no end of the body is sent");
     });
 }
+
+/// An idle connection is small: what a request needs is in a box of its own.
+#[test]
+fn connections_are_small() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let (_peer, own) = crate::trial::pair().await;
+        let origin = crate::connection::Origin::Inbound(crate::connection::InboundOrigin {
+            peer: stage.address,
+            principal: None,
+            server_name: None,
+            address: None,
+        });
+        let io = crate::connection::Io::Tcp(own);
+        let worker = Rc::clone(&stage.a.worker);
+        let served = crate::http::serve_http1(worker, io, bytes::BytesMut::new(), origin);
+        let size = size_of_val(&served);
+        assert!(size <= 2560, "{size} bytes");
+    });
+}
