@@ -11,7 +11,7 @@ pub mod delegate;
 /// Reads and prints the text form.
 pub mod text;
 
-pub use delegate::{Delegated, delegate};
+pub use delegate::{Bound, Delegated, delegate};
 pub use text::DtabError;
 
 /// A path: segments without their slashes.

@@ -8,12 +8,7 @@ use mesh_model::{
     snapshot::{Backend, BackendKey, Direct, Map, Snapshot},
 };
 
-use crate::{
-    Candidate,
-    key::Stable,
-    services::{Considered, Services},
-    share,
-};
+use crate::{Candidate, endpoints::Considered, key::Stable, services::Services, share};
 
 /// All backends.
 #[derive(Debug, Default)]

@@ -46,11 +46,6 @@ pub(crate) struct Routed {
 
 impl Room<'_> {
     pub(crate) fn build(&self) -> Routed {
-        // Tables name backends of any service, so they are asked through the same index as the proxy's.
-        let known = Outbound {
-            backends: self.backends.by_service.clone(),
-            ..Outbound::default()
-        };
         let before: BTreeMap<(&ServiceId, u16), &Arc<Frontend>> = self
             .world
             .input
@@ -63,8 +58,7 @@ impl Room<'_> {
         let mut frontends = Vec::new();
         for (id, service) in &self.services.by_id {
             for (number, port) in &service.ports {
-                let Some(mut fresh) = self.frontend(id, *number, port, &known, &mut unresolved)
-                else {
+                let Some(mut fresh) = self.frontend(id, *number, port, &mut unresolved) else {
                     continue;
                 };
                 fresh.fail_closed = service.fail_closed;
@@ -82,11 +76,10 @@ impl Room<'_> {
         id: &ServiceId,
         number: u16,
         port: &Port,
-        known: &Outbound,
         unresolved: &mut Unresolved,
     ) -> Option<Frontend> {
         let backend = Arc::clone(self.backends.by_service.get(&(id.clone(), number))?);
-        let (rules, tcp_rules) = self.producer(id, number, port, known, unresolved);
+        let (rules, tcp_rules) = self.producer(id, number, port, unresolved);
         Some(Frontend {
             service: id.clone(),
             port: number,
@@ -147,11 +140,10 @@ impl Room<'_> {
         id: &ServiceId,
         number: u16,
         port: &Port,
-        known: &Outbound,
         unresolved: &mut Unresolved,
     ) -> (RuleTable, RuleTable) {
         let routes = self.acting(id, number, None);
-        let by_table = self.tables.rules(id, number, known);
+        let by_table = self.tables.rules(id, number, &self.backends.by_service);
         if let (Some((_, route)), Some(table)) = (routes.first(), &by_table) {
             let name = table
                 .rules

@@ -16,9 +16,9 @@ use mesh_model::{
 };
 
 use crate::{
+    endpoints::server_name,
     findings::Findings,
     policies::Policies,
-    services::server_name,
     world::{World, labels},
 };
 

@@ -15,6 +15,7 @@ mod attach;
 mod backends;
 mod compiled;
 mod digest;
+mod endpoints;
 /// What would happen to this request, and because of which fact.
 pub mod explain;
 mod findings;
@@ -23,6 +24,7 @@ mod inbound;
 mod input;
 mod key;
 mod matches;
+mod overview;
 mod people;
 mod policies;
 mod proposal;
@@ -97,7 +99,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     };
     share::share(&mut snapshot, input.previous);
     snapshot.version = digest::of(&snapshot);
-    findings::general(&world, &services, &findings);
+    overview::tell(&world, &services, &findings);
     Ok(Compiled {
         findings: findings.into_sorted(),
         names: frontends::names(

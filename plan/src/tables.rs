@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
     document::Spec,
-    dtab::{self, Dtab, delegate::service_path},
-    name::Namespace,
-    snapshot::{RequestMatch, Retry, RouteReference, Rule, RuleTable, Timeouts},
+    dtab::{Dtab, delegate::service_path},
+    name::{Namespace, ServiceId},
+    snapshot::{
+        RequestMatch, Retry, RouteReference, Rule, RuleTable, Timeouts,
+        decide::{self, Backends},
+    },
 };
 
 use crate::world::World;
@@ -63,19 +66,13 @@ impl Tables {
     /// The one rule that the tables of the service's namespace make for it; `None` when none touches it.
     pub(crate) fn rules(
         &self,
-        service: &mesh_model::name::ServiceId,
+        service: &ServiceId,
         port: u16,
-        outbound: &mesh_model::snapshot::Outbound,
+        backends: &Backends,
     ) -> Option<RuleTable> {
         let table = self.by_namespace.get(&service.namespace)?;
+        let target = decide::follow(backends, &[table], service, port)?;
         let path = service_path(&service.name);
-        let base = dtab::delegate::base(&service.namespace);
-        let delegated = dtab::delegate(&[&base, table], &path, &|id, wanted| {
-            mesh_model::snapshot::decide::backend(outbound, id, wanted, port)
-        });
-        if !delegated.last_used {
-            return None;
-        }
         let resources = self.resources.get(&service.namespace)?;
         let touching = resources
             .iter()
@@ -86,7 +83,7 @@ impl Tables {
             route: Arc::clone(reference),
             matches: RequestMatch::default(),
             filters: Arc::from([]),
-            target: delegated.target,
+            target,
             timeouts: Timeouts::default(),
             retry: Retry::default(),
         };

@@ -1,7 +1,7 @@
 //! The kinds of documents: names, versions, and how the body of each is read.
 
-use super::{Spec, parse::body};
-use crate::written::{At, Faults, Node, Value, nearest, suggestion};
+use super::Spec;
+use crate::written::{At, Faults, Node, Value, decode::decode, nearest, suggestion};
 
 /// A kind that is carried out.
 #[derive(Debug)]
@@ -193,4 +193,13 @@ pub(super) fn drop_ignored(kind: &Kind, at: &At<'_>, spec: &mut Node) {
             port.remove("nodePort");
         }
     }
+}
+
+/// Makes the typed body of a kind.
+fn body<T: serde::de::DeserializeOwned>(
+    node: &Node,
+    faults: &Faults,
+    wrap: fn(T) -> Spec,
+) -> Option<Spec> {
+    decode(node, "spec", faults).map(wrap)
 }

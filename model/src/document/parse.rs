@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Document, Metadata, Spec,
+    Document, Metadata,
     kind::{self, Kind},
     validate,
 };
@@ -232,15 +232,6 @@ fn stored(node: &Node, kind: &Kind, metadata: &Metadata) -> serde_json::Value {
         }
     }
     json
-}
-
-/// Makes the typed body of a kind.
-pub(super) fn body<T: serde::de::DeserializeOwned>(
-    node: &Node,
-    faults: &Faults,
-    wrap: fn(T) -> Spec,
-) -> Option<Spec> {
-    decode(node, "spec", faults).map(wrap)
 }
 
 #[cfg(test)]

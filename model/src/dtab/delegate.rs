@@ -6,58 +6,60 @@
 use std::sync::Arc;
 
 use super::{Dtab, NameTree, Path, Weight};
-use crate::{
-    name::{Namespace, ServiceId, ServiceName},
-    snapshot::{Target, WeightedTarget},
-};
+use crate::name::{Namespace, ServiceId, ServiceName};
 
 /// Deepest chain of rewrites (Finagle's `MaxDepth`).
 const MAX_DEPTH: usize = 100;
 /// Most lookups for one name.
 const MAX_LOOKUPS: usize = 1000;
 
-/// Where a name leads.
+/// What a name is bound to, by whoever knows the backends.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Delegated {
-    /// The target; when the name leads nowhere, a [`Target::Fail`] that says so.
-    pub target: Target,
-    /// True when an entry of the last table took part.
-    pub last_used: bool,
-    /// True when any entry of any table took part.
-    pub used: bool,
+pub enum Bound<T> {
+    /// One thing.
+    One(T),
+    /// A share of each; never empty, no weight is 0.
+    Weighted(Vec<(Weight, Self)>),
+    /// The first that is usable; at least two.
+    Failover(Vec<Self>),
+    /// Nothing, and why.
+    Nothing(String),
 }
 
-/// Follows `path` through `tables` (entries of later tables first). `backend` gives the target of a
-/// service and port that are known; without a port, of the port that the caller dialled or the only one.
-pub fn delegate(
+/// Where a name leads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delegated<T> {
+    /// What it is bound to.
+    pub bound: Bound<T>,
+    /// True when an entry of the last table took part.
+    pub last_used: bool,
+}
+
+/// Follows `path` through `tables` (entries of later tables first). `backend` gives what a service and port
+/// are bound to, when they are known; without a port it chooses one.
+pub fn delegate<T>(
     tables: &[&Dtab],
     path: &Path,
-    backend: &dyn Fn(&ServiceId, Option<u16>) -> Option<Target>,
-) -> Delegated {
+    backend: &dyn Fn(&ServiceId, Option<u16>) -> Option<T>,
+) -> Delegated<T> {
     let mut walk = Walk {
         tables,
         backend,
         lookups: 0,
         last_used: false,
-        used: false,
     };
-    let bound = walk.path(path, 0);
-    let nowhere = |why: &str| Target::Fail {
-        status: 503,
-        code: "no-backend",
-        reason: Arc::from(format!("the delegation of {path} {why}")),
-    };
-    let target = match bound {
-        Bound::Target(target, _) => target,
-        Bound::Negative => nowhere("leads to no service of the mesh"),
-        Bound::Fail => nowhere("ends in a failure (`!`)"),
-        Bound::Empty => nowhere("ends in nothing (`$`)"),
-        Bound::TooMuch => nowhere("does not end within 100 steps"),
+    let found = walk.path(path, 0);
+    let nowhere = |why: &str| Bound::Nothing(format!("the delegation of {path} {why}"));
+    let bound = match found {
+        Found::Bound(bound, _) => bound,
+        Found::Negative => nowhere("leads to no service of the mesh"),
+        Found::Fail => nowhere("ends in a failure (`!`)"),
+        Found::Empty => nowhere("ends in nothing (`$`)"),
+        Found::TooMuch => nowhere("does not end within 100 steps"),
     };
     Delegated {
-        target,
+        bound,
         last_used: walk.last_used,
-        used: walk.used,
     }
 }
 
@@ -75,9 +77,9 @@ pub fn base(namespace: &Namespace) -> Dtab {
     }])
 }
 
-enum Bound {
-    /// A target, and whether `!` or `$` behind it forbids to look further when it is not usable.
-    Target(Target, Last),
+enum Found<T> {
+    /// Bound, and whether `!` or `$` behind it forbids to look further when it is not usable.
+    Bound(Bound<T>, Last),
     Negative,
     Fail,
     Empty,
@@ -90,28 +92,26 @@ enum Last {
     Final,
 }
 
-struct Walk<'a> {
+struct Walk<'a, T> {
     tables: &'a [&'a Dtab],
-    backend: &'a dyn Fn(&ServiceId, Option<u16>) -> Option<Target>,
+    backend: &'a dyn Fn(&ServiceId, Option<u16>) -> Option<T>,
     lookups: usize,
     last_used: bool,
-    used: bool,
 }
 
-impl Walk<'_> {
-    fn path(&mut self, path: &Path, depth: usize) -> Bound {
+impl<T> Walk<'_, T> {
+    fn path(&mut self, path: &Path, depth: usize) -> Found<T> {
         if path.0.first().is_some_and(|segment| &**segment == "#") {
             return self.namer(path);
         }
         self.lookups += 1;
         if depth >= MAX_DEPTH || self.lookups > MAX_LOOKUPS {
-            return Bound::TooMuch;
+            return Found::TooMuch;
         }
         let last = self.tables.len().saturating_sub(1);
         let mut alternatives = Vec::new();
         for (number, table) in self.tables.iter().enumerate().rev() {
             for tree in table.lookup(path) {
-                self.used = true;
                 self.last_used |= number == last;
                 alternatives.push(tree);
             }
@@ -119,141 +119,125 @@ impl Walk<'_> {
         self.alternatives(&alternatives, depth + 1)
     }
 
-    fn tree(&mut self, tree: &NameTree, depth: usize) -> Bound {
+    fn tree(&mut self, tree: &NameTree, depth: usize) -> Found<T> {
         match tree {
             NameTree::Leaf(path) => self.path(path, depth),
             NameTree::Alternatives(trees) => self.alternatives(trees, depth),
             NameTree::Union(shares) => self.union(shares, depth),
-            NameTree::Negative => Bound::Negative,
-            NameTree::Fail => Bound::Fail,
-            NameTree::Empty => Bound::Empty,
+            NameTree::Negative => Found::Negative,
+            NameTree::Fail => Found::Fail,
+            NameTree::Empty => Found::Empty,
         }
     }
 
     /// The bound alternatives in order, up to the first that ends the search.
-    fn alternatives(&mut self, trees: &[NameTree], depth: usize) -> Bound {
+    fn alternatives(&mut self, trees: &[NameTree], depth: usize) -> Found<T> {
         let mut found = Vec::new();
-        let mut end = Bound::Negative;
+        let mut end = Found::Negative;
         for tree in trees {
             match self.tree(tree, depth) {
-                Bound::Target(target, last) => {
+                Found::Bound(target, last) => {
                     match target {
-                        Target::Failover(targets) => found.extend(targets),
+                        Bound::Failover(targets) => found.extend(targets),
                         target => found.push(target),
                     }
                     if last == Last::Final {
-                        end = Bound::Fail;
+                        end = Found::Fail;
                         break;
                     }
                 }
-                Bound::Negative => {}
-                Bound::TooMuch => return Bound::TooMuch,
+                Found::Negative => {}
+                Found::TooMuch => return Found::TooMuch,
                 other => {
                     end = other;
                     break;
                 }
             }
         }
-        let last = if matches!(end, Bound::Negative) {
+        let last = if matches!(end, Found::Negative) {
             Last::Open
         } else {
             Last::Final
         };
         match (found.len(), found.pop()) {
             (_, None) => end,
-            (1, Some(only)) => Bound::Target(only, last),
+            (1, Some(only)) => Found::Bound(only, last),
             (_, Some(behind)) => {
                 found.push(behind);
-                Bound::Target(Target::Failover(found), last)
+                Found::Bound(Bound::Failover(found), last)
             }
         }
     }
 
     /// A share of each; those that lead nowhere leave their share to the others, those that fail keep it.
-    fn union(&mut self, shares: &[(Weight, NameTree)], depth: usize) -> Bound {
+    fn union(&mut self, shares: &[(Weight, NameTree)], depth: usize) -> Found<T> {
         let mut found = Vec::new();
         for (weight, tree) in shares.iter().filter(|(weight, _)| weight.0 > 0) {
             let target = match self.tree(tree, depth) {
-                Bound::Target(target, _) => target,
-                Bound::Negative => continue,
-                Bound::TooMuch => return Bound::TooMuch,
-                Bound::Fail | Bound::Empty => Target::Fail {
-                    status: 503,
-                    code: "no-backend",
-                    reason: Arc::from("this share of the union fails (`!` or `$`)"),
-                },
+                Found::Bound(target, _) => target,
+                Found::Negative => continue,
+                Found::TooMuch => return Found::TooMuch,
+                Found::Fail | Found::Empty => {
+                    Bound::Nothing("this share of the union fails (`!` or `$`)".to_owned())
+                }
             };
-            found.push(WeightedTarget {
-                weight: weight.0,
-                target,
-                filters: Arc::from([]),
-            });
+            found.push((*weight, target));
         }
         if found.is_empty() {
-            Bound::Negative
+            Found::Negative
         } else {
-            Bound::Target(Target::Weighted(found), Last::Open)
+            Found::Bound(Bound::Weighted(found), Last::Open)
         }
     }
 
     /// `/#/mesh/<namespace>/<service>[:port]`; other namers are not known.
-    fn namer(&self, path: &Path) -> Bound {
+    fn namer(&self, path: &Path) -> Found<T> {
         let [_, mesh, namespace, service, ..] = path.0.as_slice() else {
-            return Bound::Negative;
+            return Found::Negative;
         };
         if &**mesh != "mesh" {
-            return Bound::Negative;
+            return Found::Negative;
         }
         let (name, port) = match service.split_once(':') {
             Some((name, port)) => match port.parse::<u16>() {
                 Ok(port) => (name, Some(port)),
-                Err(_) => return Bound::Negative,
+                Err(_) => return Found::Negative,
             },
             None => (&**service, None),
         };
         let (Ok(namespace), Ok(name)) = (Namespace::new(namespace), ServiceName::new(name)) else {
-            return Bound::Negative;
+            return Found::Negative;
         };
-        (self.backend)(&ServiceId::new(namespace, name), port)
-            .map_or(Bound::Negative, |target| Bound::Target(target, Last::Open))
+        (self.backend)(&ServiceId::new(namespace, name), port).map_or(Found::Negative, |one| {
+            Found::Bound(Bound::One(one), Last::Open)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        service::AppProtocol,
-        snapshot::{Backend, BackendKey},
-    };
 
-    fn known(service: &ServiceId, port: Option<u16>) -> Option<Target> {
-        (service.name.as_str() != "unknown").then(|| {
-            Target::Backend(Arc::new(Backend {
-                key: BackendKey(0),
-                service: service.clone(),
-                port: port.unwrap_or(80),
-                protocol: AppProtocol::Detect,
-                endpoints: Vec::new(),
-            }))
-        })
+    fn known(service: &ServiceId, port: Option<u16>) -> Option<String> {
+        let port = port.unwrap_or(80);
+        (service.name.as_str() != "unknown").then(|| format!("{service}:{port}"))
     }
 
-    fn shown(target: &Target) -> String {
-        match target {
-            Target::Backend(backend) => format!("{}:{}", backend.service, backend.port),
-            Target::Weighted(shares) => {
+    fn shown(bound: &Bound<String>) -> String {
+        match bound {
+            Bound::One(name) => name.clone(),
+            Bound::Weighted(shares) => {
                 let all: Vec<_> = shares
                     .iter()
-                    .map(|s| format!("{}*{}", s.weight, shown(&s.target)))
+                    .map(|(weight, one)| format!("{}*{}", weight.0, shown(one)))
                     .collect();
                 format!("({})", all.join(" & "))
             }
-            Target::Failover(targets) => {
-                let all: Vec<_> = targets.iter().map(shown).collect();
+            Bound::Failover(all) => {
+                let all: Vec<_> = all.iter().map(shown).collect();
                 format!("({})", all.join(" | "))
             }
-            Target::Fail { reason, .. } => format!("fail: {reason}"),
+            Bound::Nothing(reason) => format!("fail: {reason}"),
         }
     }
 
@@ -262,7 +246,7 @@ mod tests {
         let (table, extra) = (Dtab::parse(table).unwrap(), Dtab::parse(extra).unwrap());
         let path = Path::parse("/svc/words").unwrap();
         let delegated = delegate(&[&base, &table, &extra], &path, &known);
-        (shown(&delegated.target), delegated.last_used)
+        (shown(&delegated.bound), delegated.last_used)
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Match, authorize, choose: pure functions that the proxy and `explain` both run.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use super::{
     Authorization, AuthorizationRule, Backend, Filter, Frontend, Outbound, Rule, RuleTable,
-    Snapshot, Target,
+    Snapshot, Target, WeightedTarget,
 };
 use crate::{
-    dtab::{self, Dtab, delegate::service_path},
+    dtab::{self, Bound, Dtab, delegate::service_path},
     name::{Namespace, ServiceId},
     principal::SpiffeId,
 };
@@ -30,9 +30,9 @@ pub trait RequestView {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Matched<'a> {
     /// This rule acts.
-    Rule(&'a std::sync::Arc<Rule>),
+    Rule(&'a Arc<Rule>),
     /// No route is attached: the service's own backend takes it.
-    Default(&'a std::sync::Arc<Backend>),
+    Default(&'a Arc<Backend>),
     /// Routes are attached and none matches: 404 (gRPC: UNIMPLEMENTED).
     NoRule,
 }
@@ -68,7 +68,7 @@ pub enum Choice<'a> {
     /// This backend.
     Backend {
         /// The backend.
-        backend: &'a std::sync::Arc<Backend>,
+        backend: &'a Arc<Backend>,
         /// Filters of the shares that led to it, outermost first.
         filters: Vec<&'a [Filter]>,
     },
@@ -191,49 +191,84 @@ pub fn authorize<'a>(
 /// Where a request's own delegation table (`l5d-dtab` of a trusted caller) sends it, on top of the tables
 /// of the service's namespace. `None` when no entry of it touches the service: then the routes act.
 pub fn delegate(snapshot: &Snapshot, frontend: &Frontend, extra: &Dtab) -> Option<Target> {
-    let namespace = &frontend.service.namespace;
-    let base = dtab::delegate::base(namespace);
     let empty = Dtab::default();
+    let namespace = &frontend.service.namespace;
     let table = snapshot
         .outbound
         .delegations
         .get(namespace)
         .map_or(&empty, |table| table);
-    let delegated = dtab::delegate(
-        &[&base, table, extra],
-        &service_path(&frontend.service.name),
-        &|service, port| backend(&snapshot.outbound, service, port, frontend.port),
-    );
-    delegated.last_used.then_some(delegated.target)
+    follow(
+        &snapshot.outbound.backends,
+        &[table, extra],
+        &frontend.service,
+        frontend.port,
+    )
+}
+
+/// Follows tables from a service's name, `/svc => /#/mesh/<namespace>` below them. `None` when no entry of
+/// the last table took part.
+pub fn follow(
+    backends: &Backends,
+    tables: &[&Dtab],
+    service: &ServiceId,
+    dialled: u16,
+) -> Option<Target> {
+    let base = dtab::delegate::base(&service.namespace);
+    let mut all = vec![&base];
+    all.extend(tables);
+    let found = dtab::delegate(&all, &service_path(&service.name), &|id, port| {
+        named_backend(backends, id, port, dialled)
+    });
+    found.last_used.then(|| bound_target(found.bound))
+}
+
+/// Backends by service and port.
+pub type Backends = BTreeMap<(ServiceId, u16), Arc<Backend>>;
+
+fn bound_target(bound: Bound<Arc<Backend>>) -> Target {
+    match bound {
+        Bound::One(backend) => Target::Backend(backend),
+        Bound::Weighted(shares) => Target::Weighted(
+            shares
+                .into_iter()
+                .map(|(weight, bound)| WeightedTarget {
+                    weight: weight.0,
+                    target: bound_target(bound),
+                    filters: Arc::from([]),
+                })
+                .collect(),
+        ),
+        Bound::Failover(all) => Target::Failover(all.into_iter().map(bound_target).collect()),
+        Bound::Nothing(reason) => Target::Fail {
+            status: 503,
+            code: "no-backend",
+            reason: Arc::from(reason),
+        },
+    }
 }
 
 /// The backend that a table names: by its port, or else the port that was dialled, or else the only one.
-pub fn backend(
-    outbound: &Outbound,
+fn named_backend(
+    backends: &Backends,
     service: &ServiceId,
     port: Option<u16>,
     dialled: u16,
-) -> Option<Target> {
-    let found = outbound
-        .backends
-        .get(&(service.clone(), port.unwrap_or(dialled)));
+) -> Option<Arc<Backend>> {
+    let found = backends.get(&(service.clone(), port.unwrap_or(dialled)));
     let found = found.or_else(|| {
-        let low = (service.clone(), 0);
-        let high = (service.clone(), u16::MAX);
-        let mut all = outbound
-            .backends
-            .range(low..=high)
-            .map(|(_, backend)| backend);
+        let (low, high) = ((service.clone(), 0), (service.clone(), u16::MAX));
+        let mut all = backends.range(low..=high).map(|(_, backend)| backend);
         let only = all.next()?;
         (port.is_none() && all.next().is_none()).then_some(only)
     });
-    found.map(|backend| Target::Backend(std::sync::Arc::clone(backend)))
+    found.cloned()
 }
 
 impl Outbound {
     /// The frontend that a `Host` or CONNECT authority names: any accepted spelling of a service, any case,
     /// with or without a port. Without one: `port` when given, else 80, else the service's only port.
-    pub fn named(&self, authority: &str, port: Option<u16>) -> Option<&std::sync::Arc<Frontend>> {
+    pub fn named(&self, authority: &str, port: Option<u16>) -> Option<&Arc<Frontend>> {
         let (host, written) = match authority.rsplit_once(':') {
             Some((host, digits)) if !digits.is_empty() && !host.contains(':') => {
                 (host, Some(digits.parse::<u16>().ok()?))

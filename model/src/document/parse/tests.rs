@@ -1,7 +1,7 @@
 //! Good documents of every kind, and every fault with line and path.
 
 use super::*;
-use crate::document::spec::PortOrName;
+use crate::document::{Spec, spec::PortOrName};
 
 const GOOD: &str = r#"
 # Services

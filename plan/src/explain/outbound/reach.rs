@@ -1,0 +1,134 @@
+//! Which endpoints of a backend may be used, and how the first of them is reached.
+
+use std::sync::Arc;
+
+use mesh_model::snapshot::{Backend, BackendEndpoint};
+
+use super::{Far, Question, State, Story, choice::name};
+use crate::Candidate;
+
+impl Story<'_> {
+    /// Tells every endpoint of a backend, and TLS to the first that can be used.
+    pub(super) fn backend(&mut self, backend: &Arc<Backend>) -> Option<Far> {
+        let key = (backend.service.clone(), backend.port);
+        let candidates = self.view.compiled.candidates.get(&key);
+        for candidate in candidates.map(Vec::as_slice).unwrap_or_default() {
+            self.candidate(backend, candidate);
+        }
+        let usable = |one: &&Arc<BackendEndpoint>| !self.view.ejected.contains(&one.key);
+        let best = backend
+            .endpoints
+            .iter()
+            .filter(usable)
+            .min_by_key(|one| (!one.preferred, one.priority));
+        let best = best.or_else(|| backend.endpoints.first()).cloned();
+        match best {
+            None => {
+                self.steps.add(
+                    "endpoint",
+                    State::Refused,
+                    format!("none of {}: 503 no-endpoint", name(backend)),
+                    "every endpoint is left out",
+                );
+                None
+            }
+            Some(endpoint) => self.tls(&endpoint),
+        }
+    }
+
+    pub(super) fn candidate(&mut self, backend: &Backend, candidate: &Candidate) {
+        let what = format!(
+            "{} at {} ({})",
+            candidate.id, candidate.address, candidate.security
+        );
+        let endpoint = backend
+            .endpoints
+            .iter()
+            .find(|one| *one.id == *candidate.id);
+        let ejected = endpoint.is_some_and(|one| self.view.ejected.contains(&one.key));
+        match &candidate.left_out {
+            Some(why) => self.steps.add(
+                "endpoint",
+                State::Refused,
+                format!("{what}: left out"),
+                why.clone(),
+            ),
+            None if ejected => {
+                self.steps.add(
+                    "endpoint",
+                    State::Warning,
+                    format!("{what}: kept out for now"),
+                    "it failed just now",
+                );
+            }
+            None if !candidate.reluctant.is_empty() => {
+                self.steps.add(
+                    "endpoint",
+                    State::Warning,
+                    format!("{what}: last resort"),
+                    candidate.reluctant.clone(),
+                );
+            }
+            None => {
+                let weight = endpoint.map_or(1, |one| one.weight);
+                self.steps.add(
+                    "endpoint",
+                    State::Ok,
+                    format!("{what}: eligible"),
+                    format!(
+                        "{}, weight {weight}; the less loaded of two random ones is taken",
+                        crate::endpoints::word(candidate.health)
+                    ),
+                );
+            }
+        }
+    }
+
+    pub(super) fn tls(&mut self, endpoint: &Arc<BackendEndpoint>) -> Option<Far> {
+        let Some(tunnel) = &endpoint.tunnel else {
+            let (state, because) = if endpoint.local {
+                (State::Ok, "the program runs on this host")
+            } else {
+                (State::Warning, "no daemon of the mesh is known there")
+            };
+            self.steps.add(
+                "tls",
+                state,
+                format!("none: plaintext to {}", endpoint.address),
+                because,
+            );
+            return None;
+        };
+        let peers: Vec<String> = tunnel.sans.iter().map(ToString::to_string).collect();
+        let server_name = tunnel.server_name.as_deref().unwrap_or_default().to_owned();
+        self.steps.add(
+            "tls",
+            State::Ok,
+            format!(
+                "mTLS to {} as {}, peer {}",
+                tunnel.address,
+                self.caller.principal,
+                peers.join(" or ")
+            ),
+            format!(
+                "server name {server_name}; the certificate of {} and its grant are checked",
+                endpoint.host_name
+            ),
+        );
+        Some(Far {
+            host: endpoint.host?,
+            host_name: endpoint.host_name.to_string(),
+            question: Question {
+                caller: self.caller.principal.clone(),
+                server_name,
+                address: endpoint.address,
+                method: if self.asked.http {
+                    self.asked.method.to_owned()
+                } else {
+                    String::new()
+                },
+                path: self.asked.path.to_owned(),
+            },
+        })
+    }
+}
