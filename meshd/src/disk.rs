@@ -8,23 +8,22 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
+    sync::mpsc::{SyncSender, sync_channel},
     thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
 use mesh_gossip::{Row, table};
 use nix::fcntl::{Flock, FlockArg};
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+
+/// The thread that writes: batches in order, together, again after a fault.
+mod writer;
+
+use writer::{Order, Shared, Writer};
 
 /// The daemon's own table, beside those of the control state.
 const BOOT: &str = "boot";
-/// Rows that need not be durable are written together, this often.
-const LAZY: Duration = Duration::from_millis(500);
-/// Batches that may wait for the writer.
+/// Orders that may wait for the writer; above it whoever gives one waits.
 const QUEUE: usize = 1024;
 
 /// Why the state directory cannot be used.
@@ -54,18 +53,12 @@ pub(crate) enum DiskError {
 /// Told when a batch is on disk, or could not be written.
 pub(crate) type Told = Box<dyn FnOnce(bool) + Send>;
 
-struct Batch {
-    rows: Vec<Row>,
-    durable: bool,
-    told: Option<Told>,
-}
-
 /// The open state directory.
 pub(crate) struct Disk {
-    database: Arc<Database>,
-    batches: Option<SyncSender<Batch>>,
+    database: Shared,
+    orders: Option<SyncSender<Order>>,
     writer: Option<JoinHandle<()>>,
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
 impl std::fmt::Debug for Disk {
@@ -79,18 +72,26 @@ impl Disk {
     pub(crate) fn open(state_dir: &Path) -> Result<Self, DiskError> {
         let lock = lock(state_dir)?;
         let path = state_dir.join("state.redb");
-        let database = Arc::new(database(&path)?);
-        let (batches, queue) = sync_channel(QUEUE);
-        let written = Arc::clone(&database);
-        let writer = std::thread::Builder::new()
-            .name("meshd-disk".to_owned())
-            .spawn(move || write_all(&written, &queue))
+        let first = database(&path)?;
+        let again = path.clone();
+        let mut disk = Self::with(first, Box::new(move || open_private(&again)))
             .map_err(|source| DiskError::Io { path, source })?;
+        disk._lock = Some(lock);
+        Ok(disk)
+    }
+
+    /// Over an open database; `reopen` opens it again after a fault.
+    fn with(first: Database, reopen: writer::Reopen) -> io::Result<Self> {
+        let database = Shared::new(first);
+        let (orders, queue) = sync_channel(QUEUE);
+        let mut work = Writer::new(database.clone(), reopen);
+        let thread = std::thread::Builder::new().name("meshd-disk".to_owned());
+        let writer = Some(thread.spawn(move || work.run(&queue))?);
         Ok(Self {
             database,
-            batches: Some(batches),
-            writer: Some(writer),
-            _lock: lock,
+            orders: Some(orders),
+            writer,
+            _lock: None,
         })
     }
 
@@ -103,24 +104,7 @@ impl Disk {
     }
 
     fn rows_of(&self, name: &'static str) -> Vec<Row> {
-        let read = || -> Result<Vec<Row>, redb::Error> {
-            let reading = self.database.begin_read()?;
-            let rows = match reading.open_table(definition(name)) {
-                Ok(table) => table
-                    .iter()?
-                    .filter_map(Result::ok)
-                    .map(|(key, value)| Row {
-                        table: name,
-                        key: key.value().to_vec(),
-                        value: Some(value.value().to_vec()),
-                    })
-                    .collect(),
-                Err(redb::TableError::TableDoesNotExist(_)) => Vec::new(),
-                Err(error) => return Err(error.into()),
-            };
-            Ok(rows)
-        };
-        read().unwrap_or_else(|error| {
+        self.database.with(|database| read_rows(database, name)).unwrap_or_else(|error| {
             tracing::error!(table = name, %error, "stored rows cannot be read; peers will send them again");
             Vec::new()
         })
@@ -128,13 +112,23 @@ impl Disk {
 
     /// A value of the daemon's own.
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let reading = self.database.begin_read().ok()?;
-        let table = reading.open_table(definition(BOOT)).ok()?;
-        let value = table.get(key.as_bytes()).ok()??;
-        Some(value.value().to_vec())
+        let read = |database: &Database| -> Result<Option<Vec<u8>>, redb::Error> {
+            let reading = database.begin_read()?;
+            match reading.open_table(definition(BOOT)) {
+                Ok(table) => Ok(table
+                    .get(key.as_bytes())?
+                    .map(|value| value.value().to_vec())),
+                Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        self.database.with(read).unwrap_or_else(|error| {
+            tracing::error!(key, %error, "a stored value cannot be read");
+            None
+        })
     }
 
-    /// Keeps a value of the daemon's own; written within a second.
+    /// Keeps a value of the daemon's own; on disk within about a second.
     pub(crate) fn put(&self, key: &str, value: &[u8]) {
         let row = Row {
             table: BOOT,
@@ -144,32 +138,32 @@ impl Disk {
         self.write(vec![row], false, None);
     }
 
-    /// Writes rows after those given before; `told` hears when they are on disk.
+    /// Writes rows after those given before: at once when `durable` or when somebody waits to be told,
+    /// else within about a second.
     pub(crate) fn write(&self, rows: Vec<Row>, durable: bool, told: Option<Told>) {
-        let Some(batches) = &self.batches else { return };
-        if batches
-            .send(Batch {
-                rows,
-                durable,
-                told,
-            })
-            .is_err()
-        {
-            tracing::error!("the writer of the state directory has ended");
+        self.order(Order::Write {
+            rows,
+            at_once: durable || told.is_some(),
+            told,
+        });
+    }
+
+    /// Forgets everything of the mesh, and what is still to be written of it.
+    pub(crate) fn clear(&self) {
+        let (told, done) = sync_channel(1);
+        // Whoever waits has not gone.
+        self.order(Order::Clear(Box::new(move |cleared| {
+            drop(told.send(cleared))
+        })));
+        if done.recv() != Ok(true) {
+            tracing::error!("the state cannot be forgotten");
         }
     }
 
-    /// Forgets everything of the mesh.
-    pub(crate) fn clear(&self) {
-        let clear = || -> Result<(), redb::Error> {
-            let writing = self.database.begin_write()?;
-            for name in table::ALL.iter().chain([&BOOT]) {
-                writing.delete_table(definition(name))?;
-            }
-            Ok(writing.commit()?)
-        };
-        if let Err(error) = clear() {
-            tracing::error!(%error, "the state cannot be forgotten");
+    fn order(&self, order: Order) {
+        let Some(orders) = &self.orders else { return };
+        if orders.send(order).is_err() {
+            tracing::error!("the writer of the state directory has ended");
         }
     }
 }
@@ -177,11 +171,30 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Closing the queue lets the writer finish what waits.
-        self.batches.take();
+        self.orders.take();
         if let Some(writer) = self.writer.take() {
             drop(writer.join());
         }
     }
+}
+
+fn read_rows(database: &Database, name: &'static str) -> Result<Vec<Row>, redb::Error> {
+    let reading = database.begin_read()?;
+    let table = match reading.open_table(definition(name)) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut rows = Vec::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        rows.push(Row {
+            table: name,
+            key: key.value().to_vec(),
+            value: Some(value.value().to_vec()),
+        });
+    }
+    Ok(rows)
 }
 
 fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
@@ -234,105 +247,5 @@ fn open_private(path: &Path) -> Result<Database, redb::DatabaseError> {
     Ok(database)
 }
 
-/// Writes batch after batch; rows that may wait are gathered with those that come next.
-fn write_all(database: &Database, queue: &Receiver<Batch>) {
-    let mut waiting: Vec<Batch> = Vec::new();
-    let mut since: Option<Instant> = None;
-    loop {
-        let patience = since.map_or(Duration::from_secs(3600), |since| {
-            LAZY.saturating_sub(since.elapsed())
-        });
-        let (due, last) = match queue.recv_timeout(patience) {
-            Ok(batch) => {
-                let due = batch.durable || batch.told.is_some();
-                since.get_or_insert_with(Instant::now);
-                waiting.push(batch);
-                // Group commit: what else is there already goes with it.
-                waiting.extend(queue.try_iter().take(QUEUE));
-                (
-                    due || waiting
-                        .iter()
-                        .any(|batch| batch.durable || batch.told.is_some()),
-                    false,
-                )
-            }
-            Err(RecvTimeoutError::Timeout) => (true, false),
-            Err(RecvTimeoutError::Disconnected) => (true, true),
-        };
-        if due && !waiting.is_empty() {
-            let durable = last || waiting.iter().any(|batch| batch.durable);
-            let stored = store(database, &waiting, durable);
-            if let Err(error) = &stored {
-                tracing::error!(%error, "the state cannot be written");
-            }
-            for batch in waiting.drain(..) {
-                if let Some(told) = batch.told {
-                    told(stored.is_ok());
-                }
-            }
-            since = None;
-        }
-        if last {
-            return;
-        }
-    }
-}
-
-fn store(database: &Database, batches: &[Batch], durable: bool) -> Result<(), redb::Error> {
-    let mut writing = database.begin_write()?;
-    writing
-        .set_durability(if durable {
-            Durability::Immediate
-        } else {
-            Durability::None
-        })
-        .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-    for row in batches.iter().flat_map(|batch| &batch.rows) {
-        let mut table = writing.open_table(definition(row.table))?;
-        match &row.value {
-            Some(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
-            None => drop(table.remove(row.key.as_slice())?),
-        }
-    }
-    Ok(writing.commit()?)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_survive_and_two_daemons_do_not_meet() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::open(directory.path()).unwrap();
-        assert!(matches!(
-            Disk::open(directory.path()),
-            Err(DiskError::InUse(_))
-        ));
-        let (told, heard) = sync_channel(1);
-        let row = Row {
-            table: table::COMMIT,
-            key: b"k".to_vec(),
-            value: Some(b"v".to_vec()),
-        };
-        let tell: Told = Box::new(move |stored| told.send(stored).unwrap());
-        disk.write(vec![row.clone()], true, Some(tell));
-        assert!(heard.recv_timeout(Duration::from_secs(10)).unwrap());
-        disk.put("a", b"b");
-        drop(disk);
-        let disk = Disk::open(directory.path()).unwrap();
-        assert_eq!(disk.rows(), vec![row]);
-        assert_eq!(disk.get("a"), Some(b"b".to_vec()));
-        disk.clear();
-        assert!(disk.rows().is_empty());
-    }
-
-    #[test]
-    fn a_damaged_file_is_moved_aside() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("state.redb"), vec![7; 9000]).unwrap();
-        let disk = Disk::open(directory.path()).unwrap();
-        assert!(disk.rows().is_empty());
-        assert!(directory.path().join("state.redb.damaged").exists());
-    }
-}
+mod tests;
