@@ -59,7 +59,7 @@ const UNIT: &str = "[Unit]\nDescription=The test\nAfter=multi-user.target\n\
     ExecStopPost=/bin/systemctl poweroff --no-block\nStandardOutput=append:/test/log\nStandardError=append:/test/log\n\
     TimeoutStartSec=600\n";
 
-/// Functions for scripts: `step NAME COMMAND…` writes `NAME: ok` or what went wrong to the results, `must`
+/// Functions for scripts: `step NAME COMMAND…` writes `ok` for the name, or what went wrong, to the results, `must`
 /// also ends the script when it went wrong; `soon SECONDS COMMAND…` asks until it succeeds.
 const PRELUDE: &str = r#"
 export LC_ALL=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
@@ -67,11 +67,11 @@ cd /test
 step() {
     local name="$1" out code; shift
     out=$("$@" 2>&1); code=$?
-    if [ $code = 0 ]; then echo "$name: ok" >>/test/results
-    else echo "$name: failed ($code): $(tr '\n' '~' <<<"$out" | cut -c 1-1500)" >>/test/results; fi
+    if [ $code = 0 ]; then fact "$name" ok
+    else fact "$name" "failed ($code): $(tr '\n' '~' <<<"$out" | cut -c 1-1500)"; fi
 }
-must() { step "$@"; tail -n 1 /test/results | grep -q ': ok$' || exit; }
-fact() { echo "$1: $2" >>/test/results; }
+must() { step "$@"; tail -n 1 /test/results | grep -q $'\tok$' || exit; }
+fact() { printf '%s\t%s\n' "$1" "$2" >>/test/results; }
 soon() {
     local end=$((SECONDS + $1)) out code; shift
     while :; do
@@ -93,7 +93,7 @@ pub struct Machine {
 /// What a script said.
 #[derive(Debug)]
 pub struct Results {
-    /// Each line `NAME: TEXT` of the results.
+    /// What was written for each name.
     pub lines: BTreeMap<String, String>,
     /// Everything that the script printed, and the machine's journal of meshd.
     pub log: String,
@@ -171,7 +171,7 @@ impl Machine {
         let results = read(&self.root().join("test/results"));
         let log = read(&self.root().join("test/log"));
         match ended {
-            Ok(status) if results.contains("script: end") && status.success() => {}
+            Ok(status) if results.contains("script\tend") && status.success() => {}
             Ok(status) => bail!(
                 "the machine ended with {status} after {:?}\n{results}\n{log}\n{}",
                 began.elapsed(),
@@ -181,7 +181,7 @@ impl Machine {
         }
         let lines = results
             .lines()
-            .filter_map(|line| line.split_once(": "))
+            .filter_map(|line| line.split_once('\t'))
             .map(|(name, text)| (name.to_owned(), text.to_owned()))
             .collect();
         Ok(Results { lines, log })
@@ -190,7 +190,7 @@ impl Machine {
 
 const EPILOGUE: &str = r#"
 journalctl --no-pager -o short-monotonic -u meshd.service -u meshd-names.service | tail -n 200
-echo "script: end" >>/test/results
+fact script end
 "#;
 
 /// The cached root; made when it is not there.

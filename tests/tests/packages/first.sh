@@ -22,7 +22,7 @@ fact "state directory" "$(stat -c '%a %U %G' /var/lib/meshd)"
 step "all defaults uncommented are a good configuration" bash -c \
     'mkdir -p /test/all && sed "s/^#\(\[\|[a-z_0-9]* = \)/\1/" /etc/meshd/meshd.toml >/test/all/meshd.toml && grep -q "^outbound_port" /test/all/meshd.toml && meshd --check --config /test/all/meshd.toml'
 step "units are sound" bash -c '! systemd-analyze --man=no verify meshd.service meshd-names.service meshd-names.path meshd-resolved.service 2>&1 | grep meshd'
-fact "exposure" "$(systemd-analyze security --no-pager meshd.service | tail -n 1 | grep -o '[0-9.]*' | head -n 1)"
+fact "exposure" "$(systemd-analyze security --no-pager meshd.service | tail -n 1 | grep -o '[0-9]\+\.[0-9]\+' | head -n 1)"
 step "manual pages" bash -c 'zcat /usr/share/man/man1/meshctl-join.1.gz | grep -q token && zcat /usr/share/man/man8/meshd.8.gz | grep -q uninstall'
 step "completion" bash -c '. /usr/share/bash-completion/completions/meshctl && type _meshctl'
 
