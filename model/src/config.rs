@@ -104,7 +104,7 @@ impl Default for Mark {
 
 impl Mark {
     /// The mark of inbound connections and of the replies to them: the value plus the mask's lowest bit.
-    pub fn inbound(self) -> u32 {
+    pub(crate) fn inbound(self) -> u32 {
         self.value
             .wrapping_add(self.mask & self.mask.wrapping_neg())
     }

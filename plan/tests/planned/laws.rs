@@ -20,7 +20,8 @@ const HOSTS: [&str; 4] = [
     "host h4 10.0.0.4 grant=default/words",
 ];
 
-const WORK: [&str; 14] = [
+const WORK: [&str; 15] = [
+    "work h1 words http:80>8080/http version=v1 instance=words-d loopback user=990",
     "work h1 simon http:80>9000/http user=991",
     "work h1 words http:80>8080/http version=v1 instance=words-a user=990",
     "work h1 words http:80>8081/http version=v2 instance=words-b user=990",
