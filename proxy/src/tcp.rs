@@ -11,9 +11,13 @@ use std::{
 };
 
 use bytes::BytesMut;
-use mesh_model::snapshot::{
-    Backend, Direct, EndpointKey, Frontend, InboundPort,
-    decide::{self, Choice, Verdict},
+use mesh_model::{
+    address::canonical,
+    principal::SpiffeId,
+    snapshot::{
+        Backend, BackendEndpoint, Caller, Direct, EndpointKey, Frontend, InboundPort, Snapshot,
+        decide::{self, Choice, Verdict},
+    },
 };
 
 use crate::{
@@ -230,6 +234,9 @@ pub(crate) async fn open(
             let what = format!("{} has no endpoint", backend.service);
             return Err(refuse(&told, "no-endpoint", what));
         };
+        if let Err(what) = local_call(&worker.snapshot(), &picked.endpoint, &origin.caller) {
+            return Err(refuse(&told, "denied", what));
+        }
         let begun = Instant::now();
         let id = told.id.clone();
         let call = hbone::Call {
@@ -305,7 +312,7 @@ fn chain(error: &DialError) -> String {
 impl Told {
     fn reached(&mut self, picked: &Picked, io: &Io, took: Duration) {
         let endpoint = &picked.endpoint;
-        self.endpoint = endpoint.address.to_string();
+        self.endpoint = endpoint.id.to_string();
         self.host = Arc::clone(&endpoint.host_name);
         if let Io::Stream(stream) = io {
             self.peer = stream.peer.clone().unwrap_or_else(|| Arc::from(""));
@@ -375,8 +382,27 @@ pub(crate) async fn relay(
 
 /// Whether a caller may open an opaque connection; the reason when it may not.
 pub(crate) fn authorized(port: &InboundPort, origin: &InboundOrigin) -> Result<(), String> {
-    let principal = origin.principal.as_ref();
-    match decide::authorize(&port.authorization, principal, port.target.port(), None) {
+    allows(port, origin.principal.as_ref())
+}
+
+/// Whether a caller on this host may call a program of this host: the port's policies, as for any other.
+fn local_call(
+    snapshot: &Snapshot,
+    endpoint: &BackendEndpoint,
+    caller: &Caller,
+) -> Result<(), String> {
+    if !endpoint.local {
+        return Ok(());
+    }
+    let address = canonical(endpoint.address);
+    let inbound = &snapshot.inbound.by_address;
+    let port = inbound.get(&address);
+    port.or_else(|| inbound.values().find(|port| port.target == address))
+        .map_or(Ok(()), |port| allows(port, Some(&caller.principal)))
+}
+
+fn allows(port: &InboundPort, caller: Option<&SpiffeId>) -> Result<(), String> {
+    match decide::authorize(&port.authorization, caller, port.target.port(), None) {
         Verdict::Allow(_) => Ok(()),
         Verdict::Deny(Some(policy)) => Err(format!("policy {policy} denies the caller")),
         Verdict::Deny(None) => Err("no policy allows the caller".to_owned()),

@@ -4,7 +4,7 @@
 //! backend, so it survives a new snapshot; what the snapshot no longer names is let go.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -253,7 +253,6 @@ pub(crate) struct Inner {
     groups: RefCell<HashMap<BackendKey, Rc<Group>>>,
     idle: Idle,
     multiplexed: Multiplexed,
-    draining: Cell<bool>,
 }
 
 impl Upstream {
@@ -271,7 +270,6 @@ impl Upstream {
             tasks: TaskTracker::new(),
             lives: RefCell::default(),
             groups: RefCell::default(),
-            draining: Cell::new(false),
             config,
             tls,
             shared,
@@ -402,9 +400,7 @@ impl Upstream {
 
     /// Keeps an idle connection for the next exchange.
     pub(crate) fn give_back(&self, connection: H1Connection) {
-        if !self.0.draining.get() {
-            self.0.idle.keep(connection);
-        }
+        self.0.idle.keep(connection);
     }
 
     /// Adds a request to the backend's retry budget: call once per request, not per try.
@@ -428,13 +424,6 @@ impl Upstream {
     pub(crate) fn tidy(&self) {
         self.0.idle.tidy();
         self.0.multiplexed.tidy(self.0.config.limits.keep_alive);
-    }
-
-    /// Keeps no connection any longer; those in use go on.
-    pub(crate) fn drain(&self) {
-        self.0.draining.set(true);
-        self.0.idle.clear();
-        self.0.multiplexed.clear();
     }
 
     /// Lets go of the state of what the snapshot no longer names.
@@ -564,7 +553,7 @@ impl Inner {
             .map_or(endpoint.address, |tunnel| tunnel.address);
         for asked in 0.. {
             tokio::time::sleep(health.ask_after(asked).mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-            if self.draining.get() || dial::connect(&self.config, address, None).await.is_ok() {
+            if dial::connect(&self.config, address, None).await.is_ok() {
                 break;
             }
             // Nobody else holds it: the endpoint is gone from the snapshot.

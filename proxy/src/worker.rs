@@ -78,8 +78,10 @@ impl View {
     }
 }
 
-/// How often pools are tidied and a new snapshot's rights are enforced.
+/// How often a new snapshot's rights are enforced and log lines handed on.
 const TICK: Duration = Duration::from_millis(250);
+/// Ticks from one tidying of the pools to the next.
+const TIDY: u32 = 8;
 
 /// What a worker begins with.
 #[derive(Debug)]
@@ -155,7 +157,6 @@ impl Worker {
             () = self.keep_tidy() => {}
             () = self.drain.draining() => {}
         }
-        self.upstream.drain();
         self.tasks.close();
         tokio::select! {
             () = self.tasks.wait() => {}
@@ -169,10 +170,12 @@ impl Worker {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut enforced = self.snapshot();
-        loop {
+        for ticks in 1u32.. {
             tick.tick().await;
             self.observe.flush();
-            self.upstream.tidy();
+            if ticks.is_multiple_of(TIDY) {
+                self.upstream.tidy();
+            }
             let snapshot = self.snapshot();
             if snapshot.generation == enforced.generation {
                 continue;

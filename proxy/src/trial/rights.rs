@@ -8,8 +8,9 @@ mod tests {
     use mesh_identity::tls as configurations;
     use mesh_model::{
         endpoint::TunnelKind,
+        principal::SpiffeId,
         service::AppProtocol,
-        snapshot::{Authorization, AuthorizationRule, cell},
+        snapshot::{Authorization, AuthorizationRule, BackendEndpoint, cell},
     };
     use rustls_pki_types::ServerName;
     use tokio::{
@@ -18,7 +19,7 @@ mod tests {
     };
     use tokio_rustls::TlsConnector;
 
-    use crate::trial::{A, Host, World, eventually, listener, nowhere, run};
+    use crate::trial::{A, Host, World, eventually, listener, nowhere, plain, run};
 
     fn only(principal: &str) -> Authorization {
         let rule = AuthorizationRule {
@@ -105,8 +106,7 @@ mod tests {
         publisher.publish(world.snapshot(A));
         let local = world.id("shop", "cart");
         let credentials = world.credentials(A, std::slice::from_ref(&local));
-        let served =
-            mesh_model::principal::SpiffeId::host(local.trust_domain.clone(), crate::trial::B);
+        let served = SpiffeId::host(local.trust_domain.clone(), crate::trial::B);
         let config = configurations::tunnel_client(
             reader,
             credentials,
@@ -189,6 +189,60 @@ mod tests {
             let dead: SocketAddr = nowhere().await;
             b.publish(world.serving(world.port(dead, AppProtocol::Tcp)));
             assert_eq!(status(connect, &dead.to_string()).await, 503);
+        });
+    }
+
+    /// We speak HBONE to a foreign peer: no server name, the host's identity, `h2` alone.
+    #[test]
+    fn foreign_endpoints_are_reached() {
+        run(async {
+            let world = World::new();
+            let program = listener().await;
+            let address = program.local_addr().unwrap();
+            let b = world.serving_host(world.port(address, AppProtocol::Tcp));
+            let a = world.caller_host();
+            let mut endpoint = world.meshed(1, address, b.tunnel);
+            let tunnel = endpoint.tunnel.as_mut().unwrap();
+            tunnel.kind = TunnelKind::Hbone;
+            tunnel.server_name = None;
+            let domain = tunnel.sans[0].trust_domain.clone();
+            tunnel.sans = Arc::from([SpiffeId::host(domain, crate::trial::B)]);
+            a.publish(world.calling(AppProtocol::Tcp, [endpoint]));
+            let mut caller = world.dial(&a).await;
+            let (mut service, _) = program.accept().await.unwrap();
+            service.write_all(b"x").await.unwrap();
+            assert_eq!(caller.read_u8().await.unwrap(), b'x');
+        });
+    }
+
+    /// A caller on the program's own host is judged like any other.
+    #[test]
+    fn policies_hold_on_the_same_host() {
+        run(async {
+            let world = World::new();
+            let program = listener().await;
+            let address = program.local_addr().unwrap();
+            let host = world.caller_host();
+            let endpoint = || BackendEndpoint {
+                local: true,
+                ..plain(1, address)
+            };
+            for (principal, allowed) in [("other", false), ("cart", true)] {
+                let mut snapshot = world.calling(AppProtocol::Tcp, [endpoint()]);
+                let mut port = world.port(address, AppProtocol::Tcp);
+                port.authorization = only(&format!("m.internal/ns/shop/sa/{principal}"));
+                snapshot.inbound.by_address.insert(address, Arc::new(port));
+                host.publish(snapshot);
+                let mut caller = world.dial(&host).await;
+                if allowed {
+                    let (mut service, _) = program.accept().await.unwrap();
+                    service.write_all(b"x").await.unwrap();
+                    assert_eq!(caller.read_u8().await.unwrap(), b'x');
+                } else {
+                    assert!(matches!(caller.read(&mut [0]).await, Ok(0) | Err(_)));
+                    assert_eq!(host.failures()[0].0, "denied");
+                }
+            }
         });
     }
 

@@ -147,11 +147,6 @@ impl Idle {
             .borrow_mut()
             .retain(|place, _| place.endpoint().is_none_or(known));
     }
-
-    /// Lets go of all.
-    pub(crate) fn clear(&self) {
-        self.stacks.borrow_mut().clear();
-    }
 }
 
 /// True when nothing can be read: neither stray bytes nor an end.
@@ -377,11 +372,6 @@ impl Multiplexed {
             }
         }
     }
-
-    /// Lets go of all.
-    pub(crate) fn clear(&self) {
-        self.0.borrow_mut().clear();
-    }
 }
 
 /// Times that a caller waits for a connection which others then fill up.
@@ -471,9 +461,7 @@ impl Inner {
             let mut slots = inner.multiplexed.0.borrow_mut();
             let slot = slots.entry(road).or_default();
             slot.opening = None;
-            if let Ok(connection) = &opened
-                && !inner.draining.get()
-            {
+            if let Ok(connection) = &opened {
                 slot.connections.push(Rc::clone(connection));
             }
             drop(slots);
