@@ -55,7 +55,10 @@ pub(crate) struct Caller {
 
 /// Opens the socket: mode 0660, so that its group decides who may ask.
 pub(crate) fn open(path: &Path) -> Result<UnixListener, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    let io = |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(OpenError::InUse(path.to_owned()));
     }
@@ -90,9 +93,9 @@ pub(crate) async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
 }
 
 async fn connection(stream: UnixStream, daemon: Arc<Daemon>) {
-    let owner = stream.peer_cred().is_ok_and(|peer| {
-        peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw()
-    });
+    let owner = stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw());
     let stop = daemon.stop.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let daemon = Arc::clone(&daemon);

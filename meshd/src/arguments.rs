@@ -15,7 +15,12 @@ use crate::{boot, config, telemetry};
 #[command(name = "meshd", version, about = "The mesh daemon", long_about = None)]
 pub(crate) struct Arguments {
     /// Configuration file; `conf.d/*.toml` and `services.d/*.toml` beside it are read too
-    #[arg(long, env = "MESHD_CONFIG", default_value = "/etc/meshd/meshd.toml", global = true)]
+    #[arg(
+        long,
+        env = "MESHD_CONFIG",
+        default_value = "/etc/meshd/meshd.toml",
+        global = true
+    )]
     config: PathBuf,
     /// Check the configuration, name every fault, and end
     #[arg(long)]

@@ -1,12 +1,6 @@
 //! The rooms in the order in which they open, and the loop that answers signals and requests.
 
-use std::{
-    net::IpAddr,
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -36,7 +30,9 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
     runtime()?.block_on(async {
         let (daemon, requests) = open(config_path, loaded)?;
         let listener = admin::open(&daemon.boot.runtime_dir.join("meshd.sock"))?;
-        daemon.tasks.spawn(admin::serve(listener, Arc::clone(&daemon)));
+        daemon
+            .tasks
+            .spawn(admin::serve(listener, Arc::clone(&daemon)));
         daemon.tasks.spawn(notify::watchdog(daemon.stop.clone()));
         if crate::admission::exists(&daemon.boot.state_dir) {
             resume(&daemon).await?;
@@ -54,7 +50,11 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
 async fn resume(daemon: &Arc<Daemon>) -> anyhow::Result<()> {
     let copied = match crate::admission::Identity::load(&daemon.boot.state_dir) {
         Err(error @ IdentityError::Copied(_)) => error,
-        Ok(_) | Err(_) => return activate(daemon).await.map_err(|error| anyhow::anyhow!(error)),
+        Ok(_) | Err(_) => {
+            return activate(daemon)
+                .await
+                .map_err(|error| anyhow::anyhow!(error));
+        }
     };
     tracing::error!("{copied}");
     daemon.raise(
@@ -80,7 +80,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the control runtime")
 }
 
-fn open(config_path: &Path, loaded: Loaded) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Request>)> {
+fn open(
+    config_path: &Path,
+    loaded: Loaded,
+) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Request>)> {
     let Loaded { boot, live } = loaded;
     for directory in [&boot.state_dir, &boot.runtime_dir] {
         std::fs::create_dir_all(directory)
@@ -111,7 +114,11 @@ fn host(boot: &Boot) -> Host {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_unknown| "host".to_owned())
     };
-    let addresses = if boot.addresses.is_empty() { found_addresses() } else { boot.addresses.clone() };
+    let addresses = if boot.addresses.is_empty() {
+        found_addresses()
+    } else {
+        boot.addresses.clone()
+    };
     Host {
         name: boot.host_name.clone().unwrap_or_else(kernel_name),
         addresses,
@@ -121,7 +128,9 @@ fn host(boot: &Boot) -> Host {
 
 /// Addresses of this host that others may reach: not loopback, not link-local; IPv4 first.
 fn found_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
     let mut found: Vec<IpAddr> = interfaces
         .filter_map(|interface| {
             let address = interface.address?;
@@ -132,7 +141,10 @@ fn found_addresses() -> Vec<IpAddr> {
         })
         .filter(|address| match address {
             IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-            IpAddr::V6(v6) => !v6.is_loopback() && (v6.segments().first().copied().unwrap_or(0) & 0xffc0) != 0xfe80,
+            IpAddr::V6(v6) => {
+                !v6.is_loopback()
+                    && (v6.segments().first().copied().unwrap_or(0) & 0xffc0) != 0xfe80
+            }
         })
         .collect();
     found.sort_by_key(IpAddr::is_ipv6);
@@ -175,11 +187,15 @@ async fn activate(daemon: &Arc<Daemon>) -> Result<(), String> {
 
 async fn serve_metrics(daemon: &Arc<Daemon>) {
     let address = daemon.boot.listeners.metrics;
-    let Some(stop) = daemon.running.load_full().map(|running| running.stopped()) else { return };
+    let Some(stop) = daemon.running.load_full().map(|running| running.stopped()) else {
+        return;
+    };
     match metrics::bind(address).await {
         Ok(listener) => {
             daemon.raise("metrics-listener", "listeners.metrics", None);
-            daemon.tasks.spawn(metrics::serve(listener, Arc::clone(daemon), stop));
+            daemon
+                .tasks
+                .spawn(metrics::serve(listener, Arc::clone(daemon), stop));
         }
         Err(error) => daemon.raise(
             "metrics-listener",
@@ -196,8 +212,13 @@ async fn serve_metrics(daemon: &Arc<Daemon>) {
 }
 
 async fn leave(daemon: &Arc<Daemon>) -> Result<(), String> {
-    let Some(running) = daemon.running.swap(None) else { return Ok(()) };
-    running.leave(daemon).await.map_err(|error| format!("{error:#}"))
+    let Some(running) = daemon.running.swap(None) else {
+        return Ok(());
+    };
+    running
+        .leave(daemon)
+        .await
+        .map_err(|error| format!("{error:#}"))
 }
 
 /// The bypass marker changed: open or close the interception.
@@ -249,7 +270,10 @@ async fn close(daemon: &Arc<Daemon>) {
     }
     daemon.stop.cancel();
     daemon.tasks.close();
-    if tokio::time::timeout(Duration::from_secs(5), daemon.tasks.wait()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), daemon.tasks.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("some tasks did not end in time");
     }
 }
@@ -298,7 +322,8 @@ pub(crate) fn uninstall(boot: &Boot) -> anyhow::Result<ExitCode> {
 
 /// Puts a backup into an empty state directory.
 pub(crate) fn restore(boot: &Boot, text: &str) -> anyhow::Result<ExitCode> {
-    let backup = serde_json::from_str(text).context("the backup is not what `meshctl backup` writes")?;
+    let backup =
+        serde_json::from_str(text).context("the backup is not what `meshctl backup` writes")?;
     crate::admission::restore(&boot.state_dir, &backup)?;
     telemetry::print("restored; start meshd\n");
     Ok(ExitCode::SUCCESS)

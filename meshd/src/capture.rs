@@ -36,14 +36,25 @@ impl CaptureRoom {
     /// Opens the kernel's sockets and starts the keeper; without capture nothing is opened.
     pub(crate) fn open(daemon: &Arc<Daemon>, stop: CancellationToken) -> anyhow::Result<Self> {
         if daemon.boot.capture != Capture::Mesh {
-            return Ok(Self { intents: None, asked: None });
+            return Ok(Self {
+                intents: None,
+                asked: None,
+            });
         }
         let interceptor = Interceptor::start(Settings::from_boot(&daemon.boot))?;
         let (intents, followed) = watch::channel(None);
         let (asked, requests) = mpsc::channel(4);
-        let keeper = Keeper { daemon: Arc::clone(daemon), interceptor, followed, requests };
+        let keeper = Keeper {
+            daemon: Arc::clone(daemon),
+            interceptor,
+            followed,
+            requests,
+        };
         daemon.tasks.spawn(keeper.run(stop));
-        Ok(Self { intents: Some(intents), asked: Some(asked) })
+        Ok(Self {
+            intents: Some(intents),
+            asked: Some(asked),
+        })
     }
 
     /// True when clients' addresses can be kept.
@@ -75,10 +86,17 @@ impl CaptureRoom {
 
     /// The bypass marker changed.
     pub(crate) async fn again(&self) -> Result<(), String> {
-        let Some(asked) = &self.asked else { return Ok(()) };
+        let Some(asked) = &self.asked else {
+            return Ok(());
+        };
         let (answer, answered) = oneshot::channel();
-        asked.send(Asked::Again(answer)).await.map_err(|_closed| "interception has ended".to_owned())?;
-        answered.await.map_err(|_closed| "interception has ended".to_owned())?
+        asked
+            .send(Asked::Again(answer))
+            .await
+            .map_err(|_closed| "interception has ended".to_owned())?;
+        answered
+            .await
+            .map_err(|_closed| "interception has ended".to_owned())?
     }
 
     /// Takes down what must go, and waits for it.
@@ -132,19 +150,26 @@ impl Keeper {
     }
 
     async fn apply(&mut self) -> Result<(), String> {
-        let Some(intent) = self.followed.borrow_and_update().clone() else { return Ok(()) };
+        let Some(intent) = self.followed.borrow_and_update().clone() else {
+            return Ok(());
+        };
         match self.interceptor.apply(&intent).await {
             Ok(applied) => {
                 tracing::debug!(how = ?applied.how, "interception");
                 self.daemon.raise("capture-failed", "interception", None);
                 for finding in applied.findings {
-                    self.daemon.raise(&finding.code.clone(), &finding.subject.clone(), Some(finding));
+                    self.daemon.raise(
+                        &finding.code.clone(),
+                        &finding.subject.clone(),
+                        Some(finding),
+                    );
                 }
                 Ok(())
             }
             Err(error) => {
                 let text = telemetry::chain(&error);
-                self.daemon.raise("capture-failed", "interception", Some(failed(text.clone())));
+                self.daemon
+                    .raise("capture-failed", "interception", Some(failed(text.clone())));
                 Err(text)
             }
         }
@@ -158,7 +183,11 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                self.daemon.raise("capture-failed", "interception", Some(failed(telemetry::chain(&error))));
+                self.daemon.raise(
+                    "capture-failed",
+                    "interception",
+                    Some(failed(telemetry::chain(&error))),
+                );
             }
         }
     }
@@ -187,8 +216,17 @@ impl NamesFile {
         if self.written.as_ref() == Some(&entries) {
             return;
         }
-        let domain = compiled.snapshot.mesh.as_ref().map_or("", |mesh| &*mesh.domain);
-        match names::write(&daemon.boot.runtime_dir, &daemon.boot.state_dir, domain, &entries) {
+        let domain = compiled
+            .snapshot
+            .mesh
+            .as_ref()
+            .map_or("", |mesh| &*mesh.domain);
+        match names::write(
+            &daemon.boot.runtime_dir,
+            &daemon.boot.state_dir,
+            domain,
+            &entries,
+        ) {
             Ok(()) => {
                 self.written = Some(entries);
                 daemon.raise("names-failed", "names", None);

@@ -71,13 +71,20 @@ fn take(path: &Path, files: &mut Vec<(String, String)>, faults: &mut Vec<ConfigE
 }
 
 fn toml_files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut found: Vec<PathBuf> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .filter(|path| {
-            !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .filter(|path| {
+            !path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'))
         })
         .collect();
     found.sort();

@@ -85,7 +85,9 @@ impl Daemon {
                 .filter(|known| !(known.code == code && known.subject == subject))
                 .cloned()
                 .collect();
-            let before = all.iter().find(|known| known.code == code && known.subject == subject);
+            let before = all
+                .iter()
+                .find(|known| known.code == code && known.subject == subject);
             changed = match (&finding, before) {
                 (Some(new), Some(old)) => new.what != old.what,
                 (None, None) => false,
@@ -112,7 +114,10 @@ impl Daemon {
     ) -> Result<(), String> {
         let (answer, answered) = oneshot::channel();
         let gone = |_closed| "the daemon is stopping".to_owned();
-        self.requests.send(request(answer)).await.map_err(|_closed| "the daemon is stopping".to_owned())?;
+        self.requests
+            .send(request(answer))
+            .await
+            .map_err(|_closed| "the daemon is stopping".to_owned())?;
         answered.await.map_err(gone)?
     }
 }

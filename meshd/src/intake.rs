@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use crate::local::HealthMap;
 use mesh_model::{
     address::is_loopback,
     config::{Boot, Capture, LocalService},
@@ -14,7 +15,6 @@ use mesh_model::{
         WorkloadPort,
     },
 };
-use crate::local::HealthMap;
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
@@ -53,17 +53,28 @@ pub(crate) struct Statement<'a> {
 
 /// The records, sorted by key.
 pub(crate) fn records(statement: &Statement<'_>) -> Vec<Record> {
-    let mut records = vec![record("host".to_owned(), RecordKind::Host, &host_info(statement))];
+    let mut records = vec![record(
+        "host".to_owned(),
+        RecordKind::Host,
+        &host_info(statement),
+    )];
     for service in statement.services {
         let key = format!("workload/{}/{}", service.service, service.instance);
-        records.push(record(key, RecordKind::Workload, &workload(statement, service)));
+        records.push(record(
+            key,
+            RecordKind::Workload,
+            &workload(statement, service),
+        ));
     }
     for view in statement.views {
         let key = format!("view/{}/{}/{}", view.source, view.namespace, view.service);
         records.push(record(key, RecordKind::RegistryView, view.as_ref()));
     }
     for status in statement.statuses {
-        let key = format!("status/{}/{}/{}", status.kind, status.namespace, status.name);
+        let key = format!(
+            "status/{}/{}/{}",
+            status.kind, status.namespace, status.name
+        );
         records.push(record(key, RecordKind::ResourceStatus, status));
     }
     records.sort_by(|a, b| a.key.cmp(&b.key));
@@ -72,7 +83,11 @@ pub(crate) fn records(statement: &Statement<'_>) -> Vec<Record> {
 }
 
 fn record(key: String, kind: RecordKind, body: &impl prost::Message) -> Record {
-    Record { key, kind: kind.into(), body: body.encode_to_vec() }
+    Record {
+        key,
+        kind: kind.into(),
+        body: body.encode_to_vec(),
+    }
 }
 
 fn host_info(statement: &Statement<'_>) -> HostInfo {
@@ -80,7 +95,12 @@ fn host_info(statement: &Statement<'_>) -> HostInfo {
     let text = |part: &Option<std::sync::Arc<str>>| part.as_deref().unwrap_or_default().to_owned();
     HostInfo {
         name: statement.host.name.clone(),
-        addresses: statement.host.addresses.iter().map(ToString::to_string).collect(),
+        addresses: statement
+            .host
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         tunnel_port: boot.listeners.tunnel.port().into(),
         cluster_port: boot.cluster.listen.port().into(),
         region: text(&boot.locality.region),
@@ -102,7 +122,11 @@ fn workload(statement: &Statement<'_>, service: &LocalService) -> Workload {
     let health = if statement.draining {
         Health::Draining
     } else {
-        statement.health.get(&service.instance).copied().unwrap_or(Health::Unhealthy)
+        statement
+            .health
+            .get(&service.instance)
+            .copied()
+            .unwrap_or(Health::Unhealthy)
     };
     let address = match service.address {
         Some(address) if is_loopback(address) && !statement.host.addresses.contains(&address) => {
@@ -137,5 +161,8 @@ fn workload(statement: &Statement<'_>, service: &LocalService) -> Workload {
 }
 
 fn own_address(host: &Host) -> String {
-    host.addresses.first().map(ToString::to_string).unwrap_or_default()
+    host.addresses
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }

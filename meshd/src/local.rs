@@ -32,9 +32,19 @@ struct Running {
 
 impl LocalHealth {
     /// Nothing is checked yet. `default_address` is where services without an address listen.
-    pub(crate) fn new(default_address: IpAddr, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        default_address: IpAddr,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let (states, _) = watch::channel(HealthMap::new());
-        Self { states, running: BTreeMap::new(), tasks, stop, default_address }
+        Self {
+            states,
+            running: BTreeMap::new(),
+            tasks,
+            stop,
+            default_address,
+        }
     }
 
     /// Health now and later.
@@ -48,7 +58,8 @@ impl LocalHealth {
             let stays = services.iter().any(|service| *service == running.service);
             if !stays {
                 running.stop.cancel();
-                self.states.send_if_modified(|states| states.remove(instance).is_some());
+                self.states
+                    .send_if_modified(|states| states.remove(instance).is_some());
             }
             stays
         });
@@ -61,7 +72,11 @@ impl LocalHealth {
 
     fn start(&mut self, service: &Arc<LocalService>) {
         let stop = self.stop.child_token();
-        let first = if service.health.is_some() { Health::Unhealthy } else { Health::Unknown };
+        let first = if service.health.is_some() {
+            Health::Unhealthy
+        } else {
+            Health::Unknown
+        };
         self.states.send_modify(|states| {
             states.insert(service.instance.clone(), first);
         });
@@ -89,7 +104,10 @@ impl LocalHealth {
         }
         self.running.insert(
             service.instance.clone(),
-            Running { service: Arc::clone(service), stop },
+            Running {
+                service: Arc::clone(service),
+                stop,
+            },
         );
     }
 }

@@ -4,7 +4,9 @@ use std::{convert::Infallible, fmt::Write as _, net::SocketAddr, sync::Arc, time
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_model::{catalog::Liveness, finding::Severity};
 use tokio::net::TcpListener;
@@ -48,8 +50,14 @@ fn page(daemon: &Daemon, path: &str) -> Response<Full<Bytes>> {
         "/metrics" => (StatusCode::OK, metrics(daemon)),
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if daemon.phase() == "running" => (StatusCode::OK, "ready\n".to_owned()),
-        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", daemon.phase())),
-        _ => (StatusCode::NOT_FOUND, "see /metrics, /healthz, /readyz\n".to_owned()),
+        "/readyz" => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", daemon.phase()),
+        ),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "see /metrics, /healthz, /readyz\n".to_owned(),
+        ),
     };
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
@@ -62,7 +70,12 @@ fn page(daemon: &Daemon, path: &str) -> Response<Full<Bytes>> {
 
 fn metrics(daemon: &Daemon) -> String {
     let mut out = String::with_capacity(16 << 10);
-    gauge(&mut out, "mesh_daemon_started_seconds", "Start of the daemon, seconds since the epoch.", daemon.host.started_ms / 1000);
+    gauge(
+        &mut out,
+        "mesh_daemon_started_seconds",
+        "Start of the daemon, seconds since the epoch.",
+        daemon.host.started_ms / 1000,
+    );
     if let Some(running) = daemon.running.load_full() {
         control_state(&mut out, &running);
         running.render_metrics(&mut out);
@@ -74,7 +87,14 @@ fn metrics(daemon: &Daemon) -> String {
 fn control_state(out: &mut String, running: &Running) {
     let catalog = running.cluster.catalog();
     let alive = |wanted: Liveness| {
-        u64::try_from(catalog.hosts.values().filter(|host| host.liveness == wanted).count()).unwrap_or(u64::MAX)
+        u64::try_from(
+            catalog
+                .hosts
+                .values()
+                .filter(|host| host.liveness == wanted)
+                .count(),
+        )
+        .unwrap_or(u64::MAX)
     };
     header(out, "mesh_cluster_hosts", "gauge", "Hosts by liveness.");
     for (label, liveness) in [
@@ -84,25 +104,75 @@ fn control_state(out: &mut String, running: &Running) {
         ("left", Liveness::Left),
         ("unknown", Liveness::Unknown),
     ] {
-        line(out, "mesh_cluster_hosts", &format!("liveness=\"{label}\""), alive(liveness));
+        line(
+            out,
+            "mesh_cluster_hosts",
+            &format!("liveness=\"{label}\""),
+            alive(liveness),
+        );
     }
-    gauge(out, "mesh_cluster_commits", "Commits known to this host.", catalog.commit_count);
-    let behind = catalog.hosts.values().filter(|host| host.liveness == Liveness::Alive && host.commits != catalog.commits).count();
-    gauge(out, "mesh_cluster_hosts_behind", "Living hosts whose commits differ from this host's.", u64::try_from(behind).unwrap_or(u64::MAX));
-    let conflicts = catalog.resources.values().filter(|resource| !resource.conflicts.is_empty()).count();
-    gauge(out, "mesh_cluster_conflicts", "Resources with concurrent edits that are not merged.", u64::try_from(conflicts).unwrap_or(u64::MAX));
-    gauge(out, "mesh_snapshot_generation", "Generation of the snapshot that the proxy obeys.", running.reader.generation());
+    gauge(
+        out,
+        "mesh_cluster_commits",
+        "Commits known to this host.",
+        catalog.commit_count,
+    );
+    let behind = catalog
+        .hosts
+        .values()
+        .filter(|host| host.liveness == Liveness::Alive && host.commits != catalog.commits)
+        .count();
+    gauge(
+        out,
+        "mesh_cluster_hosts_behind",
+        "Living hosts whose commits differ from this host's.",
+        u64::try_from(behind).unwrap_or(u64::MAX),
+    );
+    let conflicts = catalog
+        .resources
+        .values()
+        .filter(|resource| !resource.conflicts.is_empty())
+        .count();
+    gauge(
+        out,
+        "mesh_cluster_conflicts",
+        "Resources with concurrent edits that are not merged.",
+        u64::try_from(conflicts).unwrap_or(u64::MAX),
+    );
+    gauge(
+        out,
+        "mesh_snapshot_generation",
+        "Generation of the snapshot that the proxy obeys.",
+        running.reader.generation(),
+    );
     if let Some((_, at)) = running.first_expiry() {
-        gauge(out, "mesh_identity_first_expiry_seconds", "When the first certificate of this host expires, seconds since the epoch.", at / 1000);
+        gauge(
+            out,
+            "mesh_identity_first_expiry_seconds",
+            "When the first certificate of this host expires, seconds since the epoch.",
+            at / 1000,
+        );
     }
 }
 
 fn findings(out: &mut String, daemon: &Daemon) {
     let all = crate::admin::findings(daemon);
     header(out, "mesh_findings", "gauge", "Problems by severity.");
-    for (label, severity) in [("note", Severity::Note), ("warning", Severity::Warning), ("error", Severity::Error)] {
-        let count = all.iter().filter(|finding| finding.severity == severity).count();
-        line(out, "mesh_findings", &format!("severity=\"{label}\""), u64::try_from(count).unwrap_or(u64::MAX));
+    for (label, severity) in [
+        ("note", Severity::Note),
+        ("warning", Severity::Warning),
+        ("error", Severity::Error),
+    ] {
+        let count = all
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count();
+        line(
+            out,
+            "mesh_findings",
+            &format!("severity=\"{label}\""),
+            u64::try_from(count).unwrap_or(u64::MAX),
+        );
     }
 }
 

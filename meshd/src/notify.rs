@@ -28,7 +28,9 @@ pub(crate) fn stopping() {
 
 /// Feeds the watchdog at half its interval until stopped: it starves when the control runtime hangs.
 pub(crate) async fn watchdog(stop: CancellationToken) {
-    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let Some(interval) = sd_notify::watchdog_enabled() else {
+        return;
+    };
     let half = (interval / 2).max(Duration::from_millis(50));
     loop {
         tokio::select! {

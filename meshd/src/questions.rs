@@ -35,12 +35,17 @@ pub(crate) async fn answer(
         }
         EXPLAIN_KIND => {
             let question = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-            json(&mesh_plan::explain::inbound(&running.reader.load(), &question))
+            json(&mesh_plan::explain::inbound(
+                &running.reader.load(),
+                &question,
+            ))
         }
         other => Err(format!("{other:?} is not asked of this version")),
     }
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Bytes, String> {
-    serde_json::to_vec(value).map(Bytes::from).map_err(|error| error.to_string())
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|error| error.to_string())
 }

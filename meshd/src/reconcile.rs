@@ -109,7 +109,8 @@ impl Reconcile {
                 let compiled = Arc::new(compiled);
                 self.carry_out(&compiled).await;
                 let applied = (catalog.commits, catalog.commit_count);
-                self.state(&live, &health, &views, (draining, applied), &compiled).await;
+                self.state(&live, &health, &views, (draining, applied), &compiled)
+                    .await;
                 self.compiled.send_replace(Some(compiled));
             }
             Err(error) => self.daemon.raise(
@@ -167,7 +168,9 @@ impl Reconcile {
             .chain(catalog.hosts.values().map(|host| host.lease_until_ms))
             .filter(|end| *end > now)
             .min()
-            .map_or(HEARTBEAT, |end| Duration::from_millis(end - now + 1).min(HEARTBEAT))
+            .map_or(HEARTBEAT, |end| {
+                Duration::from_millis(end - now + 1).min(HEARTBEAT)
+            })
     }
 
     async fn compile(&self, catalog: &Arc<Catalog>, live: &Arc<Live>) -> Result<Compiled, String> {
@@ -207,7 +210,8 @@ impl Reconcile {
                 self.daemon.disk.put(ALLOCATIONS, &bytes);
             }
         }
-        self.wanted.send_if_modified(|wanted| wanted.take(&compiled.snapshot));
+        self.wanted
+            .send_if_modified(|wanted| wanted.take(&compiled.snapshot));
         self.names.follow(&self.daemon, compiled);
         self.capture.follow(&self.daemon, compiled);
     }
@@ -223,7 +227,9 @@ impl Reconcile {
     ) {
         let strict = |service: &LocalService| {
             compiled.snapshot.inbound.by_address.values().any(|port| {
-                port.service == service.service && port.labels.as_ref() == &service.labels && port.strict
+                port.service == service.service
+                    && port.labels.as_ref() == &service.labels
+                    && port.strict
             })
         };
         let local: BTreeMap<String, Arc<RegistryView>> = views
@@ -236,7 +242,12 @@ impl Reconcile {
             self.cluster.set_local_views(local.clone()).await;
             self.local_views = local;
         }
-        let shared: Vec<Arc<RegistryView>> = views.views.values().filter(|view| view.publish).map(|view| Arc::clone(&view.view)).collect();
+        let shared: Vec<Arc<RegistryView>> = views
+            .views
+            .values()
+            .filter(|view| view.publish)
+            .map(|view| Arc::clone(&view.view))
+            .collect();
         let records = intake::records(&Statement {
             boot: &self.daemon.boot,
             host: &self.daemon.host,

@@ -92,7 +92,12 @@ impl Running {
         let tasks = TaskTracker::new();
         let site = daemon.admission_site();
         let tokens = Arc::new(Tokens::open(Arc::clone(&identity), &site)?);
-        let joins = JoinServer::new(Arc::clone(&identity), Arc::clone(&tokens), Probes::default(), site);
+        let joins = JoinServer::new(
+            Arc::clone(&identity),
+            Arc::clone(&tokens),
+            Probes::default(),
+            site,
+        );
         let credentials = Credentials::new();
         certificates::load(&identity, &credentials, Daemon::now_ms());
         let mut seeds = daemon.boot.cluster.seeds.clone();
@@ -154,7 +159,12 @@ impl Running {
         };
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
         reconcile.first().await;
-        let proxy = mesh_proxy::start(proxy_config(daemon, &capture), reader.clone(), credentials, stop.clone())?;
+        let proxy = mesh_proxy::start(
+            proxy_config(daemon, &capture),
+            reader.clone(),
+            credentials,
+            stop.clone(),
+        )?;
         tasks.spawn(reconcile.run(stop.clone()));
         Ok(Self {
             identity,
@@ -179,7 +189,11 @@ impl Running {
     }
 
     fn with_proxy<T>(&self, ask: impl FnOnce(&Proxy) -> T) -> Option<T> {
-        self.proxy.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+        self.proxy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(ask)
     }
 
     /// Request counts.
@@ -189,7 +203,8 @@ impl Running {
 
     /// What this host remembers of a failed request.
     pub(crate) fn failures(&self, id: &str) -> Vec<FailureRecord> {
-        self.with_proxy(|proxy| proxy.failures(id)).unwrap_or_default()
+        self.with_proxy(|proxy| proxy.failures(id))
+            .unwrap_or_default()
     }
 
     /// Endpoints that are out for now.
@@ -199,7 +214,8 @@ impl Running {
 
     /// The listener for `meshctl curl`.
     pub(crate) fn internal_address(&self) -> SocketAddr {
-        self.with_proxy(Proxy::internal_address).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        self.with_proxy(Proxy::internal_address)
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
     /// Metrics of the data plane and the sources.
@@ -221,12 +237,25 @@ impl Running {
     }
 
     /// What this host can say of a request.
-    pub(crate) fn explain_outbound(&self, daemon: &Daemon, request: &Explain) -> Result<Told, String> {
+    pub(crate) fn explain_outbound(
+        &self,
+        daemon: &Daemon,
+        request: &Explain,
+    ) -> Result<Told, String> {
         let ejected = self.ejected();
         let captured = daemon.boot.capture == Capture::Mesh && daemon.phase() == "running";
-        let compiled = self.compiled.borrow().clone().ok_or("the first plan is being made")?;
-        let view = View { compiled: &compiled, captured, ejected: &ejected };
-        mesh_plan::explain::outbound(&view, request).map_err(|error| crate::telemetry::chain(&error))
+        let compiled = self
+            .compiled
+            .borrow()
+            .clone()
+            .ok_or("the first plan is being made")?;
+        let view = View {
+            compiled: &compiled,
+            captured,
+            ejected: &ejected,
+        };
+        mesh_plan::explain::outbound(&view, request)
+            .map_err(|error| crate::telemetry::chain(&error))
     }
 
     /// The bypass marker changed.
@@ -256,7 +285,11 @@ impl Running {
     }
 
     async fn drain_proxy(&self, timeout: Duration) {
-        let proxy = self.proxy.write().unwrap_or_else(PoisonError::into_inner).take();
+        let proxy = self
+            .proxy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(proxy) = proxy {
             proxy.drain(timeout).await;
         }
@@ -265,7 +298,10 @@ impl Running {
     async fn end(&self) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some rooms did not close in time");
         }
     }
@@ -293,7 +329,12 @@ fn health(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> watch::Receiver<crate::local::HealthMap> {
-    let address = daemon.host.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let address = daemon
+        .host
+        .addresses
+        .first()
+        .copied()
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut checks = LocalHealth::new(address, tasks.clone(), stop.clone());
     let watched = checks.watch();
     let mut live = daemon.live.subscribe();
@@ -359,13 +400,20 @@ fn ask(cluster: &Cluster) -> certificates::Ask {
     let cluster = cluster.clone();
     Arc::new(move |host, kind, body| {
         let cluster = cluster.clone();
-        Box::pin(async move { cluster.call(host, kind, body, CALL).await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            cluster
+                .call(host, kind, body, CALL)
+                .await
+                .map_err(|error| error.to_string())
+        })
     })
 }
 
 fn publish(
     cluster: &Cluster,
-) -> Arc<dyn Fn(Vec<mesh_gossip::Grant>) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync> {
+) -> Arc<
+    dyn Fn(Vec<mesh_gossip::Grant>) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync,
+> {
     let cluster = cluster.clone();
     Arc::new(move |grants| {
         let cluster = cluster.clone();
@@ -382,7 +430,11 @@ fn reach(cluster: &Cluster) -> Reach {
         }),
         publish: publish(cluster),
         grant_of: Arc::new(move |host| {
-            of_hosts.catalog().hosts.get(&host).and_then(|facts| facts.grant.as_deref().cloned())
+            of_hosts
+                .catalog()
+                .hosts
+                .get(&host)
+                .and_then(|facts| facts.grant.as_deref().cloned())
         }),
         call: ask(cluster),
     }

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
 use crate::{
     Mesh,
     binary::{built, workspace},
@@ -10,6 +9,7 @@ use crate::{
     process::{finished, tail},
     wait::within,
 };
+use anyhow::{Context as _, bail};
 
 /// User id of words.
 pub const WORDS: u32 = 5001;
@@ -49,15 +49,27 @@ impl Stage {
             configure(host, kind, edit)?;
             start_programs(host, kind, &fail_file.display().to_string())?;
         }
-        say("· starting three daemons; h1 makes the mesh, h2 joins as a second authority, h3 joins");
+        say(
+            "· starting three daemons; h1 makes the mesh, h2 joins as a second authority, h3 joins",
+        );
         mesh.form(2, init)?;
         say("· three hosts see each other; waiting for three healthy instances of words");
-        let stage = Self { mesh, kind, fail_file };
+        let stage = Self {
+            mesh,
+            kind,
+            fail_file,
+        };
         stage.apply("services.yaml")?;
         for host in 0..3 {
-            stage.mesh.wait_endpoints(host, "words", 3, Duration::from_secs(30))?;
-            stage.mesh.wait_endpoints(host, "capitalizer", 1, Duration::from_secs(30))?;
-            stage.mesh.wait_endpoints(host, "simon", 1, Duration::from_secs(30))?;
+            stage
+                .mesh
+                .wait_endpoints(host, "words", 3, Duration::from_secs(30))?;
+            stage
+                .mesh
+                .wait_endpoints(host, "capitalizer", 1, Duration::from_secs(30))?;
+            stage
+                .mesh
+                .wait_endpoints(host, "simon", 1, Duration::from_secs(30))?;
         }
         stage.first_call(say)?;
         Ok(stage)
@@ -71,22 +83,38 @@ impl Stage {
     fn first_call(&self, say: fn(&str)) -> anyhow::Result<()> {
         let answer = within(Duration::from_secs(20), || {
             let text = self.client(&["get", "http://capitalizer/simon"])?;
-            if text.starts_with("200") { Ok(text) } else { bail!("the first call: {text}") }
+            if text.starts_with("200") {
+                Ok(text)
+            } else {
+                bail!("the first call: {text}")
+            }
         })?;
-        say(&format!("· first call: client → capitalizer → simon → words: {}", answer.lines().last().unwrap_or_default()));
+        say(&format!(
+            "· first call: client → capitalizer → simon → words: {}",
+            answer.lines().last().unwrap_or_default()
+        ));
         Ok(())
     }
 
     /// Applies a file of `tests/demo` and waits until every host has it.
     pub fn apply(&self, file: &str) -> anyhow::Result<()> {
         let path = workspace().join("tests/demo").join(file);
-        self.host(0)?.ctl(&["apply", "-f", &path.display().to_string(), "--wait", "all", "--reason", "demonstration"])?;
+        self.host(0)?.ctl(&[
+            "apply",
+            "-f",
+            &path.display().to_string(),
+            "--wait",
+            "all",
+            "--reason",
+            "demonstration",
+        ])?;
         Ok(())
     }
 
     /// Removes a resource everywhere.
     pub fn delete(&self, kind: &str, name: &str) -> anyhow::Result<()> {
-        self.host(0)?.ctl(&["delete", kind, name, "--wait", "all"])?;
+        self.host(0)?
+            .ctl(&["delete", kind, name, "--wait", "all"])?;
         Ok(())
     }
 
@@ -126,12 +154,18 @@ impl Stage {
     pub fn summary(&self) -> anyhow::Result<String> {
         let members = self.host(0)?.ctl(&["members"])?;
         let stat = self.host(0)?.ctl(&["stat"])?;
-        Ok(format!("$ meshctl members\n{members}\n$ meshctl stat\n{stat}"))
+        Ok(format!(
+            "$ meshctl members\n{members}\n$ meshctl stat\n{stat}"
+        ))
     }
 
     /// The ends of the daemons' logs.
     pub fn troubles(&self) -> String {
-        self.mesh.hosts.iter().map(|host| format!("--- {} ---\n{}\n", host.name, tail(&host.meshd_log(), 20))).collect()
+        self.mesh
+            .hosts
+            .iter()
+            .map(|host| format!("--- {} ---\n{}\n", host.name, tail(&host.meshd_log(), 20)))
+            .collect()
     }
 
     /// Prints what to try, and waits until the program is told to end.
@@ -146,9 +180,20 @@ impl Stage {
                 .collect();
             let env: Vec<String> = shell
                 .get_envs()
-                .filter_map(|(key, value)| Some(format!("{}={}", key.to_string_lossy(), value?.to_string_lossy())))
+                .filter_map(|(key, value)| {
+                    Some(format!(
+                        "{}={}",
+                        key.to_string_lossy(),
+                        value?.to_string_lossy()
+                    ))
+                })
                 .collect();
-            text.push_str(&format!("{}: env {} {}\n", host.name, env.join(" "), words.join(" ")));
+            text.push_str(&format!(
+                "{}: env {} {}\n",
+                host.name,
+                env.join(" "),
+                words.join(" ")
+            ));
         }
         std::fs::write(&file, &text)?;
         say("the mesh is up; `make demo-down` ends it. Try, with scripts/demo-ctl.sh HOST …:");
@@ -181,7 +226,11 @@ fn configure(host: &Host, kind: Kind, edit: &dyn Fn(&str, String) -> String) -> 
     let write = |file: &str, text: String| host.configure(file, &edit(&host.name, text));
     host.configure("meshd.toml", &host.default_config(""))?;
     let words = |version: &str| {
-        let user = if kind == Kind::Users { format!("user = {WORDS}\n") } else { String::new() };
+        let user = if kind == Kind::Users {
+            format!("user = {WORDS}\n")
+        } else {
+            String::new()
+        };
         format!(
             "[[service]]\nname = \"words\"\nversion = \"{version}\"\nlabels = {{ app = \"words\" }}\n{user}\
              ports = [{{ name = \"http\", port = 80, target = 8080, protocol = \"http\" }}]\n\
@@ -198,22 +247,35 @@ fn configure(host: &Host, kind: Kind, edit: &dyn Fn(&str, String) -> String) -> 
     match host.name.as_str() {
         "h1" => {
             write("services.d/words.toml", words("v1"))?;
-            write("services.d/capitalizer.toml", service("capitalizer", 8082, caller_uid(kind, CAPITALIZER)))
+            write(
+                "services.d/capitalizer.toml",
+                service("capitalizer", 8082, caller_uid(kind, CAPITALIZER)),
+            )
         }
         "h2" => {
             write("services.d/words.toml", words("v1"))?;
-            write("services.d/simon.toml", service("simon", 8081, caller_uid(kind, SIMON)))
+            write(
+                "services.d/simon.toml",
+                service("simon", 8081, caller_uid(kind, SIMON)),
+            )
         }
         _ => {
             write("services.d/words.toml", words("v2"))?;
             let uid = caller_uid(kind, CLIENT);
-            write("services.d/client.toml", format!("[[service]]\nname = \"client\"\nuser = {uid}\n"))
+            write(
+                "services.d/client.toml",
+                format!("[[service]]\nname = \"client\"\nuser = {uid}\n"),
+            )
         }
     }
 }
 
 fn start_programs(host: &mut Host, kind: Kind, fail_file: &str) -> anyhow::Result<()> {
-    let address = if kind == Kind::Loopback { host.v4.to_string() } else { "0.0.0.0".to_owned() };
+    let address = if kind == Kind::Loopback {
+        host.v4.to_string()
+    } else {
+        "0.0.0.0".to_owned()
+    };
     let at = |port: u16| format!("{address}:{port}");
     match host.name.as_str() {
         "h1" => {
@@ -225,7 +287,18 @@ fn start_programs(host: &mut Host, kind: Kind, fail_file: &str) -> anyhow::Resul
             host.start_app(SIMON, &["simon", "--listen", &at(8081)])?;
         }
         _ => {
-            host.start_app(WORDS, &["words", "--version", "v2", "--listen", &at(8080), "--fail-file", fail_file])?;
+            host.start_app(
+                WORDS,
+                &[
+                    "words",
+                    "--version",
+                    "v2",
+                    "--listen",
+                    &at(8080),
+                    "--fail-file",
+                    fail_file,
+                ],
+            )?;
         }
     }
     Ok(())

@@ -35,7 +35,10 @@ impl Mesh {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::Builder::new().prefix("mesh-").tempdir()?;
         // Programs of other users must be able to reach the configuration of their own host.
-        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        std::fs::set_permissions(
+            directory.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
         if kind != Kind::Loopback {
             sh("ip link set lo up")?;
             drop(sh(&format!("ip link delete {BRIDGE}")));
@@ -45,9 +48,22 @@ impl Mesh {
             sh(&format!("ip address add fd77::fe/64 dev {BRIDGE} nodad"))?;
         }
         let hosts = (1..=count)
-            .map(|number| Host::new(kind, &format!("h{number}"), number, directory.path(), BRIDGE))
+            .map(|number| {
+                Host::new(
+                    kind,
+                    &format!("h{number}"),
+                    number,
+                    directory.path(),
+                    BRIDGE,
+                )
+            })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Self { hosts, directory, kind, _alone: alone })
+        Ok(Self {
+            hosts,
+            directory,
+            kind,
+            _alone: alone,
+        })
     }
 
     /// What kind of hosts these are.
@@ -56,10 +72,15 @@ impl Mesh {
     }
 
     /// A host by its place.
-    #[expect(clippy::panic, reason = "a test that names a host that it did not make is wrong")]
+    #[expect(
+        clippy::panic,
+        reason = "a test that names a host that it did not make is wrong"
+    )]
     pub fn host(&mut self, index: usize) -> &mut Host {
         let count = self.hosts.len();
-        self.hosts.get_mut(index).unwrap_or_else(|| panic!("there are {count} hosts"))
+        self.hosts
+            .get_mut(index)
+            .unwrap_or_else(|| panic!("there are {count} hosts"))
     }
 
     /// Starts the daemons, makes the mesh on the first host and joins the others; the first `authorities`
@@ -84,7 +105,10 @@ impl Mesh {
                 create.push("--authority");
             }
             let token = self.first()?.ctl(&create)?;
-            self.hosts.get(index).context("no such host")?.ctl_with_input(&["join", "--token-file", "-"], token.trim())?;
+            self.hosts
+                .get(index)
+                .context("no such host")?
+                .ctl_with_input(&["join", "--token-file", "-"], token.trim())?;
         }
         self.wait_members(Duration::from_secs(20))
     }
@@ -114,23 +138,50 @@ impl Mesh {
     }
 
     /// Waits until `host` sees `count` usable endpoints of a service.
-    pub fn wait_endpoints(&self, host: usize, service: &str, count: usize, deadline: Duration) -> anyhow::Result<()> {
+    pub fn wait_endpoints(
+        &self,
+        host: usize,
+        service: &str,
+        count: usize,
+        deadline: Duration,
+    ) -> anyhow::Result<()> {
         let host = self.hosts.get(host).context("no such host")?;
         within(deadline, || {
             let rows = host.ctl_json(&["endpoints", service])?;
-            let usable = rows.as_array().context("no list")?.iter().filter(|row| row["usable"] == true).count();
-            if usable == count { Ok(()) } else { bail!("{}: {usable} of {count} endpoints of {service}: {rows}", host.name) }
+            let usable = rows
+                .as_array()
+                .context("no list")?
+                .iter()
+                .filter(|row| row["usable"] == true)
+                .count();
+            if usable == count {
+                Ok(())
+            } else {
+                bail!(
+                    "{}: {usable} of {count} endpoints of {service}: {rows}",
+                    host.name
+                )
+            }
         })
     }
 
     /// Records what crosses the bridge into a file, until the capture is dropped.
     pub fn capture(&self, file: &Path) -> anyhow::Result<Child> {
         let mut command = std::process::Command::new("tcpdump");
-        command.args(["-i", BRIDGE, "-U", "-s", "0", "-Z", "root", "-w"]).arg(file);
-        let log = self.directory.path().join(format!("tcpdump-{}.log", fastrand::u32(..)));
+        command
+            .args(["-i", BRIDGE, "-U", "-s", "0", "-Z", "root", "-w"])
+            .arg(file);
+        let log = self
+            .directory
+            .path()
+            .join(format!("tcpdump-{}.log", fastrand::u32(..)));
         let child = Child::start("tcpdump", &mut command, &log)?;
         within(Duration::from_secs(10), || {
-            if child.log().contains("listening on") { Ok(()) } else { bail!("{}", child.log()) }
+            if child.log().contains("listening on") {
+                Ok(())
+            } else {
+                bail!("{}", child.log())
+            }
         })?;
         Ok(child)
     }

@@ -9,14 +9,24 @@ pub fn private_namespaces() -> bool {
 /// True when this process may do what only the machine's root may (several user ids, nspawn).
 pub fn real_root() -> bool {
     nix::unistd::geteuid().is_root()
-        && std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().nth(2).is_some_and(|count| count.len() > 3))
+        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+            map.split_whitespace()
+                .nth(2)
+                .is_some_and(|count| count.len() > 3)
+        })
 }
 
 /// Says that a test is skipped and why; panics when skipping is not allowed.
-#[expect(clippy::panic, clippy::print_stderr, reason = "a skip in CI is a failure, and must be seen")]
+#[expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a skip in CI is a failure, and must be seen"
+)]
 pub fn skip(test: &str, why: &str) {
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{test}: {why}");
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{test}: {why}"
+    );
     eprintln!("SKIPPED {test}: {why}");
 }
 

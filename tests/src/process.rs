@@ -24,14 +24,22 @@ pub struct Child {
 impl Child {
     /// Starts `command`; standard output and error go to `log`.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
-        let file = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| log.display().to_string())?;
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { child, log: log.to_owned(), name: name.to_owned() })
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// Its process id.
@@ -70,7 +78,11 @@ impl Drop for Child {
             drop(self.child.wait());
         }
         if std::thread::panicking() {
-            tell(&format!("--- log of {} ---\n{}\n", self.name, tail(&self.log(), 60)));
+            tell(&format!(
+                "--- log of {} ---\n{}\n",
+                self.name,
+                tail(&self.log(), 60)
+            ));
         }
     }
 }
@@ -78,7 +90,9 @@ impl Drop for Child {
 /// The last lines of a text.
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
-    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    all.get(all.len().saturating_sub(lines)..)
+        .unwrap_or_default()
+        .join("\n")
 }
 
 /// Prints to standard error.
@@ -89,9 +103,18 @@ pub fn tell(text: &str) {
 
 /// Runs a command to its end; a failure carries its output.
 pub fn run<S: AsRef<OsStr>>(words: &[S]) -> anyhow::Result<String> {
-    let Some((program, arguments)) = words.split_first() else { bail!("no command") };
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let shown = words.iter().map(|word| word.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let Some((program, arguments)) = words.split_first() else {
+        bail!("no command")
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    let shown = words
+        .iter()
+        .map(|word| word.as_ref().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     finished(&shown, output.with_context(|| shown.clone())?)
 }
 
@@ -101,7 +124,11 @@ pub fn finished(shown: &str, output: Output) -> anyhow::Result<String> {
     if output.status.success() {
         return Ok(text);
     }
-    bail!("{shown}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr))
+    bail!(
+        "{shown}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Splits a line at spaces and runs it.

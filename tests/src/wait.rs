@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 const STEP: Duration = Duration::from_millis(20);
 
 /// Asks until the condition yields a value; panics with what it said last when the deadline passes.
-#[expect(clippy::panic, reason = "a condition that never came is the failure of the test")]
+#[expect(
+    clippy::panic,
+    reason = "a condition that never came is the failure of the test"
+)]
 #[track_caller]
 pub fn eventually<T, E: std::fmt::Display>(
     what: &str,

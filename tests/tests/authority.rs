@@ -23,28 +23,51 @@ fn say(text: &str) {
 fn the_first_host_dies_and_certificates_go_on() {
     need!(namespaces);
     need!(root);
-    let mut stage = Stage::set_with(Kind::Users, say, &["--leaf-ttl", "2m"], &|_, text| text).unwrap();
+    let mut stage =
+        Stage::set_with(Kind::Users, say, &["--leaf-ttl", "2m"], &|_, text| text).unwrap();
     stage.mesh.host(0).kill_meshd().unwrap();
     // Its programs are gone with it: a host lost for good.
     stage.mesh.host(0).end_programs();
     within(Duration::from_secs(10), || {
         let rows = stage.host(2)?.ctl_json(&["endpoints", "words"])?;
         let used = rows.as_array().is_some_and(|rows| {
-            rows.iter().any(|row| row["host"] == "h1" && row["usable"] == true)
+            rows.iter()
+                .any(|row| row["host"] == "h1" && row["usable"] == true)
         });
-        if used { anyhow::bail!("{rows}") } else { Ok(()) }
+        if used {
+            anyhow::bail!("{rows}")
+        } else {
+            Ok(())
+        }
     })
     .unwrap();
     // Six minutes: three lifetimes of a leaf.
     let mut command = stage
-        .client_command(&["load", "--url", "http://words/", "--url", "http://simon/", "--count", "36000", "--rate", "100", "--concurrency", "16", "--seconds", "380"])
+        .client_command(&[
+            "load",
+            "--url",
+            "http://words/",
+            "--url",
+            "http://simon/",
+            "--count",
+            "36000",
+            "--rate",
+            "100",
+            "--concurrency",
+            "16",
+            "--seconds",
+            "380",
+        ])
         .unwrap();
     let log = stage.mesh.directory.path().join("load.log");
     let mut load = Child::start("load", &mut command, &log).unwrap();
     let begun = Instant::now();
     load.wait(Duration::from_secs(420)).unwrap();
     let counts: Value = serde_json::from_str(load.log().trim()).unwrap();
-    say(&format!("after {:?} without the first host: {counts}", begun.elapsed()));
+    say(&format!(
+        "after {:?} without the first host: {counts}",
+        begun.elapsed()
+    ));
     assert_eq!(counts["failed"], 0, "{counts}");
     assert!(counts["requests"].as_u64().unwrap() >= 35_000, "{counts}");
     for host in [1, 2] {

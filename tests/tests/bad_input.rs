@@ -31,23 +31,66 @@ fn check(files: &[(&str, &str)]) -> (i32, String) {
         .arg("--check")
         .output()
         .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     (output.status.code().unwrap(), text)
 }
 
 #[test]
 fn faults_of_the_configuration_name_file_line_and_key() {
     let service = |name: &str, more: &str| format!("[[service]]\nname = \"{name}\"\n{more}");
-    let web = service("web", "user = 1000\nports = [{ port = 80, target = 8080 }]\n");
-    let clash = service("other", "user = 1001\nports = [{ port = 80, target = 8080 }]\n");
-    let same_user = service("other", "user = 1000\nports = [{ port = 81, target = 8081 }]\n");
+    let web = service(
+        "web",
+        "user = 1000\nports = [{ port = 80, target = 8080 }]\n",
+    );
+    let clash = service(
+        "other",
+        "user = 1001\nports = [{ port = 80, target = 8080 }]\n",
+    );
+    let same_user = service(
+        "other",
+        "user = 1000\nports = [{ port = 81, target = 8081 }]\n",
+    );
     let cases: [(&str, Vec<(&str, &str)>, &[&str]); 6] = [
-        ("unknown key", vec![("meshd.toml", "\nstat_dir = \"/tmp/x\"\n")], &["meshd.toml:2", "stat_dir", "state_dir"]),
-        ("wrong type", vec![("meshd.toml", "workers = \"two\"\n")], &["meshd.toml:1", "workers"]),
-        ("listeners clash", vec![("meshd.toml", "[listeners]\noutbound_port = 15001\ninbound_port = 15001\n")], &["15001", "listeners"]),
-        ("services clash", vec![("services.d/a.toml", &web), ("services.d/b.toml", &clash)], &["b.toml", "8080"]),
-        ("users overlap", vec![("services.d/a.toml", &web), ("services.d/b.toml", &same_user)], &["b.toml", "1000"]),
-        ("no TOML", vec![("meshd.toml", "workers = = 2\n")], &["meshd.toml:1"]),
+        (
+            "unknown key",
+            vec![("meshd.toml", "\nstat_dir = \"/tmp/x\"\n")],
+            &["meshd.toml:2", "stat_dir", "state_dir"],
+        ),
+        (
+            "wrong type",
+            vec![("meshd.toml", "workers = \"two\"\n")],
+            &["meshd.toml:1", "workers"],
+        ),
+        (
+            "listeners clash",
+            vec![(
+                "meshd.toml",
+                "[listeners]\noutbound_port = 15001\ninbound_port = 15001\n",
+            )],
+            &["15001", "listeners"],
+        ),
+        (
+            "services clash",
+            vec![("services.d/a.toml", &web), ("services.d/b.toml", &clash)],
+            &["b.toml", "8080"],
+        ),
+        (
+            "users overlap",
+            vec![
+                ("services.d/a.toml", &web),
+                ("services.d/b.toml", &same_user),
+            ],
+            &["b.toml", "1000"],
+        ),
+        (
+            "no TOML",
+            vec![("meshd.toml", "workers = = 2\n")],
+            &["meshd.toml:1"],
+        ),
     ];
     for (case, files, parts) in cases {
         let (code, text) = check(&files);
@@ -85,7 +128,9 @@ fn faults_of_documents_are_refused_and_nothing_changes() {
     for (case, text, parts) in cases {
         let file = stage.mesh.directory.path().join("bad.yaml");
         std::fs::write(&file, &text).unwrap();
-        let (code, out, error) = host.ctl_full(&["apply", "-f", &file.display().to_string()]).unwrap();
+        let (code, out, error) = host
+            .ctl_full(&["apply", "-f", &file.display().to_string()])
+            .unwrap();
         assert_ne!(code, 0, "{case} was accepted: {out}");
         let said = format!("{out}{error}");
         for part in parts {
@@ -105,20 +150,35 @@ fn a_bad_reload_keeps_the_last_good_configuration() {
     let stage = Stage::set(Kind::Users, say).unwrap();
     let host = stage.host(0).unwrap();
     let good = std::fs::read_to_string(host.directory.join("etc/services.d/words.toml")).unwrap();
-    host.configure("services.d/words.toml", &good.replace("port = 80", "prt = 80")).unwrap();
+    host.configure(
+        "services.d/words.toml",
+        &good.replace("port = 80", "prt = 80"),
+    )
+    .unwrap();
     host.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
     eventually("the finding", Duration::from_secs(5), || {
         let status = host.ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
-        if said.contains("prt") { Ok(()) } else { Err(said) }
+        if said.contains("prt") {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
-    stage.mesh.wait_endpoints(2, "words", 3, Duration::from_secs(5)).unwrap();
+    stage
+        .mesh
+        .wait_endpoints(2, "words", 3, Duration::from_secs(5))
+        .unwrap();
     host.configure("services.d/words.toml", &good).unwrap();
     host.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
     eventually("the finding is gone", Duration::from_secs(5), || {
         let status = host.ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
-        if said.contains("prt") { Err(said) } else { Ok(()) }
+        if said.contains("prt") {
+            Err(said)
+        } else {
+            Ok(())
+        }
     });
 }
 
@@ -132,17 +192,37 @@ fn tokens_and_state_directories_are_guarded() {
         host.configure("meshd.toml", &text).unwrap();
         host.start_meshd().unwrap();
     }
-    mesh.host(0).ctl(&["init", "--name", "demo", "--trust-domain", "demo.example"]).unwrap();
-    let token = |mesh: &mut Mesh, ttl: &str| mesh.host(0).ctl(&["token", "create", "--ttl", ttl, "--uses", "1"]).unwrap();
+    mesh.host(0)
+        .ctl(&["init", "--name", "demo", "--trust-domain", "demo.example"])
+        .unwrap();
+    let token = |mesh: &mut Mesh, ttl: &str| {
+        mesh.host(0)
+            .ctl(&["token", "create", "--ttl", ttl, "--uses", "1"])
+            .unwrap()
+    };
     let join = |mesh: &mut Mesh, index: usize, token: &str| {
         let path = mesh.directory.path().join("token");
         std::fs::write(&path, token).unwrap();
-        mesh.host(index).ctl_full(&["join", "--token-file", &path.display().to_string()]).unwrap()
+        mesh.host(index)
+            .ctl_full(&["join", "--token-file", &path.display().to_string()])
+            .unwrap()
     };
 
     // Wrong: a digit changed.
     let good = token(&mut mesh, "10m");
-    let wrong: String = good.trim().chars().rev().enumerate().map(|(n, c)| if n == 3 { if c == 'A' { 'B' } else { 'A' } } else { c }).collect();
+    let wrong: String = good
+        .trim()
+        .chars()
+        .rev()
+        .enumerate()
+        .map(|(n, c)| {
+            if n == 3 {
+                if c == 'A' { 'B' } else { 'A' }
+            } else {
+                c
+            }
+        })
+        .collect();
     let wrong: String = wrong.chars().rev().collect();
     let (code, out, error) = join(&mut mesh, 1, &wrong);
     assert_ne!(code, 0, "a wrong token was accepted: {out}{error}");
@@ -152,7 +232,13 @@ fn tokens_and_state_directories_are_guarded() {
     let short = token(&mut mesh, "1s");
     eventually("the token's end", Duration::from_secs(5), {
         let begun = std::time::Instant::now();
-        move || if begun.elapsed() > Duration::from_millis(1500) { Ok(()) } else { Err("not yet") }
+        move || {
+            if begun.elapsed() > Duration::from_millis(1500) {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
+        }
     });
     let (code, out, error) = join(&mut mesh, 1, &short);
     assert_ne!(code, 0, "an expired token was accepted");
@@ -171,17 +257,34 @@ fn tokens_and_state_directories_are_guarded() {
     let config = mesh.host(1).directory.join("second.toml");
     let other_run = mesh.host(1).directory.join("run2");
     std::fs::create_dir_all(&other_run).unwrap();
-    let text = mesh.host(1).default_config("").replace(&mesh.host(1).directory.join("run").display().to_string(), &other_run.display().to_string());
+    let text = mesh.host(1).default_config("").replace(
+        &mesh.host(1).directory.join("run").display().to_string(),
+        &other_run.display().to_string(),
+    );
     std::fs::write(&config, text).unwrap();
-    let output = second.env("MESHD_CONFIG", &config).env("MESHD_MACHINE_ID_FILE", mesh.host(1).directory.join("machine-id")).output().unwrap();
+    let output = second
+        .env("MESHD_CONFIG", &config)
+        .env(
+            "MESHD_MACHINE_ID_FILE",
+            mesh.host(1).directory.join("machine-id"),
+        )
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("state") && said.contains("another"), "{said}");
 
     // A copied state directory: another machine id.
     mesh.host(1).stop_meshd().unwrap();
-    std::fs::write(mesh.host(1).directory.join("machine-id"), "ffffffffffffffffffffffffffffffff\n").unwrap();
-    assert!(mesh.host(1).start_meshd().is_err() || mesh.host(1).ctl_json(&["status"]).unwrap()["phase"] == "idle");
+    std::fs::write(
+        mesh.host(1).directory.join("machine-id"),
+        "ffffffffffffffffffffffffffffffff\n",
+    )
+    .unwrap();
+    assert!(
+        mesh.host(1).start_meshd().is_err()
+            || mesh.host(1).ctl_json(&["status"]).unwrap()["phase"] == "idle"
+    );
     let log = mesh.host(1).meshd_log();
     assert!(log.contains("--fresh"), "{log}");
 }

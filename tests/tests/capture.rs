@@ -15,7 +15,14 @@ use std::{
     time::Duration,
 };
 
-use mesh_tests::{Host, demo::{CLIENT, Stage}, eventually, host::Kind, need, process::tell};
+use mesh_tests::{
+    Host,
+    demo::{CLIENT, Stage},
+    eventually,
+    host::Kind,
+    need,
+    process::tell,
+};
 
 fn say(text: &str) {
     tell(&format!("{text}\n"));
@@ -24,7 +31,11 @@ fn say(text: &str) {
 fn with_tcp(host: &str, text: String) -> String {
     let tcp = "[[service]]\nname = \"echo\"\nuser = 5010\nports = [{ port = 9000, target = 9000, protocol = \"tcp\" }]\n\
                [[service]]\nname = \"greeting\"\nuser = 5011\nports = [{ port = 9001, target = 9001 }]\n";
-    if host == "h1" && text.contains("capitalizer") { format!("{text}{tcp}") } else { text }
+    if host == "h1" && text.contains("capitalizer") {
+        format!("{text}{tcp}")
+    } else {
+        text
+    }
 }
 
 fn rules(host: &Host) -> String {
@@ -35,7 +46,10 @@ fn rules(host: &Host) -> String {
 fn dial(host: &Host, name: &str, port: u16) -> Command {
     let mut command = host.command_as(CLIENT, "socat");
     command.args(["-t", "20", "-", &format!("TCP:{name}:{port}")]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
     command
 }
 
@@ -45,9 +59,19 @@ fn tcp_of_all_sorts_goes_through() {
     need!(root);
     let mut stage = Stage::set_with(Kind::Users, say, &[], &with_tcp).unwrap();
     stage.mesh.host(0).start_app(5010, &["echo-tcp"]).unwrap();
-    stage.mesh.host(0).start_app(5011, &["greeting-tcp", "--listen", "[::]:9001"]).unwrap();
-    stage.mesh.wait_endpoints(2, "echo", 1, Duration::from_secs(10)).unwrap();
-    stage.mesh.wait_endpoints(2, "greeting", 1, Duration::from_secs(10)).unwrap();
+    stage
+        .mesh
+        .host(0)
+        .start_app(5011, &["greeting-tcp", "--listen", "[::]:9001"])
+        .unwrap();
+    stage
+        .mesh
+        .wait_endpoints(2, "echo", 1, Duration::from_secs(10))
+        .unwrap();
+    stage
+        .mesh
+        .wait_endpoints(2, "greeting", 1, Duration::from_secs(10))
+        .unwrap();
     let client = stage.host(2).unwrap();
 
     // Half-close: everything sent comes back after the sender has closed its half.
@@ -68,17 +92,37 @@ fn tcp_of_all_sorts_goes_through() {
     // The server speaks first, and sees the client's own address.
     let mut child = dial(client, "greeting", 9001).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     drop(child.stdin.take());
     child.wait().unwrap();
-    assert_eq!(line.trim(), format!("hello {}", client.v4), "the client's address was not kept");
+    assert_eq!(
+        line.trim(),
+        format!("hello {}", client.v4),
+        "the client's address was not kept"
+    );
 
     // In plaintext from outside the mesh too, IPv4 and IPv6.
-    let (v4, v6) = { let host = stage.host(0).unwrap(); (host.v4, host.v6) };
-    for (target, source) in [(format!("TCP:{v4}:9001"), "10.77.0.254".to_owned()), (format!("TCP6:[{v6}]:9001"), "fd77::fe".to_owned())] {
-        let output = Command::new("socat").args(["-t", "2", "-T", "2", "-", &target]).stdin(Stdio::null()).output().unwrap();
+    let (v4, v6) = {
+        let host = stage.host(0).unwrap();
+        (host.v4, host.v6)
+    };
+    for (target, source) in [
+        (format!("TCP:{v4}:9001"), "10.77.0.254".to_owned()),
+        (format!("TCP6:[{v6}]:9001"), "fd77::fe".to_owned()),
+    ] {
+        let output = Command::new("socat")
+            .args(["-t", "2", "-T", "2", "-", &target])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(text.lines().next().unwrap_or_default(), format!("hello {source}"), "{target}: {output:?}");
+        assert_eq!(
+            text.lines().next().unwrap_or_default(),
+            format!("hello {source}"),
+            "{target}: {output:?}"
+        );
     }
 }
 
@@ -97,34 +141,63 @@ fn rules_are_kept_and_go() {
     let route_lines = |host: &Host| host.sh("ip route show table all").unwrap();
     let (rules_before, routes_before) = (rule_lines(host), route_lines(host));
     assert!(routes_before.contains("240.240.0.0/16"), "{routes_before}");
-    let route = routes_before.lines().find(|line| line.contains("240.240.0.0/16")).unwrap().to_owned();
-    host.sh(&format!("ip route del {}", route.split(" proto").next().unwrap())).unwrap();
+    let route = routes_before
+        .lines()
+        .find(|line| line.contains("240.240.0.0/16"))
+        .unwrap()
+        .to_owned();
+    host.sh(&format!(
+        "ip route del {}",
+        route.split(" proto").next().unwrap()
+    ))
+    .unwrap();
     for line in rules_before.lines().filter(|line| line.contains("fwmark")) {
         let priority = line.split(':').next().unwrap();
-        host.sh(&format!("ip rule del priority {priority}")).unwrap();
+        host.sh(&format!("ip rule del priority {priority}"))
+            .unwrap();
     }
     eventually("rule and route are back", Duration::from_secs(10), || {
         let seen = (rule_lines(host), route_lines(host));
-        if seen.0 == rules_before && seen.1.contains("240.240.0.0/16") { Ok(()) } else { Err(format!("{seen:?}")) }
+        if seen.0 == rules_before && seen.1.contains("240.240.0.0/16") {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     });
     let answer = stage.client(&["get", "http://words/"]).unwrap();
     assert!(answer.starts_with("200"), "{answer}");
 
     // Nobody else can delete the owner table.
-    assert!(stage.host(2).unwrap().sh("nft delete table inet meshd").is_err());
+    assert!(
+        stage
+            .host(2)
+            .unwrap()
+            .sh("nft delete table inet meshd")
+            .is_err()
+    );
 
     // Bypass: nothing of ours is left in the kernel, with the daemon alive and dead.
     let host = stage.host(2).unwrap();
     host.ctl(&["bypass"]).unwrap();
     eventually("nothing is captured", Duration::from_secs(5), || {
         let text = rules(host);
-        if text.contains("meshd") { Err(text) } else { Ok(()) }
+        if text.contains("meshd") {
+            Err(text)
+        } else {
+            Ok(())
+        }
     });
     assert_eq!(host.ctl_json(&["status"]).unwrap()["phase"], "bypassed");
     host.ctl(&["unbypass"]).unwrap();
     eventually("captured again", Duration::from_secs(5), || {
-        let answer = stage.client(&["get", "http://words/"]).map_err(|error| format!("{error:#}"))?;
-        if rules(host).contains("table inet meshd ") && answer.starts_with("200") { Ok(()) } else { Err(answer) }
+        let answer = stage
+            .client(&["get", "http://words/"])
+            .map_err(|error| format!("{error:#}"))?;
+        if rules(host).contains("table inet meshd ") && answer.starts_with("200") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
 
     // Stopped: the owner table is gone, the fallback carries on.
@@ -144,8 +217,14 @@ fn rules_are_kept_and_go() {
     host.ctl(&["unbypass"]).unwrap();
     stage.mesh.host(2).start_meshd().unwrap();
     eventually("captured after a restart", Duration::from_secs(10), || {
-        let answer = stage.client(&["get", "http://words/"]).map_err(|error| format!("{error:#}"))?;
-        if answer.starts_with("200") { Ok(()) } else { Err(answer) }
+        let answer = stage
+            .client(&["get", "http://words/"])
+            .map_err(|error| format!("{error:#}"))?;
+        if answer.starts_with("200") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
 }
 
@@ -156,7 +235,9 @@ fn a_port_that_sshd_listens_on_is_never_captured() {
     // A program of that name that listens on the registered port, as sshd would.
     let ssh = |host: &str, text: String| {
         if host == "h1" && text.contains("capitalizer") {
-            format!("{text}[[service]]\nname = \"shell\"\nports = [{{ port = 2222, target = 22, protocol = \"tcp\" }}]\n")
+            format!(
+                "{text}[[service]]\nname = \"shell\"\nports = [{{ port = 2222, target = 22, protocol = \"tcp\" }}]\n"
+            )
         } else {
             text
         }
@@ -165,5 +246,8 @@ fn a_port_that_sshd_listens_on_is_never_captured() {
     let host = stage.host(0).unwrap();
     let text = rules(host);
     assert!(text.contains("8080"), "{text}");
-    assert!(!text.contains(". 22 ") && !text.contains(". 22,") && !text.contains(" 22 }"), "port 22 is captured:\n{text}");
+    assert!(
+        !text.contains(". 22 ") && !text.contains(". 22,") && !text.contains(" 22 }"),
+        "port 22 is captured:\n{text}"
+    );
 }

@@ -19,9 +19,15 @@ fn say(text: &str) {
 
 /// The share of v2 in the route that a host has, in percent.
 fn share_of_v2(stage: &Stage, host: usize) -> u64 {
-    let rows = stage.host(host).unwrap().ctl_json(&["get", "HTTPRoute", "words"]).unwrap();
+    let rows = stage
+        .host(host)
+        .unwrap()
+        .ctl_json(&["get", "HTTPRoute", "words"])
+        .unwrap();
     let weight = rows.pointer("/spec/rules/0/backendRefs/1/weight");
-    weight.and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("no weight in {rows}"))
+    weight
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or_else(|| panic!("no weight in {rows}"))
 }
 
 #[test]
@@ -31,29 +37,48 @@ fn edits_are_compared_kept_and_undone() {
     let stage = Stage::set(Kind::Users, say).unwrap();
     stage.apply("split-10.yaml").unwrap();
     let h1 = stage.host(0).unwrap();
-    let first = h1.ctl(&["get", "HTTPRoute", "words", "-o", "yaml"]).unwrap();
+    let first = h1
+        .ctl(&["get", "HTTPRoute", "words", "-o", "yaml"])
+        .unwrap();
     assert!(first.contains("resourceVersion"), "{first}");
 
     // An edit on a stale base is refused with the difference.
     stage.apply("split-50.yaml").unwrap();
     let file = stage.mesh.directory.path().join("stale.yaml");
     std::fs::write(&file, &first).unwrap();
-    let (code, out, error) = h1.ctl_full(&["apply", "-f", &file.display().to_string()]).unwrap();
+    let (code, out, error) = h1
+        .ctl_full(&["apply", "-f", &file.display().to_string()])
+        .unwrap();
     assert_eq!(code, 4, "{out}{error}");
-    assert!(format!("{out}{error}").contains("50"), "no difference shown: {out}{error}");
+    assert!(
+        format!("{out}{error}").contains("50"),
+        "no difference shown: {out}{error}"
+    );
 
     // History names author and reason; a rollback is a new commit.
     let history = h1.ctl_json(&["history", "HTTPRoute", "words"]).unwrap();
     let rows = history.as_array().unwrap();
     assert_eq!(rows.len(), 2, "{history}");
-    assert!(rows.iter().all(|row| row["reason"] == "demonstration"), "{history}");
+    assert!(
+        rows.iter().all(|row| row["reason"] == "demonstration"),
+        "{history}"
+    );
     let oldest = rows[1]["id"].as_str().unwrap().to_owned();
     h1.ctl(&["rollback", &oldest, "--wait", "all"]).unwrap();
     assert_eq!(share_of_v2(&stage, 2), 10);
 
     // A tentative edit undoes itself on every host.
     let half = mesh_tests::binary::workspace().join("tests/demo/split-50.yaml");
-    h1.ctl(&["apply", "-f", &half.display().to_string(), "--confirm-within", "3s", "--wait", "all"]).unwrap();
+    h1.ctl(&[
+        "apply",
+        "-f",
+        &half.display().to_string(),
+        "--confirm-within",
+        "3s",
+        "--wait",
+        "all",
+    ])
+    .unwrap();
     assert_eq!(share_of_v2(&stage, 0), 50);
     eventually("the revert on every host", Duration::from_secs(10), || {
         for host in 0..3 {
@@ -66,26 +91,58 @@ fn edits_are_compared_kept_and_undone() {
     });
 
     // A confirmed one stays.
-    let answer = h1.ctl_json(&["apply", "-f", &half.display().to_string(), "--confirm-within", "4s", "--wait", "all"]).unwrap();
+    let answer = h1
+        .ctl_json(&[
+            "apply",
+            "-f",
+            &half.display().to_string(),
+            "--confirm-within",
+            "4s",
+            "--wait",
+            "all",
+        ])
+        .unwrap();
     let id = answer["id"].as_str().unwrap_or_default().to_owned();
     h1.ctl(&["confirm", &id, "--wait", "all"]).unwrap();
     let begun = Instant::now();
     eventually("the end of the term", Duration::from_secs(10), || {
-        if begun.elapsed() > Duration::from_secs(5) { Ok(()) } else { Err("not yet") }
+        if begun.elapsed() > Duration::from_secs(5) {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
     });
     assert_eq!(share_of_v2(&stage, 2), 50);
 
     // The hurried way, and how fast a change is everywhere.
-    let out = h1.ctl(&["route", "split", "words", "v1=75", "v2=25", "--wait", "all"]).unwrap();
+    let out = h1
+        .ctl(&["route", "split", "words", "v1=75", "v2=25", "--wait", "all"])
+        .unwrap();
     assert!(out.contains("HTTPRoute") && out.contains("75"), "{out}");
     let begun = Instant::now();
-    h1.ctl(&["apply", "-f", &mesh_tests::binary::workspace().join("tests/demo/split-0.yaml").display().to_string(), "--wait", "all"]).unwrap();
+    h1.ctl(&[
+        "apply",
+        "-f",
+        &mesh_tests::binary::workspace()
+            .join("tests/demo/split-0.yaml")
+            .display()
+            .to_string(),
+        "--wait",
+        "all",
+    ])
+    .unwrap();
     let took = begun.elapsed();
-    say(&format!("a change was on all three hosts after {took:?}, meshctl's own start included"));
+    say(&format!(
+        "a change was on all three hosts after {took:?}, meshctl's own start included"
+    ));
     assert_eq!(share_of_v2(&stage, 2), 0);
 
     // Somebody without an operator's key cannot commit, though the host itself would send it on.
-    let (code, out, error) = stage.host(1).unwrap().ctl_full(&["apply", "-f", &half.display().to_string()]).unwrap();
+    let (code, out, error) = stage
+        .host(1)
+        .unwrap()
+        .ctl_full(&["apply", "-f", &half.display().to_string()])
+        .unwrap();
     assert_ne!(code, 0, "{out}{error}");
 }
 
@@ -106,7 +163,13 @@ fn everything_is_there_after_a_restart_of_all() {
         assert_eq!(share_of_v2(&stage, host), 100);
     }
     eventually("calls go to v2 alone", Duration::from_secs(10), || {
-        let answer = stage.client(&["get", "http://words/"]).map_err(|error| format!("{error:#}"))?;
-        if answer.contains("\nz") { Ok(()) } else { Err(answer) }
+        let answer = stage
+            .client(&["get", "http://words/"])
+            .map_err(|error| format!("{error:#}"))?;
+        if answer.contains("\nz") {
+            Ok(())
+        } else {
+            Err(answer)
+        }
     });
 }

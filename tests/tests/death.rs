@@ -21,7 +21,8 @@ fn say(text: &str) {
 
 fn json_of(child: &mut Child, deadline: Duration) -> Value {
     child.wait(deadline).unwrap();
-    serde_json::from_str(child.log().trim()).unwrap_or_else(|error| panic!("{error}: {}", child.log()))
+    serde_json::from_str(child.log().trim())
+        .unwrap_or_else(|error| panic!("{error}: {}", child.log()))
 }
 
 #[test]
@@ -29,18 +30,41 @@ fn a_killed_daemon_is_not_noticed() {
     need!(namespaces);
     need!(root);
     let closed = |host: &str, text: String| {
-        if host == "h2" { text.replace("name = \"simon\"\n", "name = \"simon\"\nfail_closed = true\n") } else { text }
+        if host == "h2" {
+            text.replace(
+                "name = \"simon\"\n",
+                "name = \"simon\"\nfail_closed = true\n",
+            )
+        } else {
+            text
+        }
     };
     let mut stage = Stage::set_with(Kind::Users, say, &[], &closed).unwrap();
     // 500 requests/s from h3's client to words, for 12 s, while h3's own daemon is killed and comes back.
     let mut command = stage
-        .client_command(&["load", "--url", "http://words/", "--count", "6000", "--rate", "500", "--concurrency", "32", "--seconds", "30"])
+        .client_command(&[
+            "load",
+            "--url",
+            "http://words/",
+            "--count",
+            "6000",
+            "--rate",
+            "500",
+            "--concurrency",
+            "32",
+            "--seconds",
+            "30",
+        ])
         .unwrap();
     let log = stage.mesh.directory.path().join("load.log");
     let mut load = Child::start("load", &mut command, &log).unwrap();
     let begun = Instant::now();
     eventually("two seconds of load", Duration::from_secs(10), || {
-        if begun.elapsed() > Duration::from_secs(2) { Ok(()) } else { Err("not yet") }
+        if begun.elapsed() > Duration::from_secs(2) {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
     });
     stage.mesh.host(2).kill_meshd().unwrap();
 
@@ -50,37 +74,73 @@ fn a_killed_daemon_is_not_noticed() {
 
     // A fail-closed service is refused at once, not after a time-out.
     let asked = Instant::now();
-    let refused = stage.client_command(&["get", "http://simon/"]).unwrap().output().unwrap();
-    assert!(!refused.status.success(), "a fail-closed service answered: {refused:?}");
-    assert!(asked.elapsed() < Duration::from_secs(2), "refused only after {:?}", asked.elapsed());
+    let refused = stage
+        .client_command(&["get", "http://simon/"])
+        .unwrap()
+        .output()
+        .unwrap();
+    assert!(
+        !refused.status.success(),
+        "a fail-closed service answered: {refused:?}"
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "refused only after {:?}",
+        asked.elapsed()
+    );
 
     // The others stop sending to its tunnel.
     let started = Instant::now();
     eventually("h1 stops using h3", Duration::from_secs(5), || {
-        let rows = stage.host(0).unwrap().ctl_json(&["endpoints", "words"]).unwrap();
-        let used = rows.as_array().unwrap().iter().any(|row| row["host"] == "h3" && row["usable"] == true);
+        let rows = stage
+            .host(0)
+            .unwrap()
+            .ctl_json(&["endpoints", "words"])
+            .unwrap();
+        let used = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["host"] == "h3" && row["usable"] == true);
         if used { Err(rows.to_string()) } else { Ok(()) }
     });
-    say(&format!("h1 stopped using h3 after {:?}", started.elapsed()));
+    say(&format!(
+        "h1 stopped using h3 after {:?}",
+        started.elapsed()
+    ));
 
     // It comes back from disk at once, and is whole within 5 s.
     let started = Instant::now();
     stage.mesh.host(2).start_meshd().unwrap();
-    eventually("h3 serves again through the mesh", Duration::from_secs(5), || {
-        let answer = stage.host(2).unwrap().ctl_json(&["curl", "--as", "client", "http://words/"]);
-        match answer {
-            Ok(answer) if answer["status"] == 200 => Ok(()),
-            Ok(answer) => Err(answer.to_string()),
-            Err(error) => Err(format!("{error:#}")),
-        }
-    });
+    eventually(
+        "h3 serves again through the mesh",
+        Duration::from_secs(5),
+        || {
+            let answer =
+                stage
+                    .host(2)
+                    .unwrap()
+                    .ctl_json(&["curl", "--as", "client", "http://words/"]);
+            match answer {
+                Ok(answer) if answer["status"] == 200 => Ok(()),
+                Ok(answer) => Err(answer.to_string()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        },
+    );
     say(&format!("h3 served again after {:?}", started.elapsed()));
     stage.mesh.wait_members(Duration::from_secs(5)).unwrap();
-    stage.mesh.wait_endpoints(0, "words", 3, Duration::from_secs(5)).unwrap();
+    stage
+        .mesh
+        .wait_endpoints(0, "words", 3, Duration::from_secs(5))
+        .unwrap();
 
     let counts = json_of(&mut load, Duration::from_secs(60));
     let failed = counts["failed"].as_u64().unwrap();
-    say(&format!("{} requests at 500/s, {failed} failed when the daemon was killed: {counts}", counts["requests"]));
+    say(&format!(
+        "{} requests at 500/s, {failed} failed when the daemon was killed: {counts}",
+        counts["requests"]
+    ));
     // No more than what was in flight: one per concurrent caller.
     assert!(failed <= 32, "{failed} failed: {counts}");
     assert_eq!(counts["requests"].as_u64().unwrap(), 6000, "{counts}");
@@ -92,17 +152,36 @@ fn a_killed_peer_costs_only_what_was_in_flight() {
     need!(root);
     let mut stage = Stage::set(Kind::Users, say).unwrap();
     let mut command = stage
-        .client_command(&["load", "--url", "http://words/", "--count", "4000", "--rate", "500", "--concurrency", "32", "--seconds", "30"])
+        .client_command(&[
+            "load",
+            "--url",
+            "http://words/",
+            "--count",
+            "4000",
+            "--rate",
+            "500",
+            "--concurrency",
+            "32",
+            "--seconds",
+            "30",
+        ])
         .unwrap();
     let log = stage.mesh.directory.path().join("load.log");
     let mut load = Child::start("load", &mut command, &log).unwrap();
     let begun = Instant::now();
     eventually("two seconds of load", Duration::from_secs(10), || {
-        if begun.elapsed() > Duration::from_secs(2) { Ok(()) } else { Err("not yet") }
+        if begun.elapsed() > Duration::from_secs(2) {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
     });
     stage.mesh.host(0).kill_meshd().unwrap();
     let counts = json_of(&mut load, Duration::from_secs(60));
     let failed = counts["failed"].as_u64().unwrap();
-    say(&format!("{} requests, {failed} failed when a peer's daemon was killed: {counts}", counts["requests"]));
+    say(&format!(
+        "{} requests, {failed} failed when a peer's daemon was killed: {counts}",
+        counts["requests"]
+    ));
     assert!(failed <= 32, "{failed} failed: {counts}");
 }

@@ -25,11 +25,18 @@ fn calls_are_explained_end_to_end() {
     stage.apply("split-10.yaml").unwrap();
 
     let h1 = stage.host(0).unwrap();
-    let text = h1.ctl(&["explain", "--from", "capitalizer", "GET", "http://words/"]).unwrap();
+    let text = h1
+        .ctl(&["explain", "--from", "capitalizer", "GET", "http://words/"])
+        .unwrap();
     say(&text);
     let revision = h1.ctl_json(&["get", "HTTPRoute", "words"]).unwrap();
     let revision = revision.pointer("/metadata/resourceVersion");
-    let revision: String = revision.and_then(|value| value.as_str()).unwrap().chars().take(12).collect();
+    let revision: String = revision
+        .and_then(|value| value.as_str())
+        .unwrap()
+        .chars()
+        .take(12)
+        .collect();
     for part in [
         "spiffe://demo.example/ns/default/sa/capitalizer",
         "240.240.",
@@ -44,21 +51,34 @@ fn calls_are_explained_end_to_end() {
     }
 
     // One call, as a local service.
-    let answer = h1.ctl_json(&["curl", "--as", "capitalizer", "http://words/"]).unwrap();
+    let answer = h1
+        .ctl_json(&["curl", "--as", "capitalizer", "http://words/"])
+        .unwrap();
     assert_eq!(answer["status"], 200, "{answer}");
-    assert!(answer["route"].as_str().unwrap().contains("words"), "{answer}");
+    assert!(
+        answer["route"].as_str().unwrap().contains("words"),
+        "{answer}"
+    );
     assert!(!answer["endpoint"].as_str().unwrap().is_empty(), "{answer}");
 
     // A call that fails names its id, and both hosts tell its story.
     let (id, line) = within(Duration::from_secs(10), || {
-        let (_, text, _) =
-            stage.host(0)?.ctl_full(&["-o", "json", "curl", "--as", "capitalizer", "http://words-v9/"])?;
+        let (_, text, _) = stage.host(0)?.ctl_full(&[
+            "-o",
+            "json",
+            "curl",
+            "--as",
+            "capitalizer",
+            "http://words-v9/",
+        ])?;
         let answer: serde_json::Value = serde_json::from_str(&text)?;
         let error = answer["headers"]
             .as_array()
             .and_then(|all| all.iter().find(|pair| pair[0] == "mesh-error"))
             .and_then(|pair| pair[1].as_str().map(str::to_owned));
-        let Some(error) = error else { anyhow::bail!("{answer}") };
+        let Some(error) = error else {
+            anyhow::bail!("{answer}")
+        };
         let id = error.rsplit("id=").next().unwrap_or_default().to_owned();
         Ok((id, error))
     })
@@ -78,18 +98,33 @@ fn a_refused_call_is_told_by_both_hosts() {
                 selector: {matchLabels: {app: words}}\n  action: DENY\n  rules:\n    - from: [{source: {principals: [\"demo.example/ns/default/sa/client\"]}}]\n";
     let file = stage.mesh.directory.path().join("deny.yaml");
     std::fs::write(&file, deny).unwrap();
-    stage.host(0).unwrap().ctl(&["apply", "-f", &file.display().to_string(), "--wait", "all"]).unwrap();
+    stage
+        .host(0)
+        .unwrap()
+        .ctl(&["apply", "-f", &file.display().to_string(), "--wait", "all"])
+        .unwrap();
     let host = stage.host(2).unwrap();
     let text = within(Duration::from_secs(10), || {
         let mut curl = host.command_as(mesh_tests::demo::CLIENT, "curl");
         // v1 runs on other hosts only, so the refusal is theirs.
         let output = curl.args(["-sS", "-i", "http://words-v1/"]).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if text.contains("mesh-error: denied") { Ok(text) } else { anyhow::bail!("{text}") }
+        if text.contains("mesh-error: denied") {
+            Ok(text)
+        } else {
+            anyhow::bail!("{text}")
+        }
     })
     .unwrap();
     assert!(text.starts_with("HTTP/1.1 403"), "{text}");
-    let id = text.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    let id = text
+        .split("id=")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
     let why = stage.host(1).unwrap().ctl_json(&["why", &id]).unwrap();
     let sides: Vec<String> = why["records"]
         .as_array()
@@ -97,7 +132,12 @@ fn a_refused_call_is_told_by_both_hosts() {
         .iter()
         .map(|record| format!("{} {}", record["host"], record["side"]))
         .collect();
-    assert!(sides.iter().any(|side| side.contains("h3") && side.contains("outbound")), "{why}");
+    assert!(
+        sides
+            .iter()
+            .any(|side| side.contains("h3") && side.contains("outbound")),
+        "{why}"
+    );
     assert!(sides.iter().any(|side| side.contains("inbound")), "{why}");
     // capitalizer is another identity and still gets through.
     let answer = stage.client(&["get", "http://capitalizer/"]).unwrap();

@@ -23,8 +23,11 @@ pub(crate) struct Refused {
 
 /// A refusal: status, code, what, remedy.
 pub(crate) fn refuse(status: u16, code: &str, what: impl Into<String>, remedy: &str) -> Refused {
-    let refusal =
-        Refusal { code: code.to_owned(), what: what.into(), remedy: remedy.to_owned() };
+    let refusal = Refusal {
+        code: code.to_owned(),
+        what: what.into(),
+        remedy: remedy.to_owned(),
+    };
     Refused {
         status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         body: serde_json::to_value(refusal).unwrap_or_default(),
@@ -41,7 +44,9 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 pub(crate) fn bytes(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body).boxed());
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     answer
 }
 

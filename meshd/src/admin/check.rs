@@ -15,10 +15,23 @@ use crate::{daemon::Daemon, running::Running};
 
 /// Every line of the check.
 pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
-    let mut rows = vec![ok("daemon", format!("meshd {} is {}", env!("CARGO_PKG_VERSION"), daemon.phase()))];
-    rows.extend(mesh_intercept::observe::environment(&daemon.boot).await.iter().map(|finding| from_finding("host", finding)));
+    let mut rows = vec![ok(
+        "daemon",
+        format!("meshd {} is {}", env!("CARGO_PKG_VERSION"), daemon.phase()),
+    )];
+    rows.extend(
+        mesh_intercept::observe::environment(&daemon.boot)
+            .await
+            .iter()
+            .map(|finding| from_finding("host", finding)),
+    );
     let Some(running) = daemon.running.load_full() else {
-        rows.push(row("mesh", "warning", "this host is in no mesh", "`meshctl init`, or `meshctl join --token-file FILE`"));
+        rows.push(row(
+            "mesh",
+            "warning",
+            "this host is in no mesh",
+            "`meshctl init`, or `meshctl join --token-file FILE`",
+        ));
         return rows;
     };
     let catalog = running.cluster.catalog();
@@ -28,7 +41,11 @@ pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
     rows.extend(certificates(&running));
     rows.extend(capture(daemon));
     let findings = state::findings(daemon, Some(&running));
-    rows.extend(findings.iter().map(|finding| from_finding("findings", finding)));
+    rows.extend(
+        findings
+            .iter()
+            .map(|finding| from_finding("findings", finding)),
+    );
     rows
 }
 
@@ -51,17 +68,33 @@ fn from_finding(section: &str, finding: &Finding) -> CheckRow {
         Severity::Warning => "warning",
         Severity::Error => "error",
     };
-    row(section, state, format!("{}: {}", finding.subject, finding.what), &finding.remedy)
+    row(
+        section,
+        state,
+        format!("{}: {}", finding.subject, finding.what),
+        &finding.remedy,
+    )
 }
 
 fn mesh(catalog: &Catalog) -> Vec<CheckRow> {
-    let Some(mesh) = &catalog.mesh else { return Vec::new() };
+    let Some(mesh) = &catalog.mesh else {
+        return Vec::new();
+    };
     let mode = if mesh.strict {
         "strict: plaintext is refused, and calls are denied unless a policy allows them"
     } else {
         "permissive: mTLS between meshed hosts, plaintext from others accepted, calls allowed unless a policy denies them"
     };
-    vec![ok("mesh", format!("{} ({}), trust domain {}", mesh.name, mesh.id, mesh.trust_domain)), ok("mesh", mode)]
+    vec![
+        ok(
+            "mesh",
+            format!(
+                "{} ({}), trust domain {}",
+                mesh.name, mesh.id, mesh.trust_domain
+            ),
+        ),
+        ok("mesh", mode),
+    ]
 }
 
 async fn hosts(catalog: &Catalog, running: &Running) -> Vec<CheckRow> {
@@ -70,8 +103,18 @@ async fn hosts(catalog: &Catalog, running: &Running) -> Vec<CheckRow> {
     for (id, host) in catalog.hosts.iter().filter(|(id, _)| Some(**id) != own) {
         let name = state::host_name(host, *id);
         rows.push(match host.liveness {
-            Liveness::Down => row("hosts", "warning", format!("{name} does not answer"), "start meshd there, or `meshctl leave` it there for good"),
-            Liveness::Suspect => row("hosts", "warning", format!("{name} missed a probe"), "nothing yet: it is confirmed or cleared within seconds"),
+            Liveness::Down => row(
+                "hosts",
+                "warning",
+                format!("{name} does not answer"),
+                "start meshd there, or `meshctl leave` it there for good",
+            ),
+            Liveness::Suspect => row(
+                "hosts",
+                "warning",
+                format!("{name} missed a probe"),
+                "nothing yet: it is confirmed or cleared within seconds",
+            ),
             Liveness::Left => ok("hosts", format!("{name} has left")),
             Liveness::Alive | Liveness::Unknown => ok("hosts", format!("{name} answers")),
         });
@@ -95,9 +138,22 @@ fn authorities(catalog: &Catalog) -> Vec<CheckRow> {
         .collect();
     let remedy = "let another host join with `meshctl token create --authority`";
     vec![match living.as_slice() {
-        [] => row("authorities", "error", "no authority is left: nobody can join or renew", "start a host that is one, or `meshctl restore` a backup"),
-        [one] => row("authorities", "warning", format!("one authority is left: {one}"), remedy),
-        several => ok("authorities", format!("{} authorities live: {}", several.len(), several.join(", "))),
+        [] => row(
+            "authorities",
+            "error",
+            "no authority is left: nobody can join or renew",
+            "start a host that is one, or `meshctl restore` a backup",
+        ),
+        [one] => row(
+            "authorities",
+            "warning",
+            format!("one authority is left: {one}"),
+            remedy,
+        ),
+        several => ok(
+            "authorities",
+            format!("{} authorities live: {}", several.len(), several.join(", ")),
+        ),
     }]
 }
 
@@ -105,11 +161,25 @@ fn certificates(running: &Arc<Running>) -> Vec<CheckRow> {
     let now = Daemon::now_ms();
     let mut rows = Vec::new();
     match running.first_expiry() {
-        None => rows.push(row("certificates", "error", "this host has no certificate", "see the daemon's log: no authority could be asked")),
-        Some((what, at)) if at <= now => rows.push(row("certificates", "error", format!("{what} expired at {}", rfc3339(at)), "start an authority: renewal then happens by itself")),
+        None => rows.push(row(
+            "certificates",
+            "error",
+            "this host has no certificate",
+            "see the daemon's log: no authority could be asked",
+        )),
+        Some((what, at)) if at <= now => rows.push(row(
+            "certificates",
+            "error",
+            format!("{what} expired at {}", rfc3339(at)),
+            "start an authority: renewal then happens by itself",
+        )),
         Some((what, at)) => {
             let left = std::time::Duration::from_millis(at - now);
-            let text = format!("{what} expires first, at {} (in {})", rfc3339(at), rough(left));
+            let text = format!(
+                "{what} expires first, at {} (in {})",
+                rfc3339(at),
+                rough(left)
+            );
             rows.push(ok("certificates", text));
         }
     }
@@ -129,8 +199,16 @@ fn rough(left: std::time::Duration) -> String {
 
 fn capture(daemon: &Daemon) -> Vec<CheckRow> {
     vec![match (daemon.phase(), daemon.boot.capture) {
-        ("bypassed", _) => row("capture", "warning", "bypassed: programs of this host go around the mesh", "`meshctl unbypass`"),
+        ("bypassed", _) => row(
+            "capture",
+            "warning",
+            "bypassed: programs of this host go around the mesh",
+            "`meshctl unbypass`",
+        ),
         (_, Capture::Off) => ok("capture", "off: programs use the explicit listener"),
-        (_, Capture::Mesh) => ok("capture", "calls to mesh addresses and to registered ports are captured"),
+        (_, Capture::Mesh) => ok(
+            "capture",
+            "calls to mesh addresses and to registered ports are captured",
+        ),
     }]
 }

@@ -9,7 +9,10 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{Response, body::Frame};
 use mesh_gossip::Grant;
 use mesh_model::{
-    admin::{AddOperator, Backup, CreateToken, Enrol, Init, InitAnswer, Join, JoinStep, Leave, Operator, Token},
+    admin::{
+        AddOperator, Backup, CreateToken, Enrol, Init, InitAnswer, Join, JoinStep, Leave, Operator,
+        Token,
+    },
     catalog::Liveness,
     grant::{OperatorGrant, Signed},
     name::{HostId, ServiceName},
@@ -47,7 +50,12 @@ pub(super) async fn write(daemon: &Arc<Daemon>, parts: &[&str], body: &Bytes) ->
 
 fn already_joined(daemon: &Daemon) -> Outcome<()> {
     if daemon.running.load().is_some() {
-        return Err(refuse(409, "already-joined", "this host is in a mesh", "`meshctl leave` first"));
+        return Err(refuse(
+            409,
+            "already-joined",
+            "this host is in a mesh",
+            "`meshctl leave` first",
+        ));
     }
     Ok(())
 }
@@ -56,14 +64,27 @@ async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
     already_joined(daemon)?;
     let request: Init = parse(body)?;
     check_init(&request)?;
-    let made = admission::init(daemon.admission_site(), &request)
-        .map_err(|error| refuse(409, "init-failed", crate::telemetry::chain(&error), "nothing was changed; correct it and try again"))?;
-    daemon
-        .ask(Request::Activate)
-        .await
-        .map_err(|error| refuse(500, "start-failed", error, "see `meshctl status` and the daemon's log"))?;
+    let made = admission::init(daemon.admission_site(), &request).map_err(|error| {
+        refuse(
+            409,
+            "init-failed",
+            crate::telemetry::chain(&error),
+            "nothing was changed; correct it and try again",
+        )
+    })?;
+    daemon.ask(Request::Activate).await.map_err(|error| {
+        refuse(
+            500,
+            "start-failed",
+            error,
+            "see `meshctl status` and the daemon's log",
+        )
+    })?;
     let running = joined(daemon)?;
-    running.cluster.add_grants(vec![Grant::Operator(made.operator_grant)]).await;
+    running
+        .cluster
+        .add_grants(vec![Grant::Operator(made.operator_grant)])
+        .await;
     Ok(made.answer)
 }
 
@@ -72,13 +93,26 @@ fn check_init(request: &Init) -> Outcome<()> {
     TrustDomain::new(&request.trust_domain)
         .map_err(|error| bad(error.to_string(), "choose one with --trust-domain"))?;
     if request.trust_domain == "cluster.local" {
-        return Err(bad("the trust domain cluster.local belongs to Kubernetes clusters".to_owned(), "choose another one with --trust-domain"));
+        return Err(bad(
+            "the trust domain cluster.local belongs to Kubernetes clusters".to_owned(),
+            "choose another one with --trust-domain",
+        ));
     }
-    if request.domain.split('.').any(|label| ServiceName::new(label).is_err()) {
-        return Err(bad(format!("{:?} is not a DNS domain", request.domain), "choose one with --domain, such as mesh.internal"));
+    if request
+        .domain
+        .split('.')
+        .any(|label| ServiceName::new(label).is_err())
+    {
+        return Err(bad(
+            format!("{:?} is not a DNS domain", request.domain),
+            "choose one with --domain, such as mesh.internal",
+        ));
     }
     if request.leaf_ttl_secs != 0 && request.leaf_ttl_secs < 60 {
-        return Err(bad("a leaf's lifetime must be at least 60 s".to_owned(), "choose one with --leaf-ttl"));
+        return Err(bad(
+            "a leaf's lifetime must be at least 60 s".to_owned(),
+            "choose one with --leaf-ttl",
+        ));
     }
     Ok(())
 }
@@ -153,7 +187,12 @@ async fn token(daemon: &Daemon, body: &Bytes) -> Outcome<Token> {
     let running = joined(daemon)?;
     let request: CreateToken = parse(body)?;
     running.tokens.create(&request).map_err(|error| {
-        refuse(409, "token-failed", crate::telemetry::chain(&error), error.remedy())
+        refuse(
+            409,
+            "token-failed",
+            crate::telemetry::chain(&error),
+            error.remedy(),
+        )
     })
 }
 
@@ -162,14 +201,23 @@ async fn leave(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
     let request: Leave = parse(body)?;
     let catalog = running.cluster.catalog();
     let own = catalog.mesh.as_ref().map(|mesh| mesh.host);
-    let others = catalog.authorities.iter().filter_map(|grant| HostId::from_slice(&grant.host_id)).any(|id| {
-        Some(id) != own
-            && catalog.hosts.get(&id).is_some_and(|host| {
-                !host.leaving && !matches!(host.liveness, Liveness::Down | Liveness::Left)
-            })
-    });
+    let others = catalog
+        .authorities
+        .iter()
+        .filter_map(|grant| HostId::from_slice(&grant.host_id))
+        .any(|id| {
+            Some(id) != own
+                && catalog.hosts.get(&id).is_some_and(|host| {
+                    !host.leaving && !matches!(host.liveness, Liveness::Down | Liveness::Left)
+                })
+        });
     if running.identity.is_authority() && !others && !request.force {
-        return Err(refuse(409, "last-authority", "this host is the last living authority: without it nobody can join or renew", "let another one join with `meshctl token create --authority`, or say --force"));
+        return Err(refuse(
+            409,
+            "last-authority",
+            "this host is the last living authority: without it nobody can join or renew",
+            "let another one join with `meshctl token create --authority`, or say --force",
+        ));
     }
     daemon
         .ask(Request::Leave)
@@ -181,12 +229,28 @@ async fn leave(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
 async fn operator(daemon: &Daemon, body: &Bytes) -> Outcome<Operator> {
     let running = joined(daemon)?;
     let request: AddOperator = parse(body)?;
-    let signed = running.identity.certify_operator(&request, Daemon::now_ms()).map_err(|error| {
-        refuse(409, "operator-failed", crate::telemetry::chain(&error), "ask a host that is an authority: `meshctl members` shows which are")
-    })?;
-    running.cluster.add_grants(vec![Grant::Operator(signed.clone())]).await;
+    let signed = running
+        .identity
+        .certify_operator(&request, Daemon::now_ms())
+        .map_err(|error| {
+            refuse(
+                409,
+                "operator-failed",
+                crate::telemetry::chain(&error),
+                "ask a host that is an authority: `meshctl members` shows which are",
+            )
+        })?;
+    running
+        .cluster
+        .add_grants(vec![Grant::Operator(signed.clone())])
+        .await;
     row(&signed, false).ok_or_else(|| {
-        refuse(500, "operator-failed", "the grant that was just made cannot be read", "this is a bug")
+        refuse(
+            500,
+            "operator-failed",
+            "the grant that was just made cannot be read",
+            "this is a bug",
+        )
     })
 }
 
@@ -206,7 +270,10 @@ fn row(signed: &Signed, revoked: bool) -> Option<Operator> {
 pub(super) async fn operators(daemon: &Daemon) -> Outcome<Vec<Operator>> {
     let running = joined(daemon)?;
     let operators = running.cluster.operators().await;
-    Ok(operators.iter().filter_map(|(signed, _, revoked)| row(signed, *revoked)).collect())
+    Ok(operators
+        .iter()
+        .filter_map(|(signed, _, revoked)| row(signed, *revoked))
+        .collect())
 }
 
 async fn bypass(daemon: &Daemon, enter: bool) -> Outcome<serde_json::Value> {
@@ -216,7 +283,14 @@ async fn bypass(daemon: &Daemon, enter: bool) -> Outcome<serde_json::Value> {
     } else {
         mesh_intercept::bypass::leave(state_dir)
     };
-    done.map_err(|error| refuse(500, "bypass-failed", crate::telemetry::chain(&error), "run it as root"))?;
+    done.map_err(|error| {
+        refuse(
+            500,
+            "bypass-failed",
+            crate::telemetry::chain(&error),
+            "run it as root",
+        )
+    })?;
     daemon
         .ask(Request::Capture)
         .await
@@ -228,7 +302,12 @@ fn enrol(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
     let running = joined(daemon)?;
     let request: Enrol = parse(body)?;
     running.enrol(&request).map_err(|error| {
-        refuse(409, "enrol-failed", error, "name a unit that is running or about to start")
+        refuse(
+            409,
+            "enrol-failed",
+            error,
+            "name a unit that is running or about to start",
+        )
     })?;
     Ok(json!({}))
 }
@@ -236,6 +315,11 @@ fn enrol(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
 fn backup(daemon: &Daemon) -> Outcome<Backup> {
     let running = joined(daemon)?;
     running.identity.backup().map_err(|error| {
-        refuse(409, "backup-failed", crate::telemetry::chain(&error), "back up a host that is an authority")
+        refuse(
+            409,
+            "backup-failed",
+            crate::telemetry::chain(&error),
+            "back up a host that is an authority",
+        )
     })
 }

@@ -35,7 +35,9 @@ pub(super) fn list(daemon: &Daemon, query: &Query) -> Outcome<Vec<ResourceRow>> 
     let catalog = running.cluster.catalog();
     let wanted = |key: &ResourceKey| {
         let fits = |name: &str, value: &str| {
-            query.get(name).is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
+            query
+                .get(name)
+                .is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
         };
         fits("kind", &key.kind) && fits("namespace", &key.namespace) && fits("name", &key.name)
     };
@@ -50,10 +52,17 @@ pub(super) fn list(daemon: &Daemon, query: &Query) -> Outcome<Vec<ResourceRow>> 
 fn row(catalog: &Catalog, key: &ResourceKey, resource: &Resource) -> ResourceRow {
     let mut document = resource.document.json.clone();
     if let Some(metadata) = document.get_mut("metadata").and_then(|m| m.as_object_mut()) {
-        metadata.insert("creationTimestamp".to_owned(), rfc3339(resource.created_ms).into());
-        metadata.insert("resourceVersion".to_owned(), resource.revision.to_string().into());
+        metadata.insert(
+            "creationTimestamp".to_owned(),
+            rfc3339(resource.created_ms).into(),
+        );
+        metadata.insert(
+            "resourceVersion".to_owned(),
+            resource.revision.to_string().into(),
+        );
     }
-    if let (Some(status), Some(object)) = (status(catalog, key, resource), document.as_object_mut()) {
+    if let (Some(status), Some(object)) = (status(catalog, key, resource), document.as_object_mut())
+    {
         object.insert("status".to_owned(), status);
     }
     ResourceRow {
@@ -61,7 +70,11 @@ fn row(catalog: &Catalog, key: &ResourceKey, resource: &Resource) -> ResourceRow
         revision: resource.revision,
         author: resource.author.to_string(),
         changed_ms: resource.changed_ms,
-        conflicts: resource.conflicts.iter().map(|(revision, _)| *revision).collect(),
+        conflicts: resource
+            .conflicts
+            .iter()
+            .map(|(revision, _)| *revision)
+            .collect(),
         confirm_by_ms: resource.confirm_by_ms,
     }
 }
@@ -98,16 +111,26 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// `GET /v1/history`.
 pub(super) async fn history(daemon: &Daemon, query: &Query) -> Outcome<Vec<HistoryRow>> {
     let running = joined(daemon)?;
-    let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(50).min(10_000);
+    let limit = query
+        .get("limit")
+        .and_then(|limit| limit.parse().ok())
+        .unwrap_or(50)
+        .min(10_000);
     let fits = |name: &str, value: &str| {
-        query.get(name).is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
+        query
+            .get(name)
+            .is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
     };
     let rows = running.cluster.history().await;
     Ok(rows
@@ -135,8 +158,18 @@ pub(super) async fn commit(daemon: &Daemon, id: &str) -> Outcome<HistoryRow> {
         .collect();
     match (found.pop(), found.is_empty()) {
         (Some(row), true) => Ok(row),
-        (None, _) => Err(refuse(404, "unknown-revision", format!("no revision {id} is known here"), "see `meshctl history`")),
-        (Some(_), false) => Err(refuse(409, "ambiguous-revision", format!("several revisions begin with {id}"), "write more of its digits")),
+        (None, _) => Err(refuse(
+            404,
+            "unknown-revision",
+            format!("no revision {id} is known here"),
+            "see `meshctl history`",
+        )),
+        (Some(_), false) => Err(refuse(
+            409,
+            "ambiguous-revision",
+            format!("several revisions begin with {id}"),
+            "write more of its digits",
+        )),
     }
 }
 
@@ -157,15 +190,24 @@ pub(super) fn validate(daemon: &Daemon, request: &Validate) -> Outcome<Validated
                     )
                 })
                 .collect();
-            return Ok(Validated { findings, plan: Vec::new() });
+            return Ok(Validated {
+                findings,
+                plan: Vec::new(),
+            });
         }
     };
     let Some(running) = daemon.running.load_full() else {
-        return Ok(Validated { findings: Vec::new(), plan: Vec::new() });
+        return Ok(Validated {
+            findings: Vec::new(),
+            plan: Vec::new(),
+        });
     };
     let catalog = running.cluster.catalog();
     let findings = check(daemon, &catalog, &documents, &[]);
-    let plan = documents.iter().map(|document| planned(&catalog, document)).collect();
+    let plan = documents
+        .iter()
+        .map(|document| planned(&catalog, document))
+        .collect();
     Ok(Validated { findings, plan })
 }
 
@@ -217,25 +259,46 @@ pub(super) async fn submit(
     let running = joined(daemon)?;
     let catalog = running.cluster.catalog();
     let signed = decode(&request.commit)?;
-    let commit = Commit::decode(signed.payload.as_slice())
-        .map_err(|error| refuse(400, "bad-commit", format!("the commit cannot be read: {error}"), "use a meshctl of the daemon's version"))?;
+    let commit = Commit::decode(signed.payload.as_slice()).map_err(|error| {
+        refuse(
+            400,
+            "bad-commit",
+            format!("the commit cannot be read: {error}"),
+            "use a meshctl of the daemon's version",
+        )
+    })?;
     let (documents, deleted) = proposed(&commit)?;
     let findings = check(daemon, &catalog, &documents, &deleted);
-    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+    if findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+    {
         return Err(Refused {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             body: serde_json::to_value(&findings).unwrap_or_default(),
         });
     }
-    let dry = query.get("dry_run").is_some_and(|value| value != "false" && value != "0");
+    let dry = query
+        .get("dry_run")
+        .is_some_and(|value| value != "false" && value != "0");
     if dry {
         return dry_run(&catalog, &commit, &signed, findings);
     }
     let answer = tokio::time::timeout(SUBMIT_DEADLINE, running.cluster.submit(signed))
         .await
-        .map_err(|_late| refuse(504, "not-stored", "the commit was not stored in time", "send the same commit again: it is one edit"))?;
+        .map_err(|_late| {
+            refuse(
+                504,
+                "not-stored",
+                "the commit was not stored in time",
+                "send the same commit again: it is one edit",
+            )
+        })?;
     match answer {
-        Ok(accepted) => Ok(CommitAccepted { findings, ..accepted }),
+        Ok(accepted) => Ok(CommitAccepted {
+            findings,
+            ..accepted
+        }),
         Err(error) => Err(refused(&catalog, &error)),
     }
 }
@@ -260,15 +323,26 @@ fn dry_run(
             let revisions: Vec<CommitId> = catalog
                 .resources
                 .get(&key)
-                .map(|known| std::iter::once(known.revision).chain(known.conflicts.iter().map(|(id, _)| *id)).collect())
+                .map(|known| {
+                    std::iter::once(known.revision)
+                        .chain(known.conflicts.iter().map(|(id, _)| *id))
+                        .collect()
+                })
                 .unwrap_or_default();
-            let named: Vec<CommitId> =
-                change.bases.iter().filter_map(|base| CommitId::from_slice(base)).collect();
+            let named: Vec<CommitId> = change
+                .bases
+                .iter()
+                .filter_map(|base| CommitId::from_slice(base))
+                .collect();
             let fits = match revisions.first() {
                 None => named.is_empty(),
                 Some(current) => named.contains(current),
             };
-            (!fits).then_some(Stale { key, named, revisions })
+            (!fits).then_some(Stale {
+                key,
+                named,
+                revisions,
+            })
         })
         .collect();
     if !stale.is_empty() {
@@ -283,11 +357,19 @@ fn dry_run(
 }
 
 fn decode(text: &str) -> Outcome<Signed> {
-    let bad = |what: String| refuse(400, "bad-commit", what, "use a meshctl of the daemon's version");
+    let bad = |what: String| {
+        refuse(
+            400,
+            "bad-commit",
+            what,
+            "use a meshctl of the daemon's version",
+        )
+    };
     let bytes = BASE64URL_NOPAD
         .decode(text.as_bytes())
         .map_err(|error| bad(format!("the commit is not base64url: {error}")))?;
-    Signed::decode(bytes.as_slice()).map_err(|error| bad(format!("the envelope cannot be read: {error}")))
+    Signed::decode(bytes.as_slice())
+        .map_err(|error| bad(format!("the envelope cannot be read: {error}")))
 }
 
 fn proposed(commit: &Commit) -> Outcome<(Vec<Document>, Vec<ResourceKey>)> {
@@ -311,7 +393,12 @@ fn proposed(commit: &Commit) -> Outcome<(Vec<Document>, Vec<ResourceKey>)> {
             }),
             Ok(Op::Confirm) => {}
             Ok(Op::Unspecified) | Err(_) => {
-                return Err(refuse(400, "bad-commit", "a change says neither put, delete nor confirm", "use a meshctl of the daemon's version"));
+                return Err(refuse(
+                    400,
+                    "bad-commit",
+                    "a change says neither put, delete nor confirm",
+                    "use a meshctl of the daemon's version",
+                ));
             }
         }
     }
@@ -328,7 +415,11 @@ fn refused(catalog: &Catalog, error: &SubmitError) -> Refused {
         .iter()
         .filter_map(|stale| Some(row(catalog, &stale.key, catalog.resources.get(&stale.key)?)))
         .collect();
-    let refusal = Refusal { code: code.to_owned(), what, remedy: error.remedy().to_owned() };
+    let refusal = Refusal {
+        code: code.to_owned(),
+        what,
+        remedy: error.remedy().to_owned(),
+    };
     Refused {
         status: StatusCode::CONFLICT,
         body: serde_json::to_value(Conflict { refusal, current }).unwrap_or_default(),
@@ -340,7 +431,10 @@ pub(super) fn converged(daemon: &Daemon, query: &Query) -> Outcome<Converged> {
     let running = joined(daemon)?;
     let catalog = running.cluster.catalog();
     let fingerprint = query.get("fingerprint").cloned().unwrap_or_default();
-    let commits: u64 = query.get("commits").and_then(|text| text.parse().ok()).unwrap_or_default();
+    let commits: u64 = query
+        .get("commits")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default();
     let mut hosts = 0;
     let mut have = 0;
     let mut lagging = Vec::new();
@@ -350,12 +444,17 @@ pub(super) fn converged(daemon: &Daemon, query: &Query) -> Outcome<Converged> {
         let obeys = info.map(|info| info.applied.as_slice()).unwrap_or_default();
         let same = super::state::hex(obeys) == fingerprint;
         // Sets only grow: a host that obeys what we know now, and more commits than asked, obeys them too.
-        let beyond = obeys == catalog.commits && info.is_some_and(|info| info.applied_count >= commits);
+        let beyond =
+            obeys == catalog.commits && info.is_some_and(|info| info.applied_count >= commits);
         if same || beyond {
             have += 1;
         } else {
             lagging.push(host_name(host, *id));
         }
     }
-    Ok(Converged { hosts, have, lagging })
+    Ok(Converged {
+        hosts,
+        have,
+        lagging,
+    })
 }

@@ -31,8 +31,12 @@ pub(crate) async fn dispatch(
     let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
-            let refused =
-                refuse(413, "body-too-large", error.to_string(), "send at most 8 MiB");
+            let refused = refuse(
+                413,
+                "body-too-large",
+                error.to_string(),
+                "send at most 8 MiB",
+            );
             return from_outcome::<()>(Err(refused));
         }
     };
@@ -100,7 +104,12 @@ async fn write(
 pub(crate) fn parse<T: DeserializeOwned>(body: &Bytes) -> Outcome<T> {
     let body: &[u8] = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| {
-        refuse(400, "bad-request", format!("the body is not the expected JSON: {error}"), "use a meshctl of the daemon's version")
+        refuse(
+            400,
+            "bad-request",
+            format!("the body is not the expected JSON: {error}"),
+            "use a meshctl of the daemon's version",
+        )
     })
 }
 

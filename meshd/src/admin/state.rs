@@ -7,7 +7,7 @@ use mesh_model::{
     catalog::{Catalog, HostFacts, Liveness},
     config::Capture,
     endpoint::{Health, TunnelKind},
-    fact::{Workload, WireHealth},
+    fact::{WireHealth, Workload},
     finding::Finding,
     name::{HostId, ServiceId},
     snapshot::{Backend, BackendEndpoint, Snapshot},
@@ -34,13 +34,17 @@ pub(super) fn joined(daemon: &Daemon) -> Outcome<Arc<Running>> {
 /// `GET /v1/status`.
 pub(super) fn status(daemon: &Daemon) -> Status {
     let running = daemon.running.load_full();
-    let mesh = running.as_ref().and_then(|running| mesh_status(daemon, running));
+    let mesh = running
+        .as_ref()
+        .and_then(|running| mesh_status(daemon, running));
     let findings = findings(daemon, running.as_deref());
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         phase: daemon.phase().to_owned(),
         started_ms: daemon.host.started_ms,
-        generation: running.as_ref().map_or(0, |running| running.reader.generation()),
+        generation: running
+            .as_ref()
+            .map_or(0, |running| running.reader.generation()),
         capture: match daemon.boot.capture {
             Capture::Mesh => "mesh".to_owned(),
             Capture::Off => "off".to_owned(),
@@ -59,7 +63,13 @@ pub(super) fn findings(daemon: &Daemon, running: Option<&Running>) -> Vec<Findin
             all.extend(compiled.findings.iter().cloned());
         }
         let published = running.registry.views();
-        all.extend(published.borrow().sources.iter().flat_map(mesh_registry::SourceRow::findings));
+        all.extend(
+            published
+                .borrow()
+                .sources
+                .iter()
+                .flat_map(mesh_registry::SourceRow::findings),
+        );
         all.extend(running.cluster.findings().iter().cloned());
         all.extend(certificate_findings(running));
     }
@@ -74,7 +84,10 @@ fn certificate_findings(running: &Running) -> Vec<Finding> {
         .missing()
         .into_iter()
         .map(|id| {
-            let cause = why.get(&id).cloned().unwrap_or_else(|| "it is being asked for".to_owned());
+            let cause = why
+                .get(&id)
+                .cloned()
+                .unwrap_or_else(|| "it is being asked for".to_owned());
             Finding::new(
                 "certificate-missing",
                 mesh_model::finding::Severity::Warning,
@@ -90,11 +103,18 @@ fn mesh_status(daemon: &Daemon, running: &Running) -> Option<MeshStatus> {
     let catalog = running.cluster.catalog();
     let mesh = catalog.mesh.as_ref()?;
     let alive = catalog.hosts.values().filter(|host| is_alive(host)).count();
-    let converged =
-        catalog.hosts.values().filter(|host| is_alive(host) && host.commits == catalog.commits).count();
+    let converged = catalog
+        .hosts
+        .values()
+        .filter(|host| is_alive(host) && host.commits == catalog.commits)
+        .count();
     let snapshot = running.reader.load();
-    let services: std::collections::BTreeSet<&ServiceId> =
-        snapshot.outbound.frontends.iter().map(|frontend| &frontend.service).collect();
+    let services: std::collections::BTreeSet<&ServiceId> = snapshot
+        .outbound
+        .frontends
+        .iter()
+        .map(|frontend| &frontend.service)
+        .collect();
     Some(MeshStatus {
         id: mesh.id.to_string(),
         name: mesh.name.to_string(),
@@ -118,29 +138,54 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// True for a host that counts: alive, or not probed yet.
 pub(super) fn is_alive(host: &HostFacts) -> bool {
-    !host.leaving && matches!(host.liveness, Liveness::Alive | Liveness::Unknown | Liveness::Suspect)
+    !host.leaving
+        && matches!(
+            host.liveness,
+            Liveness::Alive | Liveness::Unknown | Liveness::Suspect
+        )
 }
 
 fn next_steps(daemon: &Daemon, mesh: Option<&MeshStatus>) -> Vec<(String, String)> {
     let step = |command: &str, what: &str| (command.to_owned(), what.to_owned());
     let Some(mesh) = mesh else {
         return vec![
-            step("meshctl init", "make a mesh with this host as its first authority"),
-            step("meshctl join --token-file FILE", "join a mesh with a token from `meshctl token create`"),
+            step(
+                "meshctl init",
+                "make a mesh with this host as its first authority",
+            ),
+            step(
+                "meshctl join --token-file FILE",
+                "join a mesh with a token from `meshctl token create`",
+            ),
         ];
     };
     let mut next = Vec::new();
     if daemon.phase() == "bypassed" {
-        next.push(step("meshctl unbypass", "put meshd back into this host's path"));
+        next.push(step(
+            "meshctl unbypass",
+            "put meshd back into this host's path",
+        ));
     }
     if mesh.hosts.0 < 2 {
-        next.push(step("meshctl token create --authority", "let a second authority join: one alone cannot be lost"));
+        next.push(step(
+            "meshctl token create --authority",
+            "let a second authority join: one alone cannot be lost",
+        ));
     }
     if daemon.live.borrow().services.is_empty() {
-        next.push(step("$EDITOR /etc/meshd/services.d/NAME.toml", "name a program of this host, then `systemctl reload meshd`"));
+        next.push(step(
+            "$EDITOR /etc/meshd/services.d/NAME.toml",
+            "name a program of this host, then `systemctl reload meshd`",
+        ));
     }
-    next.push(step("meshctl check", "what is healthy, what is not, what expires first"));
-    next.push(step("meshctl services", "what can be called, and where it runs"));
+    next.push(step(
+        "meshctl check",
+        "what is healthy, what is not, what expires first",
+    ));
+    next.push(step(
+        "meshctl services",
+        "what can be called, and where it runs",
+    ));
     next
 }
 
@@ -149,23 +194,37 @@ pub(super) fn members(daemon: &Daemon) -> Outcome<Vec<Member>> {
     let running = joined(daemon)?;
     let catalog = running.cluster.catalog();
     let own = catalog.mesh.as_ref().map(|mesh| mesh.host);
-    Ok(catalog.hosts.iter().map(|(id, host)| member(&catalog, *id, host, own)).collect())
+    Ok(catalog
+        .hosts
+        .iter()
+        .map(|(id, host)| member(&catalog, *id, host, own))
+        .collect())
 }
 
 fn member(catalog: &Catalog, id: HostId, host: &HostFacts, own: Option<HostId>) -> Member {
     let info = host.info.as_deref();
-    let authority =
-        catalog.authorities.iter().any(|grant| HostId::from_slice(&grant.host_id) == Some(id));
+    let authority = catalog
+        .authorities
+        .iter()
+        .any(|grant| HostId::from_slice(&grant.host_id) == Some(id));
     Member {
         id: id.to_string(),
         name: host_name(host, id),
-        liveness: if host.leaving { Liveness::Left } else { host.liveness },
+        liveness: if host.leaving {
+            Liveness::Left
+        } else {
+            host.liveness
+        },
         own: own == Some(id),
         authority,
         addresses: info.map(|info| info.addresses.clone()).unwrap_or_default(),
         zone: info.map(|info| info.zone.clone()).unwrap_or_default(),
         version: info.map(|info| info.version.clone()).unwrap_or_default(),
-        services: host.workloads.values().filter(|workload| !workload.ports.is_empty()).count(),
+        services: host
+            .workloads
+            .values()
+            .filter(|workload| !workload.ports.is_empty())
+            .count(),
         commits: host.commit_count,
         lease_until_ms: host.lease_until_ms,
     }
@@ -187,20 +246,39 @@ pub(super) fn services(daemon: &Daemon) -> Outcome<Vec<ServiceRow>> {
     let snapshot = running.reader.load();
     let mut rows: BTreeMap<&ServiceId, ServiceRow> = BTreeMap::new();
     for frontend in &snapshot.outbound.frontends {
-        let row = rows.entry(&frontend.service).or_insert_with(|| service_row(&catalog, &frontend.service));
+        let row = rows
+            .entry(&frontend.service)
+            .or_insert_with(|| service_row(&catalog, &frontend.service));
         row.ports.push(format!(
             "{}{}/{}",
-            if frontend.port_name.is_empty() { String::new() } else { format!("{}:", frontend.port_name) },
+            if frontend.port_name.is_empty() {
+                String::new()
+            } else {
+                format!("{}:", frontend.port_name)
+            },
             frontend.port,
             frontend.protocol
         ));
         if row.virtual_addresses.is_empty() {
-            row.virtual_addresses = frontend.virtual_addresses.iter().map(ToString::to_string).collect();
+            row.virtual_addresses = frontend
+                .virtual_addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect();
         }
-        let usable = frontend.backend.endpoints.iter().filter(|endpoint| endpoint.preferred).count();
+        let usable = frontend
+            .backend
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.preferred)
+            .count();
         row.endpoints.0 = row.endpoints.0.max(usable);
         row.endpoints.1 = row.endpoints.1.max(frontend.backend.endpoints.len());
-        row.local |= frontend.backend.endpoints.iter().any(|endpoint| endpoint.local);
+        row.local |= frontend
+            .backend
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.local);
         let rules = frontend.rules.rules.iter().chain(&frontend.tcp_rules.rules);
         for rule in rules {
             let name = format!("{}/{}", rule.route.kind, rule.route.name);
@@ -221,13 +299,19 @@ fn service_row(catalog: &Catalog, service: &ServiceId) -> ServiceRow {
         origins.push("document".to_owned());
     }
     let offered = |workload: &Workload| {
-        workload.namespace == service.namespace.as_str() && workload.service == service.name.as_str()
+        workload.namespace == service.namespace.as_str()
+            && workload.service == service.name.as_str()
     };
     let hosts = || catalog.hosts.values();
-    if hosts().flat_map(|host| host.workloads.values()).any(|workload| offered(workload)) {
+    if hosts()
+        .flat_map(|host| host.workloads.values())
+        .any(|workload| offered(workload))
+    {
         origins.push("workload".to_owned());
     }
-    let views = hosts().flat_map(|host| host.views.values()).chain(catalog.local_views.values());
+    let views = hosts()
+        .flat_map(|host| host.views.values())
+        .chain(catalog.local_views.values());
     if views.into_iter().any(|view| {
         view.namespace == service.namespace.as_str() && view.service == service.name.as_str()
     }) {
@@ -250,7 +334,12 @@ pub(super) fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointR
     let wanted = match query.get("service").filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => Some(ServiceId::parse(text).map_err(|error| {
-            refuse(400, "bad-service", error.to_string(), "write name or namespace/name")
+            refuse(
+                400,
+                "bad-service",
+                error.to_string(),
+                "write name or namespace/name",
+            )
         })?),
     };
     let snapshot = running.reader.load();
@@ -259,8 +348,17 @@ pub(super) fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointR
         .outbound
         .backends
         .values()
-        .filter(|backend| wanted.as_ref().is_none_or(|wanted| *wanted == backend.service))
-        .flat_map(|backend| backend.endpoints.iter().map(move |endpoint| (backend, endpoint)))
+        .filter(|backend| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| *wanted == backend.service)
+        })
+        .flat_map(|backend| {
+            backend
+                .endpoints
+                .iter()
+                .map(move |endpoint| (backend, endpoint))
+        })
         .map(|(backend, endpoint)| endpoint_row(backend, endpoint, &ejected))
         .collect::<Vec<_>>();
     let mut rows = rows;
@@ -307,15 +405,19 @@ pub(super) fn security(endpoint: &BackendEndpoint) -> &'static str {
 }
 
 /// Instances that their own host's check keeps out, so that people see why they get nothing.
-fn left_out(running: &Running, snapshot: &Snapshot, wanted: Option<&ServiceId>) -> Vec<EndpointRow> {
+fn left_out(
+    running: &Running,
+    snapshot: &Snapshot,
+    wanted: Option<&ServiceId>,
+) -> Vec<EndpointRow> {
     let catalog = running.cluster.catalog();
     let mut rows = Vec::new();
     for (id, host) in &catalog.hosts {
         for workload in host.workloads.values() {
-            let health = Health::from(
-                WireHealth::try_from(workload.health).unwrap_or(WireHealth::Unknown),
-            );
-            let Ok(service) = ServiceId::parse(&format!("{}/{}", workload.namespace, workload.service))
+            let health =
+                Health::from(WireHealth::try_from(workload.health).unwrap_or(WireHealth::Unknown));
+            let Ok(service) =
+                ServiceId::parse(&format!("{}/{}", workload.namespace, workload.service))
             else {
                 continue;
             };
@@ -323,7 +425,9 @@ fn left_out(running: &Running, snapshot: &Snapshot, wanted: Option<&ServiceId>) 
                 continue;
             }
             for port in &workload.ports {
-                let Ok(number) = u16::try_from(port.port) else { continue };
+                let Ok(number) = u16::try_from(port.port) else {
+                    continue;
+                };
                 rows.push(EndpointRow {
                     service: service.to_string(),
                     port: number,

@@ -40,19 +40,20 @@ pub(super) async fn run(address: IpAddr, check: &HealthCheck, tell: impl Fn(Heal
 
 async fn ask(address: IpAddr, kind: &HealthKind) -> bool {
     match kind {
-        HealthKind::Tcp { port } => {
-            TcpStream::connect(SocketAddr::new(address, *port)).await.is_ok()
-        }
-        HealthKind::Http { port, path } => {
-            get(SocketAddr::new(address, *port), path).await.is_some_and(|ok| ok)
-        }
+        HealthKind::Tcp { port } => TcpStream::connect(SocketAddr::new(address, *port))
+            .await
+            .is_ok(),
+        HealthKind::Http { port, path } => get(SocketAddr::new(address, *port), path)
+            .await
+            .is_some_and(|ok| ok),
     }
 }
 
 async fn get(address: SocketAddr, path: &str) -> Option<bool> {
     let stream = TcpStream::connect(address).await.ok()?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .ok()?;
     let request = hyper::Request::get(path)
         .header("host", address.to_string())
         .header("user-agent", "meshd-health")

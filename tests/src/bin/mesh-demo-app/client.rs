@@ -33,28 +33,52 @@ impl Client {
 
     async fn exchange(&self, url: &str, headers: &HeaderMap) -> anyhow::Result<Answer> {
         let uri: Uri = url.parse()?;
-        let host = uri.authority().context("the URL names no host")?.to_string();
-        let proxy = std::env::var("http_proxy").ok().filter(|proxy| !proxy.is_empty());
+        let host = uri
+            .authority()
+            .context("the URL names no host")?
+            .to_string();
+        let proxy = std::env::var("http_proxy")
+            .ok()
+            .filter(|proxy| !proxy.is_empty());
         let place = match &proxy {
-            Some(proxy) => proxy.trim_start_matches("http://").trim_end_matches('/').to_owned(),
+            Some(proxy) => proxy
+                .trim_start_matches("http://")
+                .trim_end_matches('/')
+                .to_owned(),
             None => host.clone(),
         };
-        let place = if place.contains(':') { place } else { format!("{place}:80") };
+        let place = if place.contains(':') {
+            place
+        } else {
+            format!("{place}:80")
+        };
         let target = if proxy.is_some() {
             uri.clone()
         } else {
-            uri.path_and_query().map_or("/", |path| path.as_str()).parse()?
+            uri.path_and_query()
+                .map_or("/", |path| path.as_str())
+                .parse()?
         };
         let mut sender = self.connection(&place).await?;
-        let mut request = Request::get(target).header("host", host).body(Empty::new())?;
+        let mut request = Request::get(target)
+            .header("host", host)
+            .body(Empty::new())?;
         request.headers_mut().extend(headers.clone());
         let answer = sender.send_request(request).await?;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
         if !sender.is_closed() {
-            self.idle.borrow_mut().entry(place).or_default().push(sender);
+            self.idle
+                .borrow_mut()
+                .entry(place)
+                .or_default()
+                .push(sender);
         }
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
     }
 
     async fn connection(&self, place: &str) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
@@ -65,9 +89,12 @@ impl Client {
                 return Ok(sender);
             }
         }
-        let stream = TcpStream::connect(place).await.with_context(|| format!("cannot connect to {place}"))?;
+        let stream = TcpStream::connect(place)
+            .await
+            .with_context(|| format!("cannot connect to {place}"))?;
         stream.set_nodelay(true)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(async move {
             drop(connection.await);
         });

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use hyper::{HeaderMap, header::{HeaderName, HeaderValue}};
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
 use tokio::task::LocalSet;
 
 use crate::client::Client;
@@ -67,8 +70,12 @@ impl Load {
             .run_until(async {
                 let workers: Vec<_> = (0..load.concurrency)
                     .map(|_| {
-                        let (load, counts, next, headers) =
-                            (Rc::clone(&load), Rc::clone(&counts), Rc::clone(&next), headers.clone());
+                        let (load, counts, next, headers) = (
+                            Rc::clone(&load),
+                            Rc::clone(&counts),
+                            Rc::clone(&next),
+                            headers.clone(),
+                        );
                         tokio::task::spawn_local(async move {
                             load.work(&headers, &counts, &next, started).await;
                         })
@@ -84,14 +91,23 @@ impl Load {
         counts.latencies.sort();
         let at = |share: usize| {
             let place = counts.latencies.len().saturating_sub(1) * share / 100;
-            counts.latencies.get(place).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
+            counts
+                .latencies
+                .get(place)
+                .map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
         };
         (counts.p50_ms, counts.p99_ms) = (at(50), at(99));
         print(&serde_json::to_string(&counts)?);
         Ok(())
     }
 
-    async fn work(&self, headers: &HeaderMap, counts: &RefCell<Counts>, next: &RefCell<u64>, started: Instant) {
+    async fn work(
+        &self,
+        headers: &HeaderMap,
+        counts: &RefCell<Counts>,
+        next: &RefCell<u64>,
+        started: Instant,
+    ) {
         let client = Client::default();
         let end = started + Duration::from_secs(self.seconds);
         loop {
@@ -108,7 +124,9 @@ impl Load {
                 tokio::time::sleep_until(due.into()).await;
             }
             let place = usize::try_from(number).unwrap_or_default() % self.url.len().max(1);
-            let Some(url) = self.url.get(place) else { return };
+            let Some(url) = self.url.get(place) else {
+                return;
+            };
             let begun = Instant::now();
             let outcome = client.get(url, headers).await;
             record(&mut counts.borrow_mut(), outcome, begun, started);
@@ -116,7 +134,12 @@ impl Load {
     }
 }
 
-fn record(counts: &mut Counts, outcome: anyhow::Result<crate::client::Answer>, begun: Instant, started: Instant) {
+fn record(
+    counts: &mut Counts,
+    outcome: anyhow::Result<crate::client::Answer>,
+    begun: Instant,
+    started: Instant,
+) {
     counts.requests += 1;
     counts.latencies.push(begun.elapsed());
     let failed = match outcome {
@@ -126,12 +149,20 @@ fn record(counts: &mut Counts, outcome: anyhow::Result<crate::client::Answer>, b
             if status == 200 {
                 counts.ok += 1;
                 let text = String::from_utf8_lossy(&answer.body).into_owned();
-                let letter = text.split_whitespace().last().and_then(|word| word.chars().next());
-                let letter = letter.map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
+                let letter = text
+                    .split_whitespace()
+                    .last()
+                    .and_then(|word| word.chars().next());
+                let letter = letter
+                    .map(|letter| letter.to_lowercase().to_string())
+                    .unwrap_or_default();
                 *counts.first_letter.entry(letter).or_default() += 1;
                 false
             } else {
-                let named = answer.headers.get("mesh-error").and_then(|value| value.to_str().ok());
+                let named = answer
+                    .headers
+                    .get("mesh-error")
+                    .and_then(|value| value.to_str().ok());
                 if let Some(named) = named
                     && counts.mesh_errors.len() < 20
                 {
@@ -148,7 +179,9 @@ fn record(counts: &mut Counts, outcome: anyhow::Result<crate::client::Answer>, b
     if failed {
         counts.failed += 1;
         if counts.failed_at_ms.len() < 10_000 {
-            counts.failed_at_ms.push(u64::try_from(started.elapsed().as_millis()).unwrap_or_default());
+            counts
+                .failed_at_ms
+                .push(u64::try_from(started.elapsed().as_millis()).unwrap_or_default());
         }
     }
 }
@@ -157,8 +190,13 @@ fn parse_headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
     lines
         .iter()
         .map(|line| {
-            let (name, value) = line.split_once([':', '=']).with_context(|| format!("{line:?} is no header"))?;
-            Ok((name.trim().parse::<HeaderName>()?, HeaderValue::from_str(value.trim())?))
+            let (name, value) = line
+                .split_once([':', '='])
+                .with_context(|| format!("{line:?} is no header"))?;
+            Ok((
+                name.trim().parse::<HeaderName>()?,
+                HeaderValue::from_str(value.trim())?,
+            ))
         })
         .collect()
 }
@@ -169,8 +207,16 @@ pub(crate) async fn get(url: &str, headers: &[String]) -> anyhow::Result<()> {
     let answer = LocalSet::new()
         .run_until(async { Client::default().get(url, &headers).await })
         .await?;
-    let named = answer.headers.get("mesh-error").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    print(&format!("{} {named}\n{}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body)));
+    let named = answer
+        .headers
+        .get("mesh-error")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    print(&format!(
+        "{} {named}\n{}",
+        answer.status.as_u16(),
+        String::from_utf8_lossy(&answer.body)
+    ));
     Ok(())
 }
 

@@ -70,13 +70,17 @@ enum Role {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().role {
-        Role::Words { version, listen, fail_file } => {
-            serve::run(&listen, serve::Role::words(&version, fail_file)).await
-        }
+        Role::Words {
+            version,
+            listen,
+            fail_file,
+        } => serve::run(&listen, serve::Role::words(&version, fail_file)).await,
         Role::Simon { listen, words } => serve::run(&listen, serve::Role::simon(words)).await,
-        Role::Capitalizer { listen, words, simon } => {
-            serve::run(&listen, serve::Role::capitalizer(words, simon)).await
-        }
+        Role::Capitalizer {
+            listen,
+            words,
+            simon,
+        } => serve::run(&listen, serve::Role::capitalizer(words, simon)).await,
         Role::Load(load) => load.run().await,
         Role::Get { url, header } => load::get(&url, &header).await,
         Role::EchoTcp { listen } => tcp::echo(&listen).await,

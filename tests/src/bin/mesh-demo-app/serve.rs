@@ -4,7 +4,10 @@ use std::{cell::Cell, convert::Infallible, path::PathBuf, rc::Rc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, body::Incoming, server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::LocalSet};
 
@@ -24,14 +27,25 @@ pub(crate) struct Role {
 
 #[derive(Debug)]
 enum Kind {
-    Words { second: bool, fail_file: Option<PathBuf> },
-    Simon { words: String },
-    Capitalizer { words: String, simon: String },
+    Words {
+        second: bool,
+        fail_file: Option<PathBuf>,
+    },
+    Simon {
+        words: String,
+    },
+    Capitalizer {
+        words: String,
+        simon: String,
+    },
 }
 
 impl Role {
     pub(crate) fn words(version: &str, fail_file: Option<PathBuf>) -> Self {
-        Self::of(Kind::Words { second: version == "v2", fail_file })
+        Self::of(Kind::Words {
+            second: version == "v2",
+            fail_file,
+        })
     }
     pub(crate) fn simon(words: String) -> Self {
         Self::of(Kind::Simon { words })
@@ -40,12 +54,21 @@ impl Role {
         Self::of(Kind::Capitalizer { words, simon })
     }
     fn of(kind: Kind) -> Self {
-        Self { kind, client: Client::default(), answered: Cell::new(0), failed: Cell::new(0) }
+        Self {
+            kind,
+            client: Client::default(),
+            answered: Cell::new(0),
+            failed: Cell::new(0),
+        }
     }
 
     async fn answer(&self, path: &str, headers: &HeaderMap) -> (StatusCode, String) {
         if path == "/-/counts" {
-            let counts = format!("{{\"answered\":{},\"failed\":{}}}\n", self.answered.get(), self.failed.get());
+            let counts = format!(
+                "{{\"answered\":{},\"failed\":{}}}\n",
+                self.answered.get(),
+                self.failed.get()
+            );
             return (StatusCode::OK, counts);
         }
         if path == "/health" {
@@ -54,11 +77,16 @@ impl Role {
         self.answered.set(self.answered.get() + 1);
         let answer = match &self.kind {
             Kind::Words { second, fail_file } => words(*second, fail_file.as_ref()),
-            Kind::Simon { words } => {
-                self.ask(words, headers).await.map(|word| format!("Simon says: {word}"))
-            }
+            Kind::Simon { words } => self
+                .ask(words, headers)
+                .await
+                .map(|word| format!("Simon says: {word}")),
             Kind::Capitalizer { words, simon } => {
-                let url = if path.starts_with("/simon") { simon } else { words };
+                let url = if path.starts_with("/simon") {
+                    simon
+                } else {
+                    words
+                };
                 self.ask(url, headers).await.map(|text| text.to_uppercase())
             }
         };
@@ -73,9 +101,17 @@ impl Role {
 
     async fn ask(&self, url: &str, headers: &HeaderMap) -> Result<String, (StatusCode, String)> {
         let bad = |text: String| (StatusCode::BAD_GATEWAY, text);
-        let answer = self.client.get(url, &passed_on(headers)).await.map_err(|error| bad(format!("{error:#}\n")))?;
+        let answer = self
+            .client
+            .get(url, &passed_on(headers))
+            .await
+            .map_err(|error| bad(format!("{error:#}\n")))?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        if answer.status == StatusCode::OK { Ok(text) } else { Err((answer.status, text)) }
+        if answer.status == StatusCode::OK {
+            Ok(text)
+        } else {
+            Err((answer.status, text))
+        }
     }
 }
 
@@ -85,7 +121,10 @@ fn words(second: bool, fail_file: Option<&PathBuf>) -> Result<String, (StatusCod
         .and_then(|text| text.trim().parse::<f64>().ok())
         .unwrap_or_default();
     if fastrand::f64() < share {
-        return Err((StatusCode::SERVICE_UNAVAILABLE, "no word today\n".to_owned()));
+        return Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no word today\n".to_owned(),
+        ));
     }
     let list = if second { SECOND } else { FIRST };
     Ok(fastrand::choice(list).unwrap_or("a").to_owned())
@@ -126,7 +165,11 @@ pub(crate) async fn run(listen: &str, role: Role) -> anyhow::Result<()> {
                             Ok::<_, Infallible>(answer)
                         }
                     });
-                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                    drop(
+                        http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
+                    );
                 });
             }
         })

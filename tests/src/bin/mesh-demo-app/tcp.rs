@@ -38,7 +38,11 @@ pub(crate) async fn greeting(listen: &str) -> anyhow::Result<()> {
                     }
                     let mut lines = BufReader::new(read).lines();
                     while let Ok(Some(line)) = lines.next_line().await {
-                        if write.write_all(format!("{line}\n").as_bytes()).await.is_err() {
+                        if write
+                            .write_all(format!("{line}\n").as_bytes())
+                            .await
+                            .is_err()
+                        {
                             return;
                         }
                     }

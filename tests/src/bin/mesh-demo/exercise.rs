@@ -25,8 +25,12 @@ pub(crate) enum Exercise {
 }
 
 /// In the order of the play.
-pub(crate) const ALL: [Exercise; 4] =
-    [Exercise::Basic, Exercise::Canary, Exercise::Errors, Exercise::Stealth];
+pub(crate) const ALL: [Exercise; 4] = [
+    Exercise::Basic,
+    Exercise::Canary,
+    Exercise::Errors,
+    Exercise::Stealth,
+];
 
 /// What a load run counted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,12 +80,20 @@ impl Exercise {
 fn load(stage: &Stage, requests: u64, more: &[&str]) -> anyhow::Result<Counted> {
     let count = requests.to_string();
     let mut arguments = vec![
-        "load", "--url", "http://capitalizer/", "--url", "http://capitalizer/simon", "--count", &count,
-        "--concurrency", "16",
+        "load",
+        "--url",
+        "http://capitalizer/",
+        "--url",
+        "http://capitalizer/simon",
+        "--count",
+        &count,
+        "--concurrency",
+        "16",
     ];
     arguments.extend(more);
     let text = stage.client(&arguments)?;
-    let counts: serde_json::Value = serde_json::from_str(text.trim()).with_context(|| text.clone())?;
+    let counts: serde_json::Value =
+        serde_json::from_str(text.trim()).with_context(|| text.clone())?;
     let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
     let counted = Counted {
         requests: number(&counts["requests"]),
@@ -90,7 +102,10 @@ fn load(stage: &Stage, requests: u64, more: &[&str]) -> anyhow::Result<Counted> 
         second: number(&counts["first_letter"]["z"]),
     };
     if counted.failed > 0 {
-        say(&format!("  failures: status {} errors {} {}", counts["status"], counts["errors"], counts["mesh_errors"]));
+        say(&format!(
+            "  failures: status {} errors {} {}",
+            counts["status"], counts["errors"], counts["mesh_errors"]
+        ));
     }
     Ok(counted)
 }
@@ -178,9 +193,20 @@ fn stealth(stage: &Stage, by: By, requests: u64) -> anyhow::Result<Row> {
         exercise: "stealth",
         by: by.word(),
         requests: with.requests + without.requests,
-        seen: format!("with: {:.0} % v2, without: {:.0} % v2", percent(with), percent(without)),
+        seen: format!(
+            "with: {:.0} % v2, without: {:.0} % v2",
+            percent(with),
+            percent(without)
+        ),
         failed: with.failed + without.failed,
-        note: if by == By::Route { "header x-stealth" } else { "header l5d-dtab" }.to_owned(),
-        passed: with.failed + without.failed == 0 && with.second == requests && without.first == requests,
+        note: if by == By::Route {
+            "header x-stealth"
+        } else {
+            "header l5d-dtab"
+        }
+        .to_owned(),
+        passed: with.failed + without.failed == 0
+            && with.second == requests
+            && without.first == requests,
     })
 }

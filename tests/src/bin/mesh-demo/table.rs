@@ -24,9 +24,13 @@ pub(crate) fn say(text: &str) {
 
 /// What this mode shows, and what it does not.
 pub(crate) fn opening(kind: Kind) {
-    say("meshd demonstration: three hosts, words (v1 twice, v2 once), simon, capitalizer, and a client");
+    say(
+        "meshd demonstration: three hosts, words (v1 twice, v2 once), simon, capitalizer, and a client",
+    );
     say(match kind {
-        Kind::Users => "mode root: three network namespaces; programs with user ids of their own are captured by nftables",
+        Kind::Users => {
+            "mode root: three network namespaces; programs with user ids of their own are captured by nftables"
+        }
         Kind::OneUser => {
             "mode user: three network namespaces in a user namespace. Not shown: several user ids on one host \
              (only one is mapped), so each host has one program that is recognised as a caller"
@@ -41,19 +45,29 @@ pub(crate) fn opening(kind: Kind) {
 /// The head of the table.
 pub(crate) fn head() {
     say("");
-    say(&format!("  {:<10} {:<6} {:>9}  {:<44} {:>7}  note", "exercise", "by", "requests", "answers", "failed"));
+    say(&format!(
+        "  {:<10} {:<6} {:>9}  {:<44} {:>7}  note",
+        "exercise", "by", "requests", "answers", "failed"
+    ));
     say(&format!("  {}", "-".repeat(118)));
 }
 
 /// One line of it.
 pub(crate) fn row(row: &Row) {
     let mark = if row.passed { "√" } else { "×" };
-    say(&format!("{mark} {:<10} {:<6} {:>9}  {:<44} {:>7}  {}", row.exercise, row.by, row.requests, row.seen, row.failed, row.note));
+    say(&format!(
+        "{mark} {:<10} {:<6} {:>9}  {:<44} {:>7}  {}",
+        row.exercise, row.by, row.requests, row.seen, row.failed, row.note
+    ));
 }
 
 /// The end.
 pub(crate) fn closing(summary: &str, passed: bool) {
     say("");
     say(summary);
-    say(if passed { "all exercises passed; nothing is left on this machine" } else { "an exercise failed" });
+    say(if passed {
+        "all exercises passed; nothing is left on this machine"
+    } else {
+        "an exercise failed"
+    });
 }
