@@ -96,9 +96,10 @@ impl Host {
         })?;
         let pid = holder.pid();
         self.holder = Some(holder);
-        let (name, v4, v6) = (&self.name, self.v4, self.v6);
-        sh(&format!("ip link add {name}-br type veth peer name eth0 netns {pid}"))?;
-        sh(&format!("ip link set {name}-br master {bridge} up"))?;
+        let (v4, v6) = (self.v4, self.v6);
+        // The kernel takes a moment to remove the link of a host that has just gone: names are not reused.
+        sh(&format!("ip link add veth{pid} type veth peer name eth0 netns {pid}"))?;
+        sh(&format!("ip link set veth{pid} master {bridge} up"))?;
         self.sh("ip link set lo up")?;
         self.sh(&format!("ip address add {v4}/24 dev eth0"))?;
         self.sh(&format!("ip address add {v6}/64 dev eth0 nodad"))?;
@@ -179,8 +180,14 @@ impl Host {
 
     /// Starts the daemon and waits until it answers.
     pub fn start_meshd(&mut self) -> anyhow::Result<()> {
+        self.start_meshd_with(&[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_meshd_with(&mut self, more: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut command = self.command(built("meshd"));
         self.surroundings(&mut command);
+        command.envs(more.iter().copied());
         self.meshd = Some(Child::start(&format!("meshd on {}", self.name), &mut command, &self.directory.join("meshd.log"))?);
         within(Duration::from_secs(20), || {
             if let Some(child) = &mut self.meshd

@@ -38,6 +38,11 @@ const FIRST: &[(&str, &str)] = &[
     ("a second init", "exit 1"),
     ("files of the state that others may read", "0"),
     ("explain", "exit 0"),
+    ("peer of a call from outside", "10.88.0.1"),
+    ("the same split again", "exit 0"),
+    ("no difference to itself", "exit 0"),
+    ("an edit on a stale base", "exit 4"),
+    ("what is deleted", "exit 1"),
     ("a bad configuration", "exit 1"),
 ];
 
@@ -143,22 +148,28 @@ fn a_package_lives_and_dies() {
     let exposure: f32 = results.lines.get("exposure").unwrap().parse().unwrap();
     assert!(exposure < 3.0, "systemd-analyze security: {exposure}");
 
+    let alone: u32 = results
+        .lines
+        .get("alone, milliseconds")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(alone < 100, "meshctl alone took {alone} ms");
+
     let second = script("second.sh");
     let results = machine
         .run(&second, Duration::from_mins(6))
         .expect("the second boot");
     println!("second boot");
-    let mesh = results
-        .lines
-        .get("mesh before")
-        .cloned()
-        .unwrap_or_default();
-    assert_eq!(mesh.len(), 32, "{mesh}");
-    assert_results(
-        &second,
-        &results,
-        &[("version", "0.2.0"), ("mesh after", &mesh)],
-    );
+    let told = |name: &str| results.lines.get(name).cloned().unwrap_or_default();
+    let (mesh, host) = (told("mesh before"), told("host before"));
+    assert_eq!((mesh.len(), host.len()), (32, 32), "{mesh} {host}");
+    let facts = [
+        ("version", "0.2.0"),
+        ("mesh after", &mesh),
+        ("host after removal", &host),
+    ];
+    assert_results(&second, &results, &facts);
 }
 
 #[test]

@@ -1,0 +1,194 @@
+//! Hosts come, go, come back: discovery from files, blocked ports, wrong clocks, damaged keys, backups,
+//! goodbyes.
+
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a file of tests"
+)]
+
+use std::time::Duration;
+
+use mesh_tests::{
+    Mesh,
+    demo::{CLIENT, Stage},
+    eventually,
+    host::Kind,
+    need,
+    process::tell,
+};
+
+fn say(text: &str) {
+    tell(&format!("{text}\n"));
+}
+
+/// Three idle daemons, the first of them in a mesh of its own.
+fn founded() -> Mesh {
+    let mut mesh = Mesh::new(Kind::Users, 3).unwrap();
+    for host in &mut mesh.hosts {
+        let text = host.default_config("");
+        host.configure("meshd.toml", &text).unwrap();
+        host.start_meshd().unwrap();
+    }
+    mesh.host(0).ctl(&["init", "--name", "demo", "--trust-domain", "demo.example"]).unwrap();
+    mesh
+}
+
+fn join(mesh: &mut Mesh, index: usize) -> (i32, String) {
+    let token = mesh.host(0).ctl(&["token", "create", "--ttl", "10m", "--uses", "1"]).unwrap();
+    let path = mesh.directory.path().join("token");
+    std::fs::write(&path, token).unwrap();
+    let (code, out, error) = mesh.host(index).ctl_full(&["join", "--token-file", &path.display().to_string()]).unwrap();
+    (code, format!("{out}{error}"))
+}
+
+#[test]
+fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
+    need!(namespaces);
+    need!(root);
+    let mut stage = Stage::set(Kind::Users, say).unwrap();
+    let folder = stage.mesh.directory.path().join("registry");
+    std::fs::create_dir_all(&folder).unwrap();
+    let more = format!("[[source]]\nid = \"file/test\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n", folder.display());
+    // A plain program on h2 that no daemon knows of, but the file does.
+    stage.mesh.host(1).start_app(5030, &["words", "--version", "v2", "--listen", "0.0.0.0:8123"]).unwrap();
+    let h1 = stage.host(0).unwrap();
+    h1.configure("conf.d/registry.toml", &more).unwrap();
+    let address = stage.host(1).unwrap().v4;
+    let write = |text: &str| {
+        std::fs::write(folder.join("next"), text).unwrap();
+        std::fs::rename(folder.join("next"), folder.join("legacy.toml")).unwrap();
+    };
+    let good = format!("[[service]]\nname = \"legacy\"\nport = 80\nprotocol = \"http\"\nendpoint = [{{ address = \"{address}:8123\" }}]\n");
+    write(&good);
+    h1.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
+    stage.mesh.wait_endpoints(2, "legacy", 1, Duration::from_secs(10)).unwrap();
+    let answer = stage.client(&["get", "http://legacy/"]).unwrap();
+    assert!(answer.starts_with("200") && answer.contains("\nz"), "{answer}");
+
+    // Garbage keeps the last good content and is told.
+    write("[[service]\nname = ");
+    eventually("the finding", Duration::from_secs(5), || {
+        let status = stage.host(0).unwrap().ctl_json(&["status"]).unwrap();
+        let said = status["findings"].to_string();
+        if said.contains("legacy.toml") { Ok(()) } else { Err(said) }
+    });
+    let answer = stage.client(&["get", "http://legacy/"]).unwrap();
+    assert!(answer.starts_with("200"), "{answer}");
+    write(&good);
+    eventually("the finding is gone", Duration::from_secs(5), || {
+        let status = stage.host(0).unwrap().ctl_json(&["status"]).unwrap();
+        let said = status["findings"].to_string();
+        if said.contains("legacy.toml") { Err(said) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn a_blocked_port_is_named_and_tcp_alone_is_enough() {
+    need!(namespaces);
+    need!(root);
+    let mut mesh = founded();
+    // Datagrams to and from h2 are lost; its tunnel cannot be reached from outside.
+    let rules = mesh.directory.path().join("block.nft");
+    let text = "table inet block {\n chain in {\n  type filter hook input priority 0;\n  udp dport 7947 drop\n  iif != \"lo\" tcp dport 15008 reject with tcp reset\n }\n chain out {\n  type filter hook output priority 0;\n  udp dport 7947 drop\n }\n}\n";
+    std::fs::write(&rules, text).unwrap();
+    mesh.host(1).sh(&format!("nft -f {}", rules.display())).unwrap();
+    let (code, said) = join(&mut mesh, 1);
+    say(&said);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("15008"), "the tunnel's port is not named: {said}");
+    assert!(said.contains("UDP"), "the datagrams are not named: {said}");
+    let (code, said) = join(&mut mesh, 2);
+    assert_eq!(code, 0, "{said}");
+    mesh.wait_members(Duration::from_secs(20)).unwrap();
+    eventually("check tells of UDP", Duration::from_secs(15), || {
+        let (_, text, _) = mesh.host(0).ctl_full(&["check"]).unwrap();
+        if text.contains("not on UDP") { Ok(()) } else { Err(text) }
+    });
+}
+
+#[test]
+fn a_clock_that_is_off_by_a_day_is_told_and_nothing_changes() {
+    need!(namespaces);
+    need!(root);
+    let mut mesh = founded();
+    mesh.host(1).stop_meshd().unwrap();
+    let preload = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .unwrap();
+    mesh.host(1).start_meshd_with(&[("LD_PRELOAD", preload), ("FAKETIME", "+1d"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]).unwrap();
+    let (code, said) = join(&mut mesh, 1);
+    assert_ne!(code, 0, "{said}");
+    assert!(said.contains("clock"), "{said}");
+    assert_eq!(mesh.host(1).ctl_json(&["status"]).unwrap()["phase"], "idle");
+    assert!(!mesh.host(1).directory.join("state/identity").exists());
+}
+
+#[test]
+fn damaged_keys_are_named_and_a_backup_restores_an_authority() {
+    need!(namespaces);
+    need!(root);
+    let mut mesh = founded();
+    let (code, said) = join(&mut mesh, 1);
+    assert_eq!(code, 0, "{said}");
+    let backup = mesh.directory.path().join("backup.json");
+    mesh.host(0).ctl(&["backup", "--file", &backup.display().to_string()]).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    mesh.host(0).stop_meshd().unwrap();
+
+    // A damaged key: the daemon says which file, and does not start.
+    let key = mesh.host(0).directory.join("state/identity/authority-x509.key");
+    let good = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "no key").unwrap();
+    assert!(mesh.host(0).start_meshd().is_err());
+    let log = mesh.host(0).meshd_log();
+    assert!(log.contains("authority-x509.key"), "{log}");
+    std::fs::write(&key, good).unwrap();
+
+    // The host is lost; its backup makes it whole.
+    std::fs::remove_dir_all(mesh.host(0).directory.join("state")).unwrap();
+    std::fs::create_dir_all(mesh.host(0).directory.join("state")).unwrap();
+    mesh.host(0).ctl(&["restore", "--file", &backup.display().to_string()]).unwrap();
+    mesh.host(0).start_meshd().unwrap();
+    eventually("the restored host is back as an authority", Duration::from_secs(20), || {
+        let members = mesh.host(1).ctl_json(&["members"]).unwrap();
+        let back = members.as_array().unwrap().iter().any(|m| m["name"] == "h1" && m["liveness"] == "alive" && m["authority"] == true);
+        if back { Ok(()) } else { Err(members.to_string()) }
+    });
+    let (code, said) = join(&mut mesh, 2);
+    assert_eq!(code, 0, "the restored authority lets nobody in: {said}");
+}
+
+#[test]
+fn a_host_that_leaves_leaves_nothing() {
+    need!(namespaces);
+    need!(root);
+    let mut stage = Stage::set(Kind::Users, say).unwrap();
+    let (code, _, error) = stage.host(0).unwrap().ctl_full(&["leave", "--dry-run"]).unwrap();
+    assert_eq!(code, 0, "{error}");
+    stage.host(2).unwrap().ctl(&["leave"]).unwrap();
+    let h3 = stage.host(2).unwrap();
+    assert_eq!(h3.ctl_json(&["status"]).unwrap()["phase"], "idle");
+    let rules = h3.sh("nft list ruleset").unwrap();
+    assert!(!rules.contains("meshd"), "{rules}");
+    let routes = h3.sh("ip route show table all").unwrap();
+    assert!(!routes.contains("240.240.0.0/16"), "{routes}");
+    assert!(!h3.directory.join("state/identity").exists());
+    eventually("the others know", Duration::from_secs(10), || {
+        let rows = stage.host(0).unwrap().ctl_json(&["endpoints", "words"]).unwrap();
+        let used = rows.as_array().unwrap().iter().any(|row| row["host"] == "h3" && row["usable"] == true);
+        if used { Err(rows.to_string()) } else { Ok(()) }
+    });
+    // It can come back with a token.
+    let token = stage.host(0).unwrap().ctl(&["token", "create", "--ttl", "10m"]).unwrap();
+    stage.host(2).unwrap().ctl_with_input(&["join", "--token-file", "-"], token.trim()).unwrap();
+    stage.mesh.wait_endpoints(0, "words", 3, Duration::from_secs(20)).unwrap();
+    let mut curl = stage.mesh.host(2).command_as(CLIENT, "curl");
+    let output = curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://words/"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
+}
