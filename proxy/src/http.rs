@@ -4,11 +4,11 @@
 //! HTTP/1 is spoken by our own codec, HTTP/2 by the `h2` crate; the types of `http` stay at its boundary.
 //! Never: decides anything that [`mesh_model::snapshot::decide`] does not.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::connection::{Io, Origin, Worker};
+use crate::connection::{Io, Origin, OutboundOrigin, Worker};
 
 /// One timer for a whole connection.
 mod alarm;
@@ -22,8 +22,6 @@ mod buffers;
 mod carrier;
 /// Between our heads and those of the `http` crate.
 mod convert;
-/// The answer goes to the caller.
-mod deliver;
 /// Delegation tables that requests bring.
 mod dtab;
 /// The life of one request.
@@ -38,6 +36,8 @@ mod grpc;
 mod h1;
 /// What the mesh takes out of heads and adds to them.
 mod headers;
+/// Which rule of HTTP a message breaks.
+mod malformed;
 /// Heads of requests and answers.
 mod message;
 /// Which bytes may stand where.
@@ -56,8 +56,6 @@ mod reply;
 mod retry;
 /// Where a request goes.
 mod route;
-/// One try after another.
-mod send;
 /// Callers' connections.
 mod serve;
 /// What all requests of a connection share.
@@ -69,12 +67,25 @@ mod stream;
 /// One side of an exchange.
 mod wire;
 
-/// How long a caller that has ended its direction still gets its answer.
-const HALF_CLOSED: Duration = Duration::from_secs(10);
+pub(crate) use serve::h1::Connected;
 
-/// Serves an HTTP/1 connection; `first` was read already.
+/// Serves an HTTP/1 connection; `first` was read already. CONNECT is refused.
 pub(crate) async fn serve_http1(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {
-    serve::h1::serve(worker, io, first, origin).await;
+    let connected = serve::h1::serve(worker, io, first, origin).await;
+    debug_assert!(
+        connected.is_none(),
+        "only an explicit connection can be a CONNECT"
+    );
+}
+
+/// Serves an HTTP/1 connection that says where it goes; what it becomes after a CONNECT.
+pub(crate) async fn serve_explicit(
+    worker: Rc<Worker>,
+    io: Io,
+    first: BytesMut,
+    origin: OutboundOrigin,
+) -> Option<Connected> {
+    serve::h1::serve(worker, io, first, Origin::Outbound(origin)).await
 }
 
 /// Serves an HTTP/2 connection with prior knowledge; `first` was read already.

@@ -115,12 +115,19 @@ async fn requests(worker: Rc<Worker>, first: &mut BytesMut, io: &mut Io) -> Requ
 
 impl Requests {
     async fn serve(self, io: Io, first: BytesMut, origin: OutboundOrigin) {
-        let origin = Origin::Outbound(origin);
         match self.spoken {
             First::Spoken(Spoken::Http2) => {
+                let origin = Origin::Outbound(origin);
                 Box::pin(http::serve_http2(self.worker, io, first, origin)).await;
             }
-            First::Spoken(_) => Box::pin(http::serve_http1(self.worker, io, first, origin)).await,
+            First::Spoken(_) => {
+                let worker = Rc::clone(&self.worker);
+                let served = http::serve_explicit(worker, io, first, origin);
+                if let Some(connected) = Box::pin(served).await {
+                    let http::Connected { io, first, origin } = connected;
+                    Box::pin(serve(self.worker, io, first, origin)).await;
+                }
+            }
             First::Silent | First::Broken => {}
         }
     }

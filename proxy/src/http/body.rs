@@ -1,6 +1,6 @@
 //! Pieces of bodies, whatever the version of HTTP, and what can go wrong with one.
 
-use super::h1::HeadError;
+use super::malformed::HeadError;
 
 /// What comes next in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

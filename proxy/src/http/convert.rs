@@ -11,7 +11,8 @@ use mesh_model::snapshot::decide::RequestView as _;
 use super::{
     authority,
     fields::{Fields, Known},
-    h1::{HeadError, framing::Declared},
+    h1::framing::Declared,
+    malformed::HeadError,
     message::{Form, Framing, Request, Response, Version, Wishes},
 };
 

@@ -13,7 +13,6 @@ use mesh_model::{
 use super::{
     alarm::{self, Alarm},
     buffers::Messages,
-    deliver,
     filters::{self, Filtered},
     grpc,
     headers::{self, HopWords},
@@ -21,7 +20,6 @@ use super::{
     replay::Replay,
     reply,
     route::{self, Called, Held, To, Way},
-    send,
     session::Session,
     story::Story,
     wire::Wire,
@@ -31,6 +29,13 @@ use crate::{
     failure::{Code, Failure},
     observe::Open,
 };
+
+/// The answer goes to the caller.
+mod deliver;
+/// One try after another.
+mod send;
+/// Changes of protocol.
+mod switch;
 
 /// Header by which this daemon's own requests say as whom they call.
 const AS: &str = "mesh-as";

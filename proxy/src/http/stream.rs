@@ -15,7 +15,7 @@ use super::{
     body::{BodyError, BodyEvent},
     convert,
     fields::Fields,
-    h1::HeadError,
+    malformed::HeadError,
     message::Response,
 };
 

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future as _, poll_fn},
+    net::SocketAddr,
     pin::pin,
     rc::Rc,
     task::Poll,
@@ -18,11 +19,11 @@ use crate::{
         buffers,
         carrier::Carrier,
         exchange::{Ended, Exchange},
-        h1::{Connection, HeadError, ReadError},
+        h1::{Connection, ReadError},
+        malformed::HeadError,
         session::Session,
         wire::Wire,
     },
-    outbound,
 };
 
 /// How long, and for how many bytes, a caller that is refused may go on sending before it is cut off.
@@ -39,18 +40,35 @@ enum NoHead {
     Bad(HeadError, Instant),
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {
+/// A CONNECT was answered: from here on the connection is one to the address in `origin`.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// The connection.
+    pub io: Io,
+    /// What was read of it already.
+    pub first: BytesMut,
+    /// Where it comes from, and where it goes now.
+    pub origin: OutboundOrigin,
+}
+
+/// Serves a connection to its end, or to a CONNECT.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    io: Io,
+    first: BytesMut,
+    origin: Origin,
+) -> Option<Connected> {
     let session = Session::new(worker, Rc::new(origin));
     let mut down = Wire::H1(Connection::new(Carrier::Own(io), first));
     let mut alarm = Alarm::default();
     let ended = requests(&session, &mut down, &mut alarm).await;
-    let Wire::H1(down) = down else { return };
+    let Wire::H1(down) = down else { return None };
     match ended {
         Ended::Keep | Ended::Close => finish(down, &mut alarm).await,
         Ended::Broken => down.into_parts().0.reset(),
-        Ended::Connect(address) => connect(&session, down, address),
+        Ended::Connect(address) => return connected(&session, down, address),
     }
+    None
 }
 
 /// Answers requests; how the connection ends.
@@ -192,18 +210,18 @@ async fn finish(mut down: Connection<Carrier>, alarm: &mut Alarm) {
     .await;
 }
 
-/// The connection becomes one to the address that was named in a CONNECT.
-fn connect(session: &Session, down: Connection<Carrier>, address: std::net::SocketAddr) {
-    let (carrier, input, _sent) = down.into_parts();
+fn connected(
+    session: &Session,
+    down: Connection<Carrier>,
+    address: SocketAddr,
+) -> Option<Connected> {
+    let (carrier, first, _sent) = down.into_parts();
     let (Carrier::Own(io), Origin::Outbound(origin)) = (carrier, &*session.origin) else {
-        return;
+        return None;
     };
     let origin = OutboundOrigin {
         destination: Destination::Address(address),
         ..origin.clone()
     };
-    let worker = Rc::clone(&session.worker);
-    session
-        .worker
-        .spawn(outbound::serve(worker, io, input, origin));
+    Some(Connected { io, first, origin })
 }

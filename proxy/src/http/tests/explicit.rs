@@ -7,7 +7,7 @@ use mesh_model::service::AppProtocol;
 
 use super::{Path, Stage, Talk, ok, soon};
 use crate::{
-    connection::{Destination, Io, Origin, OutboundOrigin},
+    connection::{Destination, Io, OutboundOrigin},
     http,
     trial::{pair, run},
 };
@@ -21,13 +21,14 @@ async fn explicit(stage: &Stage, internal: bool) -> Talk {
         internal,
     };
     let worker = Rc::clone(&stage.a.worker);
-    let served = http::serve_http1(
-        worker,
-        Io::Tcp(own),
-        BytesMut::new(),
-        Origin::Outbound(origin),
-    );
-    stage.a.worker.spawn(served);
+    stage.a.worker.spawn(async move {
+        let io = Io::Tcp(own);
+        let served = http::serve_explicit(Rc::clone(&worker), io, BytesMut::new(), origin);
+        if let Some(connected) = served.await {
+            let http::Connected { io, first, origin } = connected;
+            crate::outbound::serve(worker, io, first, origin).await;
+        }
+    });
     Talk::new(program)
 }
 

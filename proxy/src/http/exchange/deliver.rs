@@ -3,17 +3,19 @@
 use std::{
     future::poll_fn,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use bytes::BytesMut;
-
 use super::{
-    alarm,
+    Ended, Exchange, Stop,
+    send::{self, Up},
+    switch,
+};
+use crate::failure::{Code, Failure};
+use crate::http::{
     body::BodyEvent,
     buffers::Messages,
     convert,
-    exchange::{Ended, Exchange, Stop},
     h1::write::{self, ResponseExtras},
     headers,
     message::{Framing, Response, Version},
@@ -21,11 +23,9 @@ use super::{
     replay::Replay,
     reply,
     route::Way,
-    send::{self, Up},
     story,
     wire::{Wire, WriteError},
 };
-use crate::failure::{Code, Failure};
 
 /// Most bytes of a body that are read in vain.
 const FORGOTTEN: usize = 256 * 1024;
@@ -36,8 +36,8 @@ pub(crate) async fn answer(
     way: &Way<'_>,
     mut up: Up,
 ) -> Result<Ended, Stop> {
-    if is_switched(exchange, &up) {
-        return switch(exchange, up).await;
+    if switch::is_agreed(exchange, &up) {
+        return switch::switch(exchange, up).await;
     }
     headers::clean_response(&mut exchange.messages.response, up.daemon);
     exchange.filter_answer(way);
@@ -277,94 +277,4 @@ fn tell(exchange: &mut Exchange<'_>) {
     }
     let inside = story.started.elapsed().saturating_sub(story.waited);
     fields.push(b"mesh-time-us", inside.as_micros().to_string().as_bytes());
-}
-
-/// True when the other side agreed to change protocols.
-fn is_switched(exchange: &Exchange<'_>, up: &Up) -> bool {
-    let Messages { request, response } = &*exchange.messages;
-    match &up.wire {
-        Wire::H1(_) => response.status == 101,
-        Wire::H2(_) => {
-            let agreed = response.fields.named(convert::UPGRADE.as_bytes()).next();
-            up.daemon && response.status == 200 && agreed.is_some() && request.upgrade.is_some()
-        }
-    }
-}
-
-/// Changes protocols: from here on plain bytes go both ways.
-async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<Ended, Stop> {
-    let Messages { request, response } = &mut *exchange.messages;
-    let name = request.upgrade_name().unwrap_or_default();
-    headers::clean_response(response, false);
-    exchange.story.status = 101;
-    match &mut *exchange.down {
-        Wire::H1(down) => {
-            response.status = 101;
-            response.upgrade = Some(response.fields.store(name.as_bytes()));
-            let extras = ResponseExtras {
-                framing: Framing::None,
-                version: request.version,
-                persistent: true,
-            };
-            down.interject(|out: &mut BytesMut| write::response(out, response, &extras));
-            down.become_raw();
-        }
-        Wire::H2(down) => {
-            response.status = 200;
-            response.framing = Framing::Streamed;
-            response
-                .fields
-                .push(convert::UPGRADE.as_bytes(), name.as_bytes());
-            let head = convert::response_to(response).ok_or(Stop::Gone)?;
-            down.send_response(head, false)
-                .map_err(|_gone| Stop::Gone)?;
-        }
-    }
-    if let Wire::H1(wire) = &mut up.wire {
-        wire.become_raw();
-    }
-    Ok(bytes_both_ways(exchange, up).await)
-}
-
-/// Copies until both directions have ended, one broke, or nothing moved for too long.
-async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
-    let limits = exchange.session.worker.config.limits.clone();
-    let (mut there, mut back) = (Flow::default(), Flow::default());
-    let (mut kept_there, mut kept_back) = (Replay::off(), Replay::off());
-    let (mut moved, mut by) = (0, None);
-    let whole = poll_fn(|cx| {
-        let mut broken = false;
-        if !there.done {
-            broken |= is_broken(&there.poll(cx, exchange.down, &mut up.wire, &mut kept_there));
-        }
-        if !back.done {
-            broken |= is_broken(&back.poll(cx, &mut up.wire, exchange.down, &mut kept_back));
-        }
-        if broken || (there.done && back.done) {
-            return Poll::Ready(!broken);
-        }
-        let half = there.done || back.done;
-        let idle: Duration = if half {
-            limits.tcp_half_closed
-        } else {
-            limits.tcp_idle
-        };
-        let now_moved = there.bytes + back.bytes + u64::from(half);
-        if by.is_none() || now_moved != moved {
-            moved = now_moved;
-            by = Instant::now().checked_add(idle);
-        }
-        exchange
-            .alarm
-            .poll(cx, alarm::earlier(by, None))
-            .map(|()| false)
-    })
-    .await;
-    exchange.story.received += there.bytes;
-    exchange.story.sent = back.bytes;
-    if whole { Ended::Close } else { Ended::Broken }
-}
-
-fn is_broken(state: &Poll<Result<(), RelayError>>) -> bool {
-    matches!(state, Poll::Ready(Err(_)))
 }

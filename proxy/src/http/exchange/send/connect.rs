@@ -1,0 +1,222 @@
+//! Opens a connection or stream, or takes one from the pool, and writes the head of the request.
+
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Instant,
+};
+
+use mesh_model::service::AppProtocol;
+
+use super::{Missed, Up, causes};
+use crate::{
+    connection::Origin,
+    failure::{Code, Failure, Retry},
+    http::{
+        carrier::Carrier,
+        convert::{self, Hop},
+        exchange::{Exchange, Stop},
+        h1::{
+            self,
+            write::{self, RequestExtras},
+        },
+        headers,
+        message::{Framing, Version},
+        relay::Flow,
+        route::{self, To, Way},
+        stream::Stream,
+        wire::Wire,
+    },
+    upstream::{DialError, H1Connection, H2Handle, HttpUpstream, Picked},
+};
+
+/// Opens, or takes from the pool, and writes the head.
+pub(super) async fn connect(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    picked: Option<Picked>,
+    by: Option<Instant>,
+) -> Result<Result<Up, (Missed, Option<Picked>)>, Stop> {
+    let protocol = route::spoken(way.protocol, &exchange.messages.request, &exchange.words);
+    let dialled = dial(exchange, way, picked.as_ref(), protocol, by).await?;
+    let opened = match dialled {
+        Ok(HttpUpstream::H1(lent)) => {
+            let reused = lent.reused;
+            Ok(open_h1(exchange, way, lent, reused))
+        }
+        Ok(HttpUpstream::H2(handle)) => open_h2(exchange, way, picked.as_ref(), handle, by).await?,
+        Err(error) => Err(not_reached(&error)),
+    };
+    Ok(match opened {
+        Ok(mut up) => {
+            up.picked = picked;
+            Ok(up)
+        }
+        Err(missed) => Err((missed, picked)),
+    })
+}
+
+async fn dial(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    picked: Option<&Picked>,
+    protocol: AppProtocol,
+    by: Option<Instant>,
+) -> Result<Result<HttpUpstream, DialError>, Stop> {
+    let upstream = &exchange.session.worker.upstream;
+    let by = exchange.bound(by);
+    let source = match &*exchange.session.origin {
+        Origin::Inbound(origin) if origin.server_name.is_none() => Some(origin.peer.ip()),
+        _ => None,
+    };
+    let mut dial = pin!(async {
+        match (way.to, picked, way.caller) {
+            (To::Local(port), ..) => upstream.local(port, protocol, source).await,
+            (_, Some(picked), Some(caller)) => upstream.http(picked, caller, protocol).await,
+            _ => Err(DialError::NoIdentity),
+        }
+    });
+    let dialled = poll_fn(|cx| {
+        if let Poll::Ready(dialled) = dial.as_mut().poll(cx) {
+            return Poll::Ready(Some(dialled));
+        }
+        exchange.alarm.poll(cx, by).map(|()| None)
+    })
+    .await;
+    dialled.ok_or_else(|| exchange.late())
+}
+
+fn not_reached(error: &DialError) -> Missed {
+    let code = Code::parse(error.code()).unwrap_or(Code::ConnectFailed);
+    let again = if error.may_retry() {
+        Retry::Safe
+    } else {
+        Retry::Never
+    };
+    let failure = Failure::new(code, causes(error)).with_retry(again);
+    Missed {
+        failure,
+        blame: error.blame(),
+        stale: false,
+    }
+}
+
+fn open_h1(exchange: &mut Exchange<'_>, way: &Way<'_>, mut lent: H1Connection, reused: bool) -> Up {
+    let input = std::mem::take(&mut lent.buffer);
+    let mut wire = h1::Connection::new(Carrier::Lent(lent), input);
+    wire.expect_response();
+    forward(exchange, way);
+    let request = &exchange.messages.request;
+    let extras = RequestExtras {
+        default_host: way.service.name.as_str(),
+        expect: request.wishes.expects_continue,
+    };
+    wire.begin(framing(exchange), |out| {
+        write::request(out, request, &extras);
+    });
+    Up {
+        wire: Wire::H1(wire),
+        upload: upload(exchange),
+        refused: None,
+        daemon: false,
+        picked: None,
+        reused,
+        _handle: None,
+        interims: 0,
+    }
+}
+
+/// To a place without a daemon, the client's address is told by this one.
+fn forward(exchange: &mut Exchange<'_>, way: &Way<'_>) {
+    if let (Origin::Outbound(origin), To::Backend(_) | To::Direct(_)) =
+        (&*exchange.session.origin, way.to)
+        && !std::mem::replace(&mut exchange.forwarded, true)
+    {
+        headers::forwarded(&mut exchange.messages.request, origin.peer.ip());
+    }
+}
+
+fn framing(exchange: &Exchange<'_>) -> Framing {
+    let request = &exchange.messages.request;
+    if request.upgrade.is_some() {
+        Framing::None
+    } else {
+        request.framing
+    }
+}
+
+fn upload(exchange: &Exchange<'_>) -> Flow {
+    if framing(exchange) == Framing::None {
+        Flow::without_body()
+    } else {
+        Flow::default()
+    }
+}
+
+async fn open_h2(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    picked: Option<&Picked>,
+    mut handle: H2Handle,
+    by: Option<Instant>,
+) -> Result<Result<Up, Missed>, Stop> {
+    let by = exchange.bound(by);
+    let ready = poll_fn(|cx| {
+        if let Poll::Ready(ready) = handle.send.poll_ready(cx) {
+            return Poll::Ready(Some(ready));
+        }
+        exchange.alarm.poll(cx, by).map(|()| None)
+    })
+    .await;
+    if let Err(error) = ready.ok_or_else(|| exchange.late())? {
+        let failure = Failure::new(Code::ConnectFailed, causes(&error));
+        return Ok(Err(Missed {
+            failure,
+            blame: None,
+            stale: true,
+        }));
+    }
+    if !handle.mesh {
+        forward(exchange, way);
+    }
+    exchange.story.peer.clone_from(&handle.peer);
+    let request = &exchange.messages.request;
+    let id = exchange.story.id;
+    let hop = picked.filter(|_| handle.mesh).map(|picked| Hop {
+        target: picked.endpoint.address.port(),
+        id: id.as_str(),
+        http1: request.version != Version::Http2 || exchange.words.http1,
+    });
+    let host = way.service.name.as_str();
+    let expect = request.wishes.expects_continue;
+    if request.upgrade.is_some() && hop.is_none() {
+        let failure = Failure::new(Code::BadRequest, "the program speaks HTTP/2: no upgrade");
+        return Err(failure.with_status(501).into());
+    }
+    let Some(head) = convert::request_to(request, host, expect, hop.as_ref()) else {
+        let failure = Failure::new(Code::BadRequest, "the request cannot be one of HTTP/2");
+        return Err(failure.into());
+    };
+    let ended = framing(exchange) == Framing::None && request.upgrade.is_none();
+    Ok(match handle.send.send_request(head, ended) {
+        Ok((answer, send)) => Ok(Up {
+            wire: Wire::H2(Stream::opened(answer, send, ended)),
+            upload: upload(exchange),
+            refused: None,
+            daemon: handle.mesh,
+            picked: None,
+            reused: false,
+            _handle: Some(handle),
+            interims: 0,
+        }),
+        Err(error) => {
+            let failure = Failure::new(Code::ConnectFailed, causes(&error));
+            Err(Missed {
+                failure,
+                blame: None,
+                stale: true,
+            })
+        }
+    })
+}

@@ -1,0 +1,106 @@
+//! Changes of protocol: after a 101 plain bytes go both ways, over the hop too.
+
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use super::{Ended, Exchange, Stop, send::Up};
+use crate::http::{
+    buffers::Messages,
+    convert,
+    h1::write::{self, ResponseExtras},
+    headers,
+    message::Framing,
+    relay::{Flow, RelayError},
+    replay::Replay,
+    wire::Wire,
+};
+
+/// True when the other side agreed to change protocols.
+pub(super) fn is_agreed(exchange: &Exchange<'_>, up: &Up) -> bool {
+    let Messages { request, response } = &*exchange.messages;
+    match &up.wire {
+        Wire::H1(_) => response.status == 101,
+        Wire::H2(_) => {
+            let agreed = response.fields.named(convert::UPGRADE.as_bytes()).next();
+            up.daemon && response.status == 200 && agreed.is_some() && request.upgrade.is_some()
+        }
+    }
+}
+
+/// Changes protocols: from here on plain bytes go both ways.
+pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<Ended, Stop> {
+    let Messages { request, response } = &mut *exchange.messages;
+    let name = request.upgrade_name().unwrap_or_default();
+    headers::clean_response(response, false);
+    exchange.story.status = 101;
+    match &mut *exchange.down {
+        Wire::H1(down) => {
+            response.status = 101;
+            response.upgrade = Some(response.fields.store(name.as_bytes()));
+            let extras = ResponseExtras {
+                framing: Framing::None,
+                version: request.version,
+                persistent: true,
+            };
+            down.interject(|out| write::response(out, response, &extras));
+            down.become_raw();
+        }
+        Wire::H2(down) => {
+            response.status = 200;
+            response.framing = Framing::Streamed;
+            response
+                .fields
+                .push(convert::UPGRADE.as_bytes(), name.as_bytes());
+            let head = convert::response_to(response).ok_or(Stop::Gone)?;
+            down.send_response(head, false)
+                .map_err(|_gone| Stop::Gone)?;
+        }
+    }
+    if let Wire::H1(wire) = &mut up.wire {
+        wire.become_raw();
+    }
+    Ok(bytes_both_ways(exchange, up).await)
+}
+
+/// Copies until both directions have ended, one broke, or nothing moved for too long.
+async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
+    let limits = exchange.session.worker.config.limits.clone();
+    let (mut there, mut back) = (Flow::default(), Flow::default());
+    let (mut kept_there, mut kept_back) = (Replay::off(), Replay::off());
+    let (mut moved, mut by) = (0, None);
+    let whole = poll_fn(|cx| {
+        let mut broken = false;
+        if !there.done {
+            broken |= is_broken(&there.poll(cx, exchange.down, &mut up.wire, &mut kept_there));
+        }
+        if !back.done {
+            broken |= is_broken(&back.poll(cx, &mut up.wire, exchange.down, &mut kept_back));
+        }
+        if broken || (there.done && back.done) {
+            return Poll::Ready(!broken);
+        }
+        let half = there.done || back.done;
+        let idle: Duration = if half {
+            limits.tcp_half_closed
+        } else {
+            limits.tcp_idle
+        };
+        let now_moved = there.bytes + back.bytes + u64::from(half);
+        if by.is_none() || now_moved != moved {
+            moved = now_moved;
+            by = Instant::now().checked_add(idle);
+        }
+        exchange.alarm.poll(cx, by).map(|()| false)
+    })
+    .await;
+    exchange.story.received += there.bytes;
+    exchange.story.sent = back.bytes;
+    if whole { Ended::Close } else { Ended::Broken }
+}
+
+fn is_broken(state: &Poll<Result<(), RelayError>>) -> bool {
+    matches!(state, Poll::Ready(Err(_)))
+}
