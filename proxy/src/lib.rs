@@ -1,7 +1,7 @@
 //! The data plane: obeys a snapshot, and cannot ask why.
 //!
 //! A map. Each worker is one thread with its own runtime, listeners, pools and counters; workers share
-//! only atomics and immutable values. [`start`] is the only entry.
+//! only atomics and immutable values. [`start()`] is the only entry.
 
 /// Picks one endpoint of a group.
 mod balance;

@@ -1,6 +1,6 @@
 //! Every metric, access-log field and failure record of the data plane.
 //!
-//! In: one [`RequestRecord`] per request or opaque connection, and counts of events. Out: cells that only
+//! In: one `RequestRecord` per request or opaque connection, and counts of events. Out: cells that only
 //! this worker writes and anybody may read, log lines, and a ring of what failed. Never: waits.
 
 use std::{

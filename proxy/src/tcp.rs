@@ -1,7 +1,7 @@
 //! Opaque streams: pick, open, copy, tell.
 //!
 //! The life of a connection is that of a request without `match`: admit, authorize, pick, copy, settle.
-//! [`Told`] is filled on the way and recorded once, on every path.
+//! `Told` is filled on the way and recorded once, on every path.
 
 use std::{
     net::SocketAddr,
@@ -189,16 +189,9 @@ pub(crate) struct Opened {
     pub(crate) picked: Picked,
 }
 
-/// Why no way could be opened; recorded already.
+/// No way could be opened; recorded already.
 #[derive(Debug)]
-pub(crate) struct Refused {
-    /// Documented code.
-    pub(crate) code: &'static str,
-    /// The cause in words.
-    pub(crate) what: String,
-    /// Under which `why` finds it.
-    pub(crate) id: String,
-}
+pub(crate) struct Refused;
 
 /// Tries beside the first.
 const ATTEMPTS: usize = 2;
@@ -210,17 +203,13 @@ pub(crate) async fn open(
     callee: &Callee,
 ) -> Result<Opened, Refused> {
     let mut told = Told::outbound(worker, origin, Some(callee.backend()));
-    let refuse = |told: &Told, code: &'static str, what: String| {
-        told.refused(worker, 0, code, &what);
-        Refused {
-            code,
-            what,
-            id: told.id.clone(),
-        }
+    let refuse = |told: &Told, code: &'static str, what: &str| {
+        told.refused(worker, 0, code, what);
+        Refused
     };
     let backend = match choose(worker, callee, &mut told) {
         Ok(backend) => backend,
-        Err((code, what)) => return Err(refuse(&told, code, what)),
+        Err((code, what)) => return Err(refuse(&told, code, &what)),
     };
     worker.upstream.deposit(&backend);
     let authority = format!("{}:{}", backend.service, backend.port);
@@ -232,10 +221,10 @@ pub(crate) async fn open(
         };
         let Some(picked) = picked else {
             let what = format!("{} has no endpoint", backend.service);
-            return Err(refuse(&told, "no-endpoint", what));
+            return Err(refuse(&told, "no-endpoint", &what));
         };
         if let Err(what) = local_call(&worker.snapshot(), &picked.endpoint, &origin.caller) {
-            return Err(refuse(&told, "denied", what));
+            return Err(refuse(&told, "denied", &what));
         }
         let begun = Instant::now();
         let id = told.id.clone();
@@ -259,7 +248,7 @@ pub(crate) async fn open(
                 let again = tried.len() <= ATTEMPTS && error.may_retry();
                 let again = again && matches!(callee, Callee::Frontend(_));
                 if !again || !worker.upstream.withdraw(&backend) {
-                    return Err(refuse(&told, error.code(), chain(&error)));
+                    return Err(refuse(&told, error.code(), &chain(&error)));
                 }
             }
         }

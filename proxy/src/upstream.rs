@@ -25,7 +25,8 @@ use self::{
     budget::Bucket,
     group::{Group, Live},
     health::Health,
-    pool::{Idle, Multiplexed, Place, Road},
+    multiplex::{Multiplexed, Road},
+    pool::{Idle, Place},
 };
 use crate::{config::Config, connection::Io, hbone, observe::Transport, tls::Tls};
 
@@ -37,10 +38,13 @@ pub(crate) mod dial;
 mod group;
 /// Who is out, and how they come back.
 mod health;
-/// Connections kept for the next exchange.
+/// HTTP/2 connections, shared.
+mod multiplex;
+/// HTTP/1 connections, kept for the next exchange.
 mod pool;
 
-pub(crate) use pool::{H1Connection, H2Handle, InUse};
+pub(crate) use multiplex::{H2Handle, InUse};
+pub(crate) use pool::H1Connection;
 
 /// Why an endpoint, or a local program, could not be reached.
 #[derive(Debug, Clone, thiserror::Error)]
