@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::{Identity, JoinServer},
-    daemon::Daemon,
+    clock,
     disk::Disk,
 };
 
@@ -155,8 +155,9 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Opens the sockets and loads what was known; the catalog is there when this returns.
-    pub(crate) async fn start(start: Start) -> Result<Self, StartError> {
+    /// Opens the sockets and loads what was known; the catalog is there when this returns. Call it on the
+    /// runtime of the control side.
+    pub(crate) fn start(start: Start) -> Result<Self, StartError> {
         let listen = |kind| {
             move |source| StartError::Listen {
                 address: start.listen,
@@ -407,5 +408,5 @@ fn host_trust(identity: &Identity, revoked: &Revoked) -> HostTrust {
 
 /// The wall clock for the node.
 fn wall_ms() -> u64 {
-    Daemon::now_ms()
+    clock::now_ms()
 }

@@ -58,7 +58,8 @@ pub(crate) struct Disk {
     database: Shared,
     orders: Option<SyncSender<Order>>,
     writer: Option<JoinHandle<()>>,
-    _lock: Option<Flock<File>>,
+    /// Held for as long as the directory is in use.
+    lock: Option<Flock<File>>,
 }
 
 impl std::fmt::Debug for Disk {
@@ -76,7 +77,7 @@ impl Disk {
         let again = path.clone();
         let mut disk = Self::with(first, Box::new(move || open_private(&again)))
             .map_err(|source| DiskError::Io { path, source })?;
-        disk._lock = Some(lock);
+        disk.lock = Some(lock);
         Ok(disk)
     }
 
@@ -91,7 +92,7 @@ impl Disk {
             database,
             orders: Some(orders),
             writer,
-            _lock: None,
+            lock: None,
         })
     }
 
@@ -153,7 +154,7 @@ impl Disk {
         let (told, done) = sync_channel(1);
         // Whoever waits has not gone.
         self.order(Order::Clear(Box::new(move |cleared| {
-            drop(told.send(cleared))
+            told.send(cleared).unwrap_or_default();
         })));
         if done.recv() != Ok(true) {
             tracing::error!("the state cannot be forgotten");

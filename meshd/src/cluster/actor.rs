@@ -57,14 +57,16 @@ pub(super) struct Parts {
     pub(super) start: Start,
 }
 
+type Channel<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+
 /// Owns the node.
 pub(super) struct Actor {
     parts: Parts,
     /// Where datagrams of a host came from last.
     heard_at: HashMap<HostId, SocketAddr>,
-    events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
-    opened: (mpsc::Sender<Opened>, mpsc::Receiver<Opened>),
-    stored: (mpsc::Sender<(u64, bool)>, mpsc::Receiver<(u64, bool)>),
+    events: Channel<Event>,
+    opened: Channel<Opened>,
+    stored: Channel<(u64, bool)>,
     answers: BTreeMap<u64, oneshot::Sender<Result<CommitAccepted, SubmitError>>>,
     next_ticket: u64,
     next_link: u64,
@@ -101,7 +103,7 @@ impl Actor {
         tasks.spawn(async move {
             self.carry_out(first);
             self.handle(Input::Grants(self.parts.start.identity.grants()));
-            self.run(stop).await;
+            Box::pin(self.run(stop)).await;
         });
     }
 
@@ -183,7 +185,7 @@ impl Actor {
                     }
                 }
                 Output::Timer { after, token } => {
-                    self.timer = Some((Instant::now() + after, token))
+                    self.timer = Some((Instant::now() + after, token));
                 }
                 Output::Persist {
                     rows,
@@ -393,7 +395,7 @@ impl Actor {
                     *stream,
                     (host, number, dialled),
                     Arc::clone(&self.parts.start.handler),
-                    self.events.0.clone(),
+                    &self.events.0,
                     (&self.parts.start.tasks, &self.parts.start.stop),
                 );
                 self.lock_links().insert(host, link);
@@ -428,7 +430,7 @@ fn key_in(bytes: &[u8]) -> Option<[u8; 32]> {
 }
 
 fn far() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
+    Instant::now() + Duration::from_hours(1)
 }
 
 /// The next datagram; never, without a socket.

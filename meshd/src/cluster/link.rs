@@ -63,7 +63,7 @@ impl Link {
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
         (host, number, dialled): (HostId, u64, bool),
         handler: Handler,
-        events: mpsc::Sender<Event>,
+        events: &mpsc::Sender<Event>,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> Self {
         let (read, write) = tokio::io::split(stream);

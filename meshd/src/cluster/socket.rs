@@ -61,14 +61,14 @@ fn bind(
         socket.set_reuse_address(true)?;
     }
     socket.set_nonblocking(true)?;
-    set_mark(SockRef::from(&socket), mark);
+    set_mark(&SockRef::from(&socket), mark);
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
 /// The mark keeps the daemon's own traffic out of its interception; without the capability nothing is
 /// intercepted either.
-fn set_mark(socket: SockRef<'_>, mark: Option<u32>) {
+fn set_mark(socket: &SockRef<'_>, mark: Option<u32>) {
     if let Some(mark) = mark
         && let Err(error) = socket.set_mark(mark)
     {
@@ -83,7 +83,7 @@ pub(super) async fn dial(to: SocketAddr, mark: Option<u32>) -> io::Result<TcpStr
     } else {
         TcpSocket::new_v6()?
     };
-    set_mark(SockRef::from(&socket), mark);
+    set_mark(&SockRef::from(&socket), mark);
     socket.connect(to).await
 }
 

@@ -27,25 +27,21 @@ struct Host {
 }
 
 fn site(directory: &TempDir, name: &str) -> Site {
-    // A port that is free for UDP and TCP on an address of this test alone.
+    // An address of this test alone, with two ports that are free there.
     let ip = Ipv4Addr::new(
         127,
         fastrand::u8(1..255),
         fastrand::u8(..),
         fastrand::u8(1..255),
     );
-    let free = || {
-        std::net::TcpListener::bind((ip, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-    };
+    let free = || std::net::TcpListener::bind((ip, 0)).unwrap();
+    let (cluster, tunnel) = (free(), free());
     Site {
         state_dir: directory.path().join(name),
         host_name: name.to_owned(),
         addresses: vec![IpAddr::V4(ip)],
-        cluster: free(),
-        tunnel: free(),
+        cluster: cluster.local_addr().unwrap(),
+        tunnel: tunnel.local_addr().unwrap(),
         udp: true,
     }
 }
@@ -85,7 +81,6 @@ impl Host {
             tasks: tasks.clone(),
             stop: stop.clone(),
         })
-        .await
         .unwrap();
         joins.connect(reach(&cluster));
         let host = Self {
@@ -329,14 +324,14 @@ async fn three_hosts_share_edits_questions_and_deaths() {
     }
 
     // Questions go to any host; what is asked too slowly or wrongly is told.
-    let (asker, asked) = (mesh.hosts[1].id(), mesh.hosts[2].id());
+    let (own, asked) = (mesh.hosts[1].id(), mesh.hosts[2].id());
     let call = |kind, body: Bytes, wait| {
         mesh.hosts[1]
             .cluster
             .call(asked, kind, body, Duration::from_millis(wait))
     };
     let answer = call("echo", Bytes::from_static(b"?"), 5000).await.unwrap();
-    assert_eq!(answer, format!("{}?", asker.short()).into_bytes());
+    assert_eq!(answer, format!("{}?", own.short()).into_bytes());
     assert_eq!(call("slow", Bytes::new(), 100).await, Err(CallError::Late));
     assert!(matches!(
         call("none", Bytes::new(), 5000).await,

@@ -5,7 +5,6 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     time::Duration,
 };
@@ -26,7 +25,7 @@ fn row(key: &str, value: &str) -> Row {
 
 /// Writes and says whether it is on disk.
 fn stored(disk: &Disk, rows: Vec<Row>) -> bool {
-    let (told, heard) = mpsc::sync_channel(1);
+    let (told, heard) = sync_channel(1);
     disk.write(
         rows,
         true,

@@ -96,7 +96,7 @@ impl Writer {
     /// Works until the queue is closed and everything is written.
     pub(super) fn run(&mut self, queue: &Receiver<Order>) {
         loop {
-            let patience = self.since.map_or(Duration::from_secs(3600), |since| {
+            let patience = self.since.map_or(Duration::from_hours(1), |since| {
                 LAZY.saturating_sub(since.elapsed())
             });
             match queue.recv_timeout(patience) {
