@@ -20,6 +20,7 @@ use crate::daemon::Daemon;
 mod answer;
 mod check;
 mod lifecycle;
+mod request;
 mod resources;
 mod route;
 mod state;

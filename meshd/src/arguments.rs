@@ -46,22 +46,22 @@ enum Command {
 }
 
 /// Runs what the arguments ask for.
-pub(crate) fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn carry_out(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.check {
-        return check(&arguments.config);
+        return Ok(check(&arguments.config));
     }
     let read = || {
         config::load(&arguments.config)
             .map_err(|faults| anyhow::anyhow!(config::faults_text(&faults)))
     };
-    match arguments.command {
+    match &arguments.command {
         None => boot::daemon(&arguments.config, read()?),
         Some(Command::Config) => {
             let loaded = read()?;
             telemetry::print(&mesh_model::config::effective(&loaded.boot, &loaded.live));
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Names) => boot::names(read()?.boot),
+        Some(Command::Names) => boot::names(&read()?.boot),
         Some(Command::Bypass) => boot::bypass(&read()?.boot, true),
         Some(Command::Unbypass) => boot::bypass(&read()?.boot, false),
         Some(Command::Uninstall) => boot::uninstall(&read()?.boot),
@@ -74,7 +74,7 @@ pub(crate) fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn check(path: &std::path::Path) -> anyhow::Result<ExitCode> {
+fn check(path: &std::path::Path) -> ExitCode {
     match config::load(path) {
         Ok(loaded) => {
             telemetry::print(&format!(
@@ -83,11 +83,11 @@ fn check(path: &std::path::Path) -> anyhow::Result<ExitCode> {
                 loaded.live.services.len(),
                 loaded.live.sources.len()
             ));
-            Ok(ExitCode::SUCCESS)
+            ExitCode::SUCCESS
         }
         Err(faults) => {
             telemetry::complain(&config::faults_text(&faults));
-            Ok(ExitCode::from(1))
+            ExitCode::from(1)
         }
     }
 }

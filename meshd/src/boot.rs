@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     admission::IdentityError,
+    clock,
     config::{self, Loaded},
     daemon::{Daemon, Request},
     disk::Disk,
@@ -48,13 +49,11 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
 /// Opens the mesh that this host is in. An identity of another machine is not used: the daemon stays idle,
 /// so that `meshctl` can say so and join anew.
 async fn resume(daemon: &Arc<Daemon>) -> anyhow::Result<()> {
-    let copied = match crate::admission::Identity::load(&daemon.boot.state_dir) {
-        Err(error @ IdentityError::Copied(_)) => error,
-        Ok(_) | Err(_) => {
-            return activate(daemon)
-                .await
-                .map_err(|error| anyhow::anyhow!(error));
-        }
+    let loaded = crate::admission::Identity::load(&daemon.boot.state_dir);
+    let Err(copied @ IdentityError::Copied(_)) = loaded else {
+        return activate(daemon)
+            .await
+            .map_err(|error| anyhow::anyhow!(error));
     };
     tracing::error!("{copied}");
     daemon.raise(
@@ -110,9 +109,10 @@ fn open(
 
 fn host(boot: &Boot) -> Host {
     let kernel_name = || {
-        nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_else(|_unknown| "host".to_owned())
+        nix::unistd::gethostname().map_or_else(
+            |_unknown| "host".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )
     };
     let addresses = if boot.addresses.is_empty() {
         found_addresses()
@@ -122,7 +122,7 @@ fn host(boot: &Boot) -> Host {
     Host {
         name: boot.host_name.clone().unwrap_or_else(kernel_name),
         addresses,
-        started_ms: Daemon::now_ms(),
+        started_ms: clock::now_ms(),
     }
 }
 
@@ -279,12 +279,12 @@ async fn close(daemon: &Arc<Daemon>) {
 }
 
 /// The names process.
-pub(crate) fn names(boot: Boot) -> anyhow::Result<ExitCode> {
+pub(crate) fn names(boot: &Boot) -> anyhow::Result<ExitCode> {
     telemetry::start();
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let mut signals = Signals::listen().context("cannot listen to signals")?;
-        let running = names::run(names::Settings::from_boot(&boot), stop.clone());
+        let running = names::run(names::Settings::from_boot(boot), stop.clone());
         tokio::pin!(running);
         loop {
             tokio::select! {

@@ -17,7 +17,7 @@ use mesh_model::{catalog::Catalog, principal::SpiffeId, snapshot::Snapshot};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{admission::Identity, daemon::Daemon};
+use crate::{admission::Identity, clock};
 
 /// The issuing side: what an authority answers to other hosts.
 mod issue;
@@ -107,7 +107,7 @@ impl Certificates {
     /// Loads what is on disk at once, then keeps it renewed until `stop`.
     pub(crate) fn start(settings: Settings, tasks: &TaskTracker, stop: CancellationToken) -> Self {
         let credentials = settings.credentials.clone();
-        load(&settings.identity, &credentials, Daemon::now_ms());
+        load(&settings.identity, &credentials, clock::now_ms());
         let shared = Arc::new(Shared::default());
         let keeper = Keeper::new(settings, Arc::clone(&shared));
         tasks.spawn(async move {
@@ -140,7 +140,7 @@ impl Certificates {
     }
     /// Wanted identities without a certificate in force.
     pub(crate) fn missing(&self) -> Vec<SpiffeId> {
-        let now_ms = Daemon::now_ms();
+        let now_ms = clock::now_ms();
         let in_force = |id: &SpiffeId| {
             self.credentials
                 .get(id)
@@ -218,7 +218,7 @@ impl Keeper {
     async fn run(mut self) {
         loop {
             self.follow();
-            let due = self.due(Daemon::now_ms());
+            let due = self.due(clock::now_ms());
             if due.is_empty() {
                 self.renew_authority().await;
                 self.wait().await;
@@ -275,7 +275,7 @@ impl Keeper {
             .min()
             .unwrap_or(u64::MAX);
         let next = next.min(self.authority.due_ms);
-        let sleep = Duration::from_millis(next.saturating_sub(Daemon::now_ms()));
+        let sleep = Duration::from_millis(next.saturating_sub(clock::now_ms()));
         tokio::select! {
             () = tokio::time::sleep(sleep.clamp(Duration::from_millis(50), LONGEST_SLEEP)) => {}
             changed = self.settings.wanted.changed() => if changed.is_err() {
@@ -318,7 +318,7 @@ impl Keeper {
     }
 
     fn failed(&mut self, id: &SpiffeId, why: String) {
-        let now_ms = Daemon::now_ms();
+        let now_ms = clock::now_ms();
         let end_ms = self
             .settings
             .credentials
@@ -360,7 +360,7 @@ impl Keeper {
     }
 
     async fn renew_authority(&mut self) {
-        let now_ms = Daemon::now_ms();
+        let now_ms = clock::now_ms();
         if self.authority.due_ms > now_ms {
             return;
         }

@@ -47,7 +47,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<ConfigError>> {
 
 /// All faults, one a line.
 pub(crate) fn faults_text(faults: &[ConfigError]) -> String {
-    faults.iter().map(|fault| format!("{fault}\n")).collect()
+    faults.iter().fold(String::new(), |text, fault| {
+        text + &fault.to_string() + "\n"
+    })
 }
 
 fn take(path: &Path, files: &mut Vec<(String, String)>, faults: &mut Vec<ConfigError>) {

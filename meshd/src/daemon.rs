@@ -10,7 +10,7 @@ use mesh_model::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{admission::Site, disk::Disk, intake::Host, running::Running};
+use crate::{admission::Site, clock, disk::Disk, intake::Host, running::Running};
 
 /// What the main loop is asked to do.
 #[derive(Debug)]
@@ -49,15 +49,6 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Milliseconds since the epoch.
-    pub(crate) fn now_ms() -> u64 {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .ok()
-            .and_then(|since| u64::try_from(since.as_millis()).ok())
-            .unwrap_or_default()
-    }
-
     /// Where this host stands, for admission.
     pub(crate) fn admission_site(&self) -> Site {
         Site::new(&self.boot, &self.host)
@@ -94,15 +85,16 @@ impl Daemon {
                 _ => true,
             };
             if let Some(mut finding) = finding.clone() {
-                finding.since_ms = before.map_or_else(Self::now_ms, |before| before.since_ms);
+                finding.since_ms = before.map_or_else(clock::now_ms, |before| before.since_ms);
                 next.push(finding);
             }
             next
         });
         if changed {
-            match &finding {
-                Some(finding) => tracing::warn!(%finding, "finding"),
-                None => tracing::info!(code, subject, "finding solved"),
+            if let Some(finding) = finding {
+                tracing::warn!(%finding, "finding");
+            } else {
+                tracing::info!(code, subject, "finding solved");
             }
         }
     }

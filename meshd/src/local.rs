@@ -55,7 +55,7 @@ impl LocalHealth {
     /// Takes the services of a new configuration: unchanged ones keep their state and their rhythm.
     pub(crate) fn take(&mut self, services: &[Arc<LocalService>]) {
         self.running.retain(|instance, running| {
-            let stays = services.iter().any(|service| *service == running.service);
+            let stays = services.contains(&running.service);
             if !stays {
                 running.stop.cancel();
                 self.states

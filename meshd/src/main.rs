@@ -6,6 +6,7 @@ mod arguments;
 mod boot;
 mod capture;
 mod certificates;
+mod clock;
 mod cluster;
 mod config;
 mod daemon;
@@ -28,7 +29,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
-    match arguments::carry_out(arguments) {
+    match arguments::carry_out(&arguments) {
         Ok(code) => code,
         Err(error) => {
             telemetry::report(&error);

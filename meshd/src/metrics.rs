@@ -35,7 +35,7 @@ pub(crate) async fn serve(listener: TcpListener, daemon: Arc<Daemon>, stop: Canc
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(10))
                 .serve_connection(TokioIo::new(stream), service);
-            drop(tokio::time::timeout(Duration::from_secs(300), served).await);
+            drop(tokio::time::timeout(Duration::from_mins(5), served).await);
         });
     }
 }

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     capture::{CaptureRoom, NamesFile},
     certificates::Wanted,
+    clock,
     cluster::Cluster,
     daemon::Daemon,
     intake::{self, Statement},
@@ -107,7 +108,7 @@ impl Reconcile {
             Ok(compiled) => {
                 self.daemon.raise("plan-failed", "plan", None);
                 let compiled = Arc::new(compiled);
-                self.carry_out(&compiled).await;
+                self.carry_out(&compiled);
                 let applied = (catalog.commits, catalog.commit_count);
                 self.state(&live, &health, &views, (draining, applied), &compiled)
                     .await;
@@ -159,7 +160,7 @@ impl Reconcile {
 
     /// Time until something ends by itself: a tentative change, a lease.
     fn next_expiry(&self) -> Duration {
-        let now = Daemon::now_ms();
+        let now = clock::now_ms();
         let catalog = self.inputs.catalog.borrow();
         catalog
             .resources
@@ -189,7 +190,7 @@ impl Reconcile {
                 host_addresses: &addresses,
                 previous: Some(&previous),
                 allocations: &allocations,
-                now_ms: Daemon::now_ms(),
+                now_ms: clock::now_ms(),
                 transparent,
             })
             .map_err(|error| crate::telemetry::chain(&error))
@@ -198,7 +199,7 @@ impl Reconcile {
         planned.unwrap_or_else(|_panicked| Err("the planner failed; this is a bug".to_owned()))
     }
 
-    async fn carry_out(&mut self, compiled: &Arc<Compiled>) {
+    fn carry_out(&mut self, compiled: &Arc<Compiled>) {
         let current = self.publisher.current();
         if current.generation == 0 || current.version != compiled.snapshot.version {
             let generation = self.publisher.publish(compiled.snapshot.clone());

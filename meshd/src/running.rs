@@ -33,6 +33,7 @@ use crate::{
     admission::{self, Identity, JoinServer, Probes, Reach, Tokens},
     capture::{CaptureRoom, NamesFile},
     certificates::{self, Certificates, Settings, Wanted},
+    clock,
     cluster::{self, Cluster, Handler},
     daemon::Daemon,
     local::LocalHealth,
@@ -99,7 +100,7 @@ impl Running {
             site,
         );
         let credentials = Credentials::new();
-        certificates::load(&identity, &credentials, Daemon::now_ms());
+        certificates::load(&identity, &credentials, clock::now_ms());
         let mut seeds = daemon.boot.cluster.seeds.clone();
         seeds.extend(identity.seeds().iter().cloned());
         let cluster = Cluster::start(cluster::Start {

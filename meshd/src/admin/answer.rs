@@ -57,3 +57,13 @@ pub(crate) fn from_outcome<T: Serialize>(outcome: Outcome<T>) -> Answer {
         Err(refused) => json(refused.status, &refused.body),
     }
 }
+
+/// 404.
+pub(crate) fn unknown(path: &str) -> Answer {
+    from_outcome::<()>(Err(refuse(
+        404,
+        "unknown-path",
+        format!("{path} is no path of the admin API"),
+        "use a meshctl of the daemon's version",
+    )))
+}

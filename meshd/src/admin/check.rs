@@ -9,9 +9,10 @@ use mesh_model::{
     finding::{Finding, Severity},
     name::HostId,
 };
+use mesh_plan::rfc3339;
 
-use super::{resources::rfc3339, state};
-use crate::{daemon::Daemon, running::Running};
+use super::state;
+use crate::{clock, daemon::Daemon, running::Running};
 
 /// Every line of the check.
 pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
@@ -158,7 +159,7 @@ fn authorities(catalog: &Catalog) -> Vec<CheckRow> {
 }
 
 fn certificates(running: &Arc<Running>) -> Vec<CheckRow> {
-    let now = Daemon::now_ms();
+    let now = clock::now_ms();
     let mut rows = Vec::new();
     match running.first_expiry() {
         None => rows.push(row(

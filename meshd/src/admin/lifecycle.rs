@@ -23,12 +23,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{
-    answer::{Answer, Outcome, from_outcome, refuse},
-    route::{parse, unknown},
+    answer::{Answer, Outcome, from_outcome, refuse, unknown},
+    request::parse,
     state::{hex, joined},
 };
 use crate::{
-    admission,
+    admission, clock,
     daemon::{Daemon, Request},
 };
 
@@ -37,7 +37,7 @@ pub(super) async fn write(daemon: &Arc<Daemon>, parts: &[&str], body: &Bytes) ->
     match parts {
         ["v1", "init"] => from_outcome(init(daemon, body).await),
         ["v1", "join"] => join(daemon, body),
-        ["v1", "token"] => from_outcome(token(daemon, body).await),
+        ["v1", "token"] => from_outcome(token(daemon, body)),
         ["v1", "leave"] => from_outcome(leave(daemon, body).await),
         ["v1", "operator"] => from_outcome(operator(daemon, body).await),
         ["v1", "bypass"] => from_outcome(bypass(daemon, true).await),
@@ -183,7 +183,7 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
     tell(last).await;
 }
 
-async fn token(daemon: &Daemon, body: &Bytes) -> Outcome<Token> {
+fn token(daemon: &Daemon, body: &Bytes) -> Outcome<Token> {
     let running = joined(daemon)?;
     let request: CreateToken = parse(body)?;
     running.tokens.create(&request).map_err(|error| {
@@ -231,7 +231,7 @@ async fn operator(daemon: &Daemon, body: &Bytes) -> Outcome<Operator> {
     let request: AddOperator = parse(body)?;
     let signed = running
         .identity
-        .certify_operator(&request, Daemon::now_ms())
+        .certify_operator(&request, clock::now_ms())
         .map_err(|error| {
             refuse(
                 409,

@@ -15,14 +15,16 @@ use mesh_model::{
     finding::{Finding, Severity},
     grant::Signed,
 };
+use mesh_plan::rfc3339;
 use prost::Message as _;
 
 use super::{
     answer::{Outcome, Refused, refuse},
-    route::Query,
+    request::Query,
     state::{host_name, is_alive, joined},
 };
 use crate::{
+    clock,
     cluster::{Stale, SubmitError},
     daemon::Daemon,
 };
@@ -92,33 +94,6 @@ fn status(catalog: &Catalog, key: &ResourceKey, resource: &Resource) -> Option<s
         .and_then(|status| serde_json::from_slice(&status.status).ok())
 }
 
-/// `2026-11-21T09:00:00Z`.
-pub(super) fn rfc3339(ms: u64) -> String {
-    let seconds = i64::try_from(ms / 1000).unwrap_or_default();
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Days since 1970-01-01 as a date of the proleptic Gregorian calendar.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
 /// `GET /v1/history`.
 pub(super) async fn history(daemon: &Daemon, query: &Query) -> Outcome<Vec<HistoryRow>> {
     let running = joined(daemon)?;
@@ -174,7 +149,7 @@ pub(super) async fn commit(daemon: &Daemon, id: &str) -> Outcome<HistoryRow> {
 }
 
 /// `POST /v1/validate`.
-pub(super) fn validate(daemon: &Daemon, request: &Validate) -> Outcome<Validated> {
+pub(super) fn validate(daemon: &Daemon, request: &Validate) -> Validated {
     let documents = match parse_documents(&request.text, &request.origin) {
         Ok(documents) => documents,
         Err(faults) => {
@@ -190,17 +165,17 @@ pub(super) fn validate(daemon: &Daemon, request: &Validate) -> Outcome<Validated
                     )
                 })
                 .collect();
-            return Ok(Validated {
+            return Validated {
                 findings,
                 plan: Vec::new(),
-            });
+            };
         }
     };
     let Some(running) = daemon.running.load_full() else {
-        return Ok(Validated {
+        return Validated {
             findings: Vec::new(),
             plan: Vec::new(),
-        });
+        };
     };
     let catalog = running.cluster.catalog();
     let findings = check(daemon, &catalog, &documents, &[]);
@@ -208,7 +183,7 @@ pub(super) fn validate(daemon: &Daemon, request: &Validate) -> Outcome<Validated
         .iter()
         .map(|document| planned(&catalog, document))
         .collect();
-    Ok(Validated { findings, plan })
+    Validated { findings, plan }
 }
 
 fn planned(catalog: &Catalog, document: &Document) -> PlannedChange {
@@ -246,7 +221,7 @@ fn check(
         host_addresses: &daemon.host.addresses,
         documents,
         deleted,
-        now_ms: Daemon::now_ms(),
+        now_ms: clock::now_ms(),
     })
 }
 

@@ -15,7 +15,7 @@ use mesh_model::{
 
 use super::{
     answer::{Outcome, refuse},
-    route::Query,
+    request::Query,
 };
 use crate::{daemon::Daemon, running::Running};
 

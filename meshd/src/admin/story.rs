@@ -23,8 +23,10 @@ use crate::{
 };
 
 const FAR_DEADLINE: Duration = Duration::from_secs(3);
-const CURL_DEADLINE: Duration = Duration::from_secs(60);
+const CURL_DEADLINE: Duration = Duration::from_mins(1);
 const CURL_BODY: usize = 1 << 20;
+/// Headers that the internal listener adds for us; they are told apart from the answer's own.
+const OURS: [&str; 4] = ["mesh-endpoint", "mesh-peer", "mesh-route", "mesh-time-us"];
 
 /// `POST /v1/explain`: this host's part, then the far host's own word on its part.
 pub(super) async fn explain(daemon: &Daemon, request: &Explain) -> Outcome<Explanation> {
@@ -235,7 +237,6 @@ fn curl_answer(parts: &http::response::Parts, body: &Bytes, total_us: u64) -> Cu
             .unwrap_or_default()
             .to_owned()
     };
-    const OURS: [&str; 4] = ["mesh-endpoint", "mesh-peer", "mesh-route", "mesh-time-us"];
     CurlAnswer {
         status: parts.status.as_u16(),
         headers: parts

@@ -22,7 +22,7 @@ use super::{
     identity::{self, AuthorityFailure, OPERATOR_TTL},
     machine::Machine,
 };
-use crate::daemon::Daemon;
+use crate::clock;
 
 /// Leaves live a day unless said otherwise.
 const LEAF_TTL: u64 = 86_400;
@@ -66,7 +66,7 @@ pub(crate) struct Made {
     reason = "the same form as join, whose future keeps it"
 )]
 pub(crate) fn init(site: Site, request: &Init) -> Result<Made, InitError> {
-    init_at(&site, request, &Machine::current(), Daemon::now_ms())
+    init_at(&site, request, &Machine::current(), clock::now_ms())
 }
 
 pub(super) fn init_at(

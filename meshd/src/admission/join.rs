@@ -29,7 +29,7 @@ use super::{
     probe::PortError,
     wire::{Greet, Greeting, Kind, Refusal, Request, WireError},
 };
-use crate::daemon::Daemon;
+use crate::clock;
 
 /// The answer is checked and becomes files.
 mod accept;
@@ -285,7 +285,7 @@ pub(super) async fn join_at(
     let leaf = LeafRequest::unnamed()?;
     let asked = asked(site, &keys, &leaf)?;
     let admitted = door.ask_proven(&asked, &keys).await?;
-    let accepted = accept::accept(&token, &admitted, keys, leaf, Daemon::now_ms())?;
+    let accepted = accept::accept(&token, &admitted, keys, leaf, clock::now_ms())?;
     told.ok(format!(
         "admitted to mesh {} as host {}",
         accepted.mesh_name,

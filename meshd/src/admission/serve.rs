@@ -30,7 +30,7 @@ use super::{
         Relayed,
     },
 };
-use crate::daemon::Daemon;
+use crate::clock;
 
 /// The kind of call with which a request is passed on to the token's issuer.
 pub(crate) const RELAY_KIND: &str = "join";
@@ -172,7 +172,7 @@ impl JoinServer {
 
     /// Decides as the issuer of the token.
     async fn decide(&self, ask: &Ask, exporter: &[u8; 32], kind: Kind) -> Result<Vec<u8>, Refusal> {
-        let now_ms = Daemon::now_ms();
+        let now_ms = clock::now_ms();
         let shared = &self.0;
         if kind == Kind::Greet {
             admit::look(&shared.tokens, ask, kind, exporter, now_ms)?;
@@ -298,7 +298,7 @@ impl JoinServer {
     fn recover(&self, ask: &Ask, exporter: &[u8; 32]) -> Result<Vec<u8>, Refusal> {
         let reach = self.reach()?;
         let grant_of = |host| (reach.grant_of)(host);
-        admit::recover(&self.0.identity, grant_of, ask, exporter, Daemon::now_ms())
+        admit::recover(&self.0.identity, grant_of, ask, exporter, clock::now_ms())
             .map(|admitted| admitted.encode_to_vec())
     }
 
@@ -318,7 +318,7 @@ fn silent() -> wire::WireError {
 }
 
 fn finish(answered: Result<Vec<u8>, Refusal>) -> Answer {
-    let server_time_ms = Daemon::now_ms();
+    let server_time_ms = clock::now_ms();
     match answered {
         Ok(body) => Answer {
             server_time_ms,

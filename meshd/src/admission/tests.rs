@@ -32,7 +32,7 @@ use super::{
     tokens::TokenFailure,
     *,
 };
-use crate::{certificates, daemon::Daemon};
+use crate::{certificates, clock};
 
 /// An address and ports of this test alone.
 struct Place {
@@ -115,7 +115,7 @@ impl Running {
     /// Makes a mesh.
     async fn first(open: Open) -> Self {
         let place = Place::new("h1");
-        create::init_at(&place.site, &wish(), &machine(), Daemon::now_ms()).unwrap();
+        create::init_at(&place.site, &wish(), &machine(), clock::now_ms()).unwrap();
         Self::run(place, open).await
     }
     async fn run(place: Place, open: Open) -> Self {
@@ -178,7 +178,7 @@ impl Running {
     }
     async fn listen(&self, open: Open, probes: Probes) {
         let credentials = Credentials::new();
-        certificates::load(&self.identity, &credentials, Daemon::now_ms());
+        certificates::load(&self.identity, &credentials, clock::now_ms());
         let mesh = self.identity.mesh();
         let trust = HostTrust {
             trust_domain: mesh.trust_domain.clone(),
@@ -319,7 +319,7 @@ fn a_mesh_is_made_once_and_every_file_is_private() {
             .contains(&Grant::Operator(made.operator_grant))
     );
     let credentials = Credentials::new();
-    certificates::load(&identity, &credentials, Daemon::now_ms());
+    certificates::load(&identity, &credentials, clock::now_ms());
     assert!(
         credentials.get(&identity.spiffe_id()).is_some(),
         "it serves at once"
@@ -346,7 +346,7 @@ fn impossible_wishes_change_nothing() {
 #[test]
 fn a_copied_directory_is_noticed() {
     let place = Place::new("h1");
-    create::init_at(&place.site, &wish(), &machine(), Daemon::now_ms()).unwrap();
+    create::init_at(&place.site, &wish(), &machine(), clock::now_ms()).unwrap();
     let directory = identity::directory(&place.site.state_dir);
     assert!(Identity::open(&directory, &machine()).is_ok());
     let elsewhere = Identity::open(&directory, &Machine::of("another")).unwrap_err();
@@ -357,7 +357,7 @@ fn a_copied_directory_is_noticed() {
 fn damaged_and_mixed_files_are_refused() {
     let (place, other) = (Place::new("h1"), Place::new("h2"));
     for place in [&place, &other] {
-        create::init_at(&place.site, &wish(), &machine(), Daemon::now_ms()).unwrap();
+        create::init_at(&place.site, &wish(), &machine(), clock::now_ms()).unwrap();
     }
     let directory = identity::directory(&place.site.state_dir);
     let foreign = identity::directory(&other.site.state_dir);
@@ -442,7 +442,7 @@ fn operators_are_certified_by_authorities() {
         key,
         ..AddOperator::default()
     };
-    let now_ms = Daemon::now_ms();
+    let now_ms = clock::now_ms();
     let signed = identity.certify_operator(&request, now_ms).unwrap();
     let authorities = identity::authorities(identity.mesh(), &identity.grants());
     let grant = identity.mesh().operator(&signed, &authorities).unwrap();
@@ -500,7 +500,7 @@ async fn a_host_joins_and_needs_no_token_afterwards() {
             .any(|grant| identity.grants().contains(grant) && matches!(grant, Grant::Host(_)))
     );
     let credentials = Credentials::new();
-    certificates::load(&identity, &credentials, Daemon::now_ms());
+    certificates::load(&identity, &credentials, clock::now_ms());
     assert!(credentials.get(&identity.spiffe_id()).is_some());
     // A host that is in stays in.
     assert_eq!(
@@ -565,7 +565,7 @@ async fn wrong_used_and_expired_tokens_say_so_and_change_nothing() {
     assert_eq!(refused(&place, "meshd1.AAAA").await.0, "token-wrong");
     assert_eq!(refused(&place, "hello").await.0, "token-wrong");
 
-    let past = Daemon::now_ms() - 7_200_000;
+    let past = clock::now_ms() - 7_200_000;
     let old = first
         .tokens
         .create_at(&CreateToken::default(), past)
@@ -589,17 +589,17 @@ async fn a_token_for_three_hosts_lets_three_in_also_after_a_restart() {
     ];
     join_with(&places[0], &token).await.0.unwrap();
     join_with(&places[1], &token).await.0.unwrap();
-    assert_eq!(first.tokens.list(Daemon::now_ms())[0].uses, (2, 3));
+    assert_eq!(first.tokens.list(clock::now_ms())[0].uses, (2, 3));
     let reopened = Tokens::open(Arc::clone(&first.identity), &first.place.site).unwrap();
     assert_eq!(
-        reopened.list(Daemon::now_ms())[0].uses,
+        reopened.list(clock::now_ms())[0].uses,
         (2, 3),
         "uses are on disk"
     );
     join_with(&places[2], &token).await.0.unwrap();
     assert_eq!(refused(&places[3], &token).await.0, "token-used");
     assert!(
-        first.tokens.list(Daemon::now_ms()).is_empty(),
+        first.tokens.list(clock::now_ms()).is_empty(),
         "a used token is not listed"
     );
 }
@@ -611,7 +611,7 @@ fn a_use_is_counted_once_for_a_host_that_tries_again() {
     let identity = Arc::new(Identity::load(&place.site.state_dir).unwrap());
     let tokens = Tokens::open(identity, &place.site).unwrap();
     let token = Token::parse(&tokens.create(&CreateToken::default()).unwrap().token).unwrap();
-    let now_ms = Daemon::now_ms();
+    let now_ms = clock::now_ms();
     let spend = |host: u8| tokens.spend(&token.token_id, |_| true, HostId([host; 16]), now_ms);
     assert!(spend(1).is_ok());
     assert!(spend(1).is_ok());
@@ -675,7 +675,7 @@ async fn a_token_of_another_authority_is_passed_on() {
         "{steps:?}"
     );
     assert_eq!(
-        first.tokens.list(Daemon::now_ms()).len(),
+        first.tokens.list(clock::now_ms()).len(),
         0,
         "counted where it was made"
     );

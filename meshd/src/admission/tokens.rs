@@ -23,7 +23,7 @@ use super::{
     Site,
     identity::{self, Identity},
 };
-use crate::daemon::Daemon;
+use crate::clock;
 
 /// An hour unless said otherwise.
 const TTL: u64 = 3600;
@@ -193,7 +193,7 @@ impl Tokens {
             seeds,
             stored: Mutex::new(stored),
         };
-        for token in tokens.list(Daemon::now_ms()) {
+        for token in tokens.list(clock::now_ms()) {
             tracing::info!(%token, "a join token can still be used");
         }
         Ok(tokens)
@@ -201,7 +201,7 @@ impl Tokens {
 
     /// Makes a token; its secret is in the answer and nowhere else.
     pub(crate) fn create(&self, request: &CreateToken) -> Result<admin::Token, TokenFailure> {
-        self.create_at(request, Daemon::now_ms())
+        self.create_at(request, clock::now_ms())
     }
 
     pub(super) fn create_at(

@@ -5,7 +5,7 @@ use mesh_identity::authority::AuthorityRequest;
 use mesh_model::{catalog::Catalog, grant::Signed, name::HostId, principal::SpiffeId};
 use prost::Message;
 
-use crate::{admission::Identity, daemon::Daemon};
+use crate::{admission::Identity, clock};
 
 /// The kind of call that asks for a leaf.
 pub(crate) const ISSUE_KIND: &str = "issue";
@@ -58,7 +58,7 @@ pub(crate) fn issue(
         return Err("the grant is of another host".to_owned());
     }
     let chain = authority
-        .issue(&ask.csr, &id, &grant, Daemon::now_ms())
+        .issue(&ask.csr, &id, &grant, clock::now_ms())
         .map_err(|error| crate::telemetry::chain(&error))?;
     tracing::debug!(%id, host = %caller, "certificate issued");
     let chain = chain
@@ -97,7 +97,7 @@ pub(crate) fn renew_authority(
         .map_err(|_length| "its key is malformed".to_owned())?;
     let request = AuthorityRequest { key, csr: ask.csr };
     let renewed: Signed = root
-        .certify(caller, &request, newest.grant_seq + 1, Daemon::now_ms())
+        .certify(caller, &request, newest.grant_seq + 1, clock::now_ms())
         .map_err(|error| crate::telemetry::chain(&error))?;
     Ok(renewed.encode_to_vec().into())
 }

@@ -19,7 +19,7 @@ use super::{
     Settings,
     issue::{AUTHORITY_KIND, AuthorityAsk, ISSUE_KIND, LeafAnswer, LeafAsk},
 };
-use crate::{admission, daemon::Daemon};
+use crate::{admission, clock};
 
 /// Asks another host: host, kind of call, body. Ends in time by itself.
 pub(crate) type Ask = Arc<
@@ -56,7 +56,7 @@ pub(super) async fn obtain(settings: &Settings, id: &SpiffeId) -> Result<Credent
 fn own(settings: &Settings, id: &SpiffeId) -> Option<Result<Credential, String>> {
     let identity = &settings.identity;
     let authority = identity.authority()?;
-    let now_ms = Daemon::now_ms();
+    let now_ms = clock::now_ms();
     if authority.not_after_ms() <= now_ms {
         return None;
     }
@@ -92,7 +92,7 @@ async fn ask(settings: &Settings, id: &SpiffeId, authority: HostId) -> Result<Cr
     let credential = leaf
         .finish(chain, settings.identity.host())
         .map_err(|error| crate::telemetry::chain(&error))?;
-    if credential.not_after_ms <= Daemon::now_ms() {
+    if credential.not_after_ms <= clock::now_ms() {
         return Err("it gave a certificate that has ended already: compare the clocks".to_owned());
     }
     Ok(credential)
@@ -101,7 +101,7 @@ async fn ask(settings: &Settings, id: &SpiffeId, authority: HostId) -> Result<Cr
 /// True when the host's own certificate has ended, so that no link can be made.
 fn outdated(settings: &Settings) -> bool {
     let own = settings.credentials.get(&settings.identity.spiffe_id());
-    own.is_none_or(|own| own.not_after_ms <= Daemon::now_ms())
+    own.is_none_or(|own| own.not_after_ms <= clock::now_ms())
 }
 
 /// The host's own certificate by its Ed25519 key; other identities follow once links stand again.
@@ -178,7 +178,7 @@ pub(super) async fn authority(settings: &Settings) -> Result<(), String> {
     if let Some(root) = identity.root() {
         let seq = 1 + own_seq(&settings.catalog.borrow(), identity.host());
         let renewed = root
-            .certify(identity.host(), &request, seq, Daemon::now_ms())
+            .certify(identity.host(), &request, seq, clock::now_ms())
             .map_err(|error| chain(&error))?;
         return identity
             .renew_authority(renewed)

@@ -113,7 +113,7 @@ async fn an_authority_serves_itself_and_a_restart_serves_at_once() {
     eventually("nothing missing", || room.certificates.missing().is_empty()).await;
     let (what, end) = room.certificates.first_expiry().unwrap();
     assert!(what.contains("certificate of"), "{what}");
-    assert!(end <= Daemon::now_ms() + 3_600_000);
+    assert!(end <= clock::now_ms() + 3_600_000);
     room.close().await;
 
     let room = Room::open(&identity, nobody());
@@ -151,7 +151,7 @@ async fn a_certificate_past_half_of_its_life_is_renewed_and_an_ended_one_is_not_
     let authority = identity.authority().unwrap();
     let made = |id: &SpiffeId, ago: u64| {
         let leaf = mesh_identity::leaf::LeafRequest::new(id).unwrap();
-        let (ttl, then) = (Duration::from_mins(10), Daemon::now_ms() - ago);
+        let (ttl, then) = (Duration::from_mins(10), clock::now_ms() - ago);
         let chain = authority.issue_leaf(leaf.csr(), id, identity.host(), ttl, then);
         leaf.finish(chain.unwrap(), identity.host()).unwrap()
     };
@@ -183,7 +183,7 @@ async fn a_certificate_past_half_of_its_life_is_renewed_and_an_ended_one_is_not_
     let mut keeper = keeper(&identity, Wanted::of([old.clone()]));
     keeper.settings.credentials.insert(old.clone(), before);
     keeper.follow();
-    assert!(!keeper.due(Daemon::now_ms()).contains(&old));
+    assert!(!keeper.due(clock::now_ms()).contains(&old));
     let now_due = keeper.due(half + (end - made) / 10);
     assert!(now_due.contains(&old));
     keeper.obtain(vec![old.clone()]).await;
@@ -354,7 +354,7 @@ fn an_authority_gets_another_year_from_the_root() {
     let keys = mesh_identity::authority::AuthorityKeys::generate().unwrap();
     let foreign = root.root().unwrap();
     let foreign = foreign
-        .certify(root.host(), &keys.request().unwrap(), 3, Daemon::now_ms())
+        .certify(root.host(), &keys.request().unwrap(), 3, clock::now_ms())
         .unwrap();
     assert!(root.renew_authority(foreign).is_err());
     assert_eq!(root.authority().unwrap().signed(), &renewed);

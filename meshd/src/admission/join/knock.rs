@@ -22,7 +22,7 @@ use crate::{
     admission::wire::{
         self, Admitted, Answer, Ask, Kind, LIMIT, PROOF, Request, mac_input, proof_input,
     },
-    daemon::Daemon,
+    clock,
 };
 
 /// How long a place gets to answer a dial.
@@ -112,7 +112,7 @@ impl Door {
             .unwrap_or_default()
             .to_vec();
         let at = |now_ms| pinned(&chain, self.pin, now_ms);
-        at(Daemon::now_ms())
+        at(clock::now_ms())
             .or_else(|_outdated| at(self.server_time_ms))
             .map(|_peer| ())
             .map_err(|source| JoinError::Stranger {
@@ -173,7 +173,7 @@ impl Door {
     }
 
     async fn exchange<A: Message + Default>(&mut self, ask: &Ask) -> Result<A, JoinError> {
-        let (begun, begun_ms) = (Instant::now(), Daemon::now_ms());
+        let (begun, begun_ms) = (Instant::now(), clock::now_ms());
         let exchanged = async {
             wire::send(&mut self.stream, ask).await?;
             wire::receive::<Answer>(&mut self.stream, LIMIT).await
