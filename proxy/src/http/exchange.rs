@@ -237,7 +237,7 @@ impl<'x> Exchange<'x> {
     }
 
     fn label(&mut self, service: &ServiceId) {
-        self.story.destination = Some(self.session.worker.observe.label(service));
+        self.story.destination = Some(self.session.label(service));
     }
 
     /// The request's way is known: filters, bounds, and the tries.

@@ -1,6 +1,8 @@
 //! One caller's connection, as far as all its requests have it in common.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use mesh_model::name::ServiceId;
 
 use crate::{
     connection::{Origin, Worker},
@@ -20,6 +22,8 @@ pub(crate) struct Session {
     pub caller: Box<str>,
     /// Which way its requests go.
     pub direction: Direction,
+    /// The service that was called last, and its label.
+    last: RefCell<Option<(ServiceId, Arc<str>)>>,
 }
 
 impl Session {
@@ -48,6 +52,20 @@ impl Session {
             source,
             caller: caller.into_boxed_str(),
             direction,
+            last: RefCell::new(None),
         }
+    }
+
+    /// The label of a service that is called.
+    pub(crate) fn label(&self, service: &ServiceId) -> Arc<str> {
+        let mut last = self.last.borrow_mut();
+        if let Some((known, label)) = &*last
+            && known == service
+        {
+            return Arc::clone(label);
+        }
+        let label = self.worker.observe.label(service);
+        *last = Some((service.clone(), Arc::clone(&label)));
+        label
     }
 }

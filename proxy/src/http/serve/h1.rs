@@ -81,7 +81,6 @@ async fn requests(session: &Session, down: &mut Wire, alarm: &mut Alarm) -> Ende
             return Ended::Broken;
         };
         let since = Instant::now();
-        let mut asked = false;
         let mut begun = None;
         let head = poll_fn(|cx| {
             if let Poll::Ready(head) = wire.poll_whole(cx) {
@@ -93,16 +92,15 @@ async fn requests(session: &Session, down: &mut Wire, alarm: &mut Alarm) -> Ende
                 });
             }
             if wire.is_idle() {
-                // Registered once, the token wakes this task; a second look tells that it did.
-                if asked && session.worker.drain.is_draining() {
-                    return Poll::Ready(Err(NoHead::Quiet));
-                }
-                asked = true;
-                if !watched {
+                // Registered once, the token wakes this task; whether it did is asked each time.
+                let stopping = if watched {
+                    session.worker.drain.is_draining()
+                } else {
                     watched = true;
-                    if draining.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Err(NoHead::Quiet));
-                    }
+                    draining.as_mut().poll(cx).is_ready()
+                };
+                if stopping {
+                    return Poll::Ready(Err(NoHead::Quiet));
                 }
                 return alarm
                     .poll(cx, since.checked_add(idle))

@@ -181,6 +181,10 @@ async fn open_h2(
         forward(exchange, way);
     }
     exchange.story.peer.clone_from(&handle.peer);
+    if !handle.mesh {
+        // HTTP/2 has no upgrades of this kind; a server may always ignore the wish.
+        exchange.messages.request.upgrade = None;
+    }
     let request = &exchange.messages.request;
     let id = exchange.story.id;
     let hop = picked.filter(|_| handle.mesh).map(|picked| Hop {
@@ -190,10 +194,6 @@ async fn open_h2(
     });
     let host = way.service.name.as_str();
     let expect = request.wishes.expects_continue;
-    if request.upgrade.is_some() && hop.is_none() {
-        let failure = Failure::new(Code::BadRequest, "the program speaks HTTP/2: no upgrade");
-        return Err(failure.with_status(501).into());
-    }
     let Some(head) = convert::request_to(request, host, expect, hop.as_ref()) else {
         let failure = Failure::new(Code::BadRequest, "the request cannot be one of HTTP/2");
         return Err(failure.into());
