@@ -115,8 +115,7 @@ impl Running {
             joins: joins.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
-        })
-        .await?;
+        })?;
         joins.connect(reach(&cluster));
         let (wanted, wants) = watch::channel(Wanted::default());
         let certificates = Certificates::start(
