@@ -77,13 +77,16 @@ pub(crate) fn open(path: &Path) -> Result<UnixListener, OpenError> {
 pub(crate) async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
     loop {
         let accepted = tokio::select! {
-            () = daemon.stop.cancelled() => return,
+            () = daemon.ground.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
                 let daemon_of_task = Arc::clone(&daemon);
-                daemon.tasks.spawn(connection(stream, daemon_of_task));
+                daemon
+                    .ground
+                    .tasks
+                    .spawn(connection(stream, daemon_of_task));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin socket: accept failed");
@@ -97,7 +100,7 @@ async fn connection(stream: UnixStream, daemon: Arc<Daemon>) {
     let owner = stream
         .peer_cred()
         .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw());
-    let stop = daemon.stop.clone();
+    let stop = daemon.ground.stop.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let daemon = Arc::clone(&daemon);
         async move {

@@ -18,8 +18,9 @@ use crate::{
     config::{self, Loaded},
     daemon::{Daemon, Request},
     disk::Disk,
+    ground::Ground,
     intake::Host,
-    metrics, names, notify,
+    metrics, names, notify, questions,
     running::Running,
     stop::{Asked, Signals},
     telemetry,
@@ -30,12 +31,16 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
     telemetry::start();
     runtime()?.block_on(async {
         let (daemon, requests) = open(config_path, loaded)?;
-        let listener = admin::open(&daemon.boot.runtime_dir.join("meshd.sock"))?;
+        let listener = admin::open(&daemon.ground.boot.runtime_dir.join("meshd.sock"))?;
         daemon
+            .ground
             .tasks
             .spawn(admin::serve(listener, Arc::clone(&daemon)));
-        daemon.tasks.spawn(notify::watchdog(daemon.stop.clone()));
-        if crate::admission::exists(&daemon.boot.state_dir) {
+        daemon
+            .ground
+            .tasks
+            .spawn(notify::watchdog(daemon.ground.stop.clone()));
+        if crate::admission::exists(&daemon.ground.boot.state_dir) {
             resume(&daemon).await?;
         }
         notify::ready(daemon.phase());
@@ -49,14 +54,14 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
 /// Opens the mesh that this host is in. An identity of another machine is not used: the daemon stays idle,
 /// so that `meshctl` can say so and join anew.
 async fn resume(daemon: &Arc<Daemon>) -> anyhow::Result<()> {
-    let loaded = crate::admission::Identity::load(&daemon.boot.state_dir);
+    let loaded = crate::admission::Identity::load(&daemon.ground.boot.state_dir);
     let Err(copied @ IdentityError::Copied(_)) = loaded else {
         return activate(daemon)
             .await
             .map_err(|error| anyhow::anyhow!(error));
     };
     tracing::error!("{copied}");
-    daemon.raise(
+    daemon.ground.raise(
         "identity-unusable",
         "identity",
         Some(Finding::new(
@@ -92,17 +97,20 @@ fn open(
     let host = host(&boot);
     let (requests, asked) = mpsc::channel(8);
     let (live, _) = watch::channel(Arc::new(live));
-    let daemon = Daemon {
-        config_path: config_path.to_owned(),
+    let ground = Ground {
         boot,
         live,
         disk: Arc::new(disk),
         host,
-        running: ArcSwapOption::empty(),
         findings: ArcSwap::from_pointee(Vec::new()),
-        requests,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
+    };
+    let daemon = Daemon {
+        config_path: config_path.to_owned(),
+        ground: Arc::new(ground),
+        running: ArcSwapOption::empty(),
+        requests,
     };
     Ok((Arc::new(daemon), asked))
 }
@@ -175,7 +183,7 @@ async fn activate(daemon: &Arc<Daemon>) -> Result<(), String> {
     if daemon.running.load().is_some() {
         return Ok(());
     }
-    match Running::open(daemon).await {
+    match Running::open(&daemon.ground, questions::handler(daemon)).await {
         Ok(running) => {
             daemon.running.store(Some(Arc::new(running)));
             serve_metrics(daemon).await;
@@ -186,18 +194,21 @@ async fn activate(daemon: &Arc<Daemon>) -> Result<(), String> {
 }
 
 async fn serve_metrics(daemon: &Arc<Daemon>) {
-    let address = daemon.boot.listeners.metrics;
+    let address = daemon.ground.boot.listeners.metrics;
     let Some(stop) = daemon.running.load_full().map(|running| running.stopped()) else {
         return;
     };
     match metrics::bind(address).await {
         Ok(listener) => {
-            daemon.raise("metrics-listener", "listeners.metrics", None);
             daemon
+                .ground
+                .raise("metrics-listener", "listeners.metrics", None);
+            daemon
+                .ground
                 .tasks
                 .spawn(metrics::serve(listener, Arc::clone(daemon), stop));
         }
-        Err(error) => daemon.raise(
+        Err(error) => daemon.ground.raise(
             "metrics-listener",
             "listeners.metrics",
             Some(Finding::new(
@@ -216,7 +227,7 @@ async fn leave(daemon: &Arc<Daemon>) -> Result<(), String> {
         return Ok(());
     };
     running
-        .leave(daemon)
+        .leave(&daemon.ground)
         .await
         .map_err(|error| format!("{error:#}"))
 }
@@ -233,8 +244,10 @@ fn reload(daemon: &Daemon) {
     notify::reloading();
     match config::load(&daemon.config_path) {
         Ok(loaded) => {
-            daemon.raise("bad-configuration", "configuration", None);
-            let restart = (loaded.boot != daemon.boot).then(|| {
+            daemon
+                .ground
+                .raise("bad-configuration", "configuration", None);
+            let restart = (loaded.boot != daemon.ground.boot).then(|| {
                 Finding::new(
                     "restart-needed",
                     Severity::Warning,
@@ -243,11 +256,13 @@ fn reload(daemon: &Daemon) {
                     "`systemctl restart meshd` when it suits",
                 )
             });
-            daemon.raise("restart-needed", "configuration", restart);
-            daemon.live.send_replace(Arc::new(loaded.live));
+            daemon
+                .ground
+                .raise("restart-needed", "configuration", restart);
+            daemon.ground.live.send_replace(Arc::new(loaded.live));
             tracing::info!("configuration read again");
         }
-        Err(faults) => daemon.raise(
+        Err(faults) => daemon.ground.raise(
             "bad-configuration",
             "configuration",
             Some(Finding::new(
@@ -264,13 +279,13 @@ fn reload(daemon: &Daemon) {
 
 async fn close(daemon: &Arc<Daemon>) {
     notify::stopping();
-    let timeout = daemon.live.borrow().drain_timeout;
+    let timeout = daemon.ground.live.borrow().drain_timeout;
     if let Some(running) = daemon.running.swap(None) {
         running.close(timeout).await;
     }
-    daemon.stop.cancel();
-    daemon.tasks.close();
-    if tokio::time::timeout(Duration::from_secs(5), daemon.tasks.wait())
+    daemon.ground.stop.cancel();
+    daemon.ground.tasks.close();
+    if tokio::time::timeout(Duration::from_secs(5), daemon.ground.tasks.wait())
         .await
         .is_err()
     {

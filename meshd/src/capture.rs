@@ -14,7 +14,7 @@ use mesh_plan::Compiled;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{daemon::Daemon, fallback, names, telemetry};
+use crate::{fallback, ground::Ground, names, telemetry};
 
 /// What the keeper of the kernel is asked to do, beside following intents.
 #[derive(Debug)]
@@ -34,23 +34,23 @@ pub(crate) struct CaptureRoom {
 
 impl CaptureRoom {
     /// Opens the kernel's sockets and starts the keeper; without capture nothing is opened.
-    pub(crate) fn open(daemon: &Arc<Daemon>, stop: CancellationToken) -> anyhow::Result<Self> {
-        if daemon.boot.capture != Capture::Mesh {
+    pub(crate) fn open(ground: &Arc<Ground>, stop: CancellationToken) -> anyhow::Result<Self> {
+        if ground.boot.capture != Capture::Mesh {
             return Ok(Self {
                 intents: None,
                 asked: None,
             });
         }
-        let interceptor = Interceptor::start(Settings::from_boot(&daemon.boot))?;
+        let interceptor = Interceptor::start(Settings::from_boot(&ground.boot))?;
         let (intents, followed) = watch::channel(None);
         let (asked, requests) = mpsc::channel(4);
         let keeper = Keeper {
-            daemon: Arc::clone(daemon),
+            ground: Arc::clone(ground),
             interceptor,
             followed,
             requests,
         };
-        daemon.tasks.spawn(keeper.run(stop));
+        ground.tasks.spawn(keeper.run(stop));
         Ok(Self {
             intents: Some(intents),
             asked: Some(asked),
@@ -63,9 +63,9 @@ impl CaptureRoom {
     }
 
     /// Follows this plan from now on.
-    pub(crate) fn follow(&self, daemon: &Daemon, compiled: &Compiled) {
+    pub(crate) fn follow(&self, ground: &Ground, compiled: &Compiled) {
         let Some(intents) = &self.intents else { return };
-        let addresses = &daemon.host.addresses;
+        let addresses = &ground.host.addresses;
         let v4 = addresses.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
@@ -74,7 +74,7 @@ impl CaptureRoom {
             IpAddr::V6(address) => Some(*address),
             IpAddr::V4(_) => None,
         });
-        let intent = fallback::intent(&daemon.boot, v4, v6, compiled);
+        let intent = fallback::intent(&ground.boot, v4, v6, compiled);
         intents.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&intent);
             if changed {
@@ -112,7 +112,7 @@ impl CaptureRoom {
 /// Owns the interceptor.
 #[derive(Debug)]
 struct Keeper {
-    daemon: Arc<Daemon>,
+    ground: Arc<Ground>,
     interceptor: Interceptor,
     followed: watch::Receiver<Option<Intent>>,
     requests: mpsc::Receiver<Asked>,
@@ -156,9 +156,9 @@ impl Keeper {
         match self.interceptor.apply(&intent).await {
             Ok(applied) => {
                 tracing::debug!(how = ?applied.how, "interception");
-                self.daemon.raise("capture-failed", "interception", None);
+                self.ground.raise("capture-failed", "interception", None);
                 for finding in applied.findings {
-                    self.daemon.raise(
+                    self.ground.raise(
                         &finding.code.clone(),
                         &finding.subject.clone(),
                         Some(finding),
@@ -168,7 +168,7 @@ impl Keeper {
             }
             Err(error) => {
                 let text = telemetry::chain(&error);
-                self.daemon
+                self.ground
                     .raise("capture-failed", "interception", Some(failed(text.clone())));
                 Err(text)
             }
@@ -183,7 +183,7 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                self.daemon.raise(
+                self.ground.raise(
                     "capture-failed",
                     "interception",
                     Some(failed(telemetry::chain(&error))),
@@ -211,7 +211,7 @@ pub(crate) struct NamesFile {
 
 impl NamesFile {
     /// Writes the names of this plan when they differ.
-    pub(crate) fn follow(&mut self, daemon: &Daemon, compiled: &Compiled) {
+    pub(crate) fn follow(&mut self, ground: &Ground, compiled: &Compiled) {
         let entries = fallback::names(compiled);
         if self.written.as_ref() == Some(&entries) {
             return;
@@ -222,16 +222,16 @@ impl NamesFile {
             .as_ref()
             .map_or("", |mesh| &*mesh.domain);
         match names::write(
-            &daemon.boot.runtime_dir,
-            &daemon.boot.state_dir,
+            &ground.boot.runtime_dir,
+            &ground.boot.state_dir,
             domain,
             &entries,
         ) {
             Ok(()) => {
                 self.written = Some(entries);
-                daemon.raise("names-failed", "names", None);
+                ground.raise("names-failed", "names", None);
             }
-            Err(error) => daemon.raise(
+            Err(error) => ground.raise(
                 "names-failed",
                 "names",
                 Some(Finding::new(

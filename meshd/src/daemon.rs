@@ -1,16 +1,12 @@
-//! What the rooms of the running daemon share: settings, the state of the mesh, requests to the main loop.
+//! The daemon as those see it who serve people and other hosts: its ground, its rooms, its main loop.
 
 use std::{path::PathBuf, sync::Arc};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use mesh_model::{
-    config::{Boot, Live},
-    finding::Finding,
-};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use arc_swap::ArcSwapOption;
+use mesh_model::config::Capture;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{admission::Site, clock, disk::Disk, intake::Host, running::Running};
+use crate::{ground::Ground, running::Running};
 
 /// What the main loop is asked to do.
 #[derive(Debug)]
@@ -23,42 +19,25 @@ pub(crate) enum Request {
     Capture(oneshot::Sender<Result<(), String>>),
 }
 
-/// Shared by every room of the control side.
+/// The whole daemon.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     /// The file that `SIGHUP` reads again.
     pub(crate) config_path: PathBuf,
-    /// Settings that need a restart.
-    pub(crate) boot: Boot,
-    /// Settings that a reload may change.
-    pub(crate) live: watch::Sender<Arc<Live>>,
-    /// What survives a restart.
-    pub(crate) disk: Arc<Disk>,
-    /// Name and addresses of this host.
-    pub(crate) host: Host,
+    /// What its rooms share.
+    pub(crate) ground: Arc<Ground>,
     /// The rooms that exist once the host is in a mesh.
     pub(crate) running: ArcSwapOption<Running>,
-    /// Problems outside the plan, by subject; see [`Daemon::raise`].
-    pub(crate) findings: ArcSwap<Vec<Finding>>,
     /// Requests to the main loop.
     pub(crate) requests: mpsc::Sender<Request>,
-    /// Ends every task.
-    pub(crate) stop: CancellationToken,
-    /// Owns every task.
-    pub(crate) tasks: TaskTracker,
 }
 
 impl Daemon {
-    /// Where this host stands, for admission.
-    pub(crate) fn admission_site(&self) -> Site {
-        Site::new(&self.boot, &self.host)
-    }
-
     /// `idle`, `running` or `bypassed`.
     pub(crate) fn phase(&self) -> &'static str {
-        if self.stop.is_cancelled() {
+        if self.ground.stop.is_cancelled() {
             "draining"
-        } else if mesh_intercept::bypass::active(&self.boot.state_dir) {
+        } else if mesh_intercept::bypass::active(&self.ground.boot.state_dir) {
             "bypassed"
         } else if self.running.load().is_some() {
             "running"
@@ -67,35 +46,12 @@ impl Daemon {
         }
     }
 
-    /// Sets the problem with this code and subject, or takes it away; logs only what changed.
-    pub(crate) fn raise(&self, code: &str, subject: &str, finding: Option<Finding>) {
-        let mut changed = false;
-        self.findings.rcu(|all| {
-            let mut next: Vec<Finding> = all
-                .iter()
-                .filter(|known| !(known.code == code && known.subject == subject))
-                .cloned()
-                .collect();
-            let before = all
-                .iter()
-                .find(|known| known.code == code && known.subject == subject);
-            changed = match (&finding, before) {
-                (Some(new), Some(old)) => new.what != old.what,
-                (None, None) => false,
-                _ => true,
-            };
-            if let Some(mut finding) = finding.clone() {
-                finding.since_ms = before.map_or_else(clock::now_ms, |before| before.since_ms);
-                next.push(finding);
-            }
-            next
-        });
-        if changed {
-            if let Some(finding) = finding {
-                tracing::warn!(%finding, "finding");
-            } else {
-                tracing::info!(code, subject, "finding solved");
-            }
+    /// What is captured now, whatever the settings ask for.
+    pub(crate) fn capture(&self) -> Capture {
+        if self.phase() == "running" {
+            self.ground.boot.capture
+        } else {
+            Capture::Off
         }
     }
 

@@ -12,6 +12,7 @@ mod config;
 mod daemon;
 mod disk;
 mod fallback;
+mod ground;
 mod intake;
 mod local;
 mod metrics;

@@ -26,7 +26,7 @@ pub(crate) async fn serve(listener: TcpListener, daemon: Arc<Daemon>, stop: Canc
             continue;
         };
         let daemon_of_task = Arc::clone(&daemon);
-        daemon.tasks.spawn(async move {
+        daemon.ground.tasks.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let daemon = Arc::clone(&daemon_of_task);
                 async move { Ok::<_, Infallible>(page(&daemon, request.uri().path())) }
@@ -74,7 +74,7 @@ fn metrics(daemon: &Daemon) -> String {
         &mut out,
         "mesh_daemon_started_seconds",
         "Start of the daemon, seconds since the epoch.",
-        daemon.host.started_ms / 1000,
+        daemon.ground.host.started_ms / 1000,
     );
     if let Some(running) = daemon.running.load_full() {
         control_state(&mut out, &running);

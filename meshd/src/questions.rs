@@ -8,6 +8,7 @@ use mesh_model::name::HostId;
 use crate::{
     admission::RELAY_KIND,
     certificates::{self, AUTHORITY_KIND, ISSUE_KIND},
+    cluster::Handler,
     daemon::Daemon,
 };
 
@@ -16,8 +17,16 @@ pub(crate) const WHY_KIND: &str = "why";
 /// The kind of call that asks what the receiving side of a request would do.
 pub(crate) const EXPLAIN_KIND: &str = "explain";
 
-/// Answers one question.
-pub(crate) async fn answer(
+/// Answers every question of other hosts.
+pub(crate) fn handler(daemon: &Arc<Daemon>) -> Handler {
+    let daemon = Arc::clone(daemon);
+    Arc::new(move |caller: HostId, kind: String, body: Bytes| {
+        let daemon = Arc::clone(&daemon);
+        Box::pin(async move { answer(&daemon, caller, &kind, body).await })
+    })
+}
+
+async fn answer(
     daemon: &Arc<Daemon>,
     caller: HostId,
     kind: &str,

@@ -25,7 +25,7 @@ use crate::{
     certificates::Wanted,
     clock,
     cluster::Cluster,
-    daemon::Daemon,
+    ground::Ground,
     intake::{self, Statement},
     local::HealthMap,
 };
@@ -48,7 +48,7 @@ pub(crate) struct Inputs {
 /// Everything that a pass drives.
 #[derive(Debug)]
 pub(crate) struct Reconcile {
-    pub(crate) daemon: Arc<Daemon>,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) inputs: Inputs,
     pub(crate) publisher: Publisher,
     pub(crate) cluster: Cluster,
@@ -63,8 +63,8 @@ pub(crate) struct Reconcile {
 }
 
 /// The virtual addresses that this host gave before.
-pub(crate) fn remembered(daemon: &Daemon) -> Allocations {
-    daemon
+pub(crate) fn remembered(ground: &Ground) -> Allocations {
+    ground
         .disk
         .get(ALLOCATIONS)
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -106,7 +106,7 @@ impl Reconcile {
         let draining = *self.inputs.drain.borrow_and_update();
         match self.compile(&catalog, &live).await {
             Ok(compiled) => {
-                self.daemon.raise("plan-failed", "plan", None);
+                self.ground.raise("plan-failed", "plan", None);
                 let compiled = Arc::new(compiled);
                 self.carry_out(&compiled);
                 let applied = (catalog.commits, catalog.commit_count);
@@ -114,7 +114,7 @@ impl Reconcile {
                     .await;
                 self.compiled.send_replace(Some(compiled));
             }
-            Err(error) => self.daemon.raise(
+            Err(error) => self.ground.raise(
                 "plan-failed",
                 "plan",
                 Some(Finding::new(
@@ -177,15 +177,15 @@ impl Reconcile {
     async fn compile(&self, catalog: &Arc<Catalog>, live: &Arc<Live>) -> Result<Compiled, String> {
         let catalog = Arc::clone(catalog);
         let live = Arc::clone(live);
-        let daemon = Arc::clone(&self.daemon);
+        let ground = Arc::clone(&self.ground);
         let previous = self.publisher.current();
         let allocations = self.allocations.clone();
         let transparent = self.capture.transparent();
         let planned = tokio::task::spawn_blocking(move || {
-            let addresses: Vec<IpAddr> = daemon.host.addresses.clone();
+            let addresses: Vec<IpAddr> = ground.host.addresses.clone();
             mesh_plan::compile(&Input {
                 catalog: &catalog,
-                boot: &daemon.boot,
+                boot: &ground.boot,
                 live: &live,
                 host_addresses: &addresses,
                 previous: Some(&previous),
@@ -208,13 +208,13 @@ impl Reconcile {
         if compiled.allocations != self.allocations {
             self.allocations = compiled.allocations.clone();
             if let Ok(bytes) = serde_json::to_vec(&self.allocations) {
-                self.daemon.disk.put(ALLOCATIONS, &bytes);
+                self.ground.disk.put(ALLOCATIONS, &bytes);
             }
         }
         self.wanted
             .send_if_modified(|wanted| wanted.take(&compiled.snapshot));
-        self.names.follow(&self.daemon, compiled);
-        self.capture.follow(&self.daemon, compiled);
+        self.names.follow(&self.ground, compiled);
+        self.capture.follow(&self.ground, compiled);
     }
 
     /// Publishes this host's records when they differ from what was stated before.
@@ -250,8 +250,8 @@ impl Reconcile {
             .map(|view| Arc::clone(&view.view))
             .collect();
         let records = intake::records(&Statement {
-            boot: &self.daemon.boot,
-            host: &self.daemon.host,
+            boot: &self.ground.boot,
+            host: &self.ground.host,
             authority: self.authority,
             applied,
             services: &live.services,

@@ -8,13 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use mesh_identity::credentials::Credentials;
 use mesh_intercept::Removal;
 use mesh_model::{
     admin::{Enrol, Explain, FailureRecord, StatRow},
     config::Capture,
-    name::HostId,
     snapshot::{
         EndpointKey,
         cell::{Reader, cell},
@@ -35,9 +33,8 @@ use crate::{
     certificates::{self, Certificates, Settings, Wanted},
     clock,
     cluster::{self, Cluster, Handler},
-    daemon::Daemon,
+    ground::Ground,
     local::LocalHealth,
-    questions,
     reconcile::{self, Inputs, Reconcile},
 };
 
@@ -74,11 +71,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Opens every room; what was known is planned and obeyed before any peer or registry answers.
-    pub(crate) async fn open(daemon: &Arc<Daemon>) -> anyhow::Result<Self> {
-        let identity = Arc::new(Identity::load(&daemon.boot.state_dir)?);
-        let stop = daemon.stop.child_token();
-        let opened = Box::pin(Self::open_rooms(daemon, identity, stop.clone())).await;
+    /// Opens every room; what was known is planned and obeyed before any peer or registry answers. The
+    /// handler answers other hosts.
+    pub(crate) async fn open(ground: &Arc<Ground>, handler: Handler) -> anyhow::Result<Self> {
+        let identity = Arc::new(Identity::load(&ground.boot.state_dir)?);
+        let stop = ground.stop.child_token();
+        let opened = Box::pin(Self::open_rooms(ground, handler, identity, stop.clone())).await;
         if opened.is_err() {
             stop.cancel();
         }
@@ -86,12 +84,13 @@ impl Running {
     }
 
     async fn open_rooms(
-        daemon: &Arc<Daemon>,
+        ground: &Arc<Ground>,
+        handler: Handler,
         identity: Arc<Identity>,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let tasks = TaskTracker::new();
-        let site = daemon.admission_site();
+        let site = ground.admission_site();
         let tokens = Arc::new(Tokens::open(Arc::clone(&identity), &site)?);
         let joins = JoinServer::new(
             Arc::clone(&identity),
@@ -101,17 +100,17 @@ impl Running {
         );
         let credentials = Credentials::new();
         certificates::load(&identity, &credentials, clock::now_ms());
-        let mut seeds = daemon.boot.cluster.seeds.clone();
+        let mut seeds = ground.boot.cluster.seeds.clone();
         seeds.extend(identity.seeds().iter().cloned());
         let cluster = Cluster::start(cluster::Start {
-            listen: daemon.boot.cluster.listen,
-            udp: daemon.boot.cluster.udp,
-            mark: Some(daemon.boot.mark.value),
+            listen: ground.boot.cluster.listen,
+            udp: ground.boot.cluster.udp,
+            mark: Some(ground.boot.mark.value),
             seeds,
             identity: Arc::clone(&identity),
             credentials: credentials.clone(),
-            disk: Arc::clone(&daemon.disk),
-            handler: handler(daemon),
+            disk: Arc::clone(&ground.disk),
+            handler,
             joins: joins.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -131,17 +130,17 @@ impl Running {
             &tasks,
             stop.clone(),
         );
-        let registry = sources(daemon, &tasks, &stop).await;
+        let registry = sources(ground, &tasks, &stop).await;
         let (publisher, reader) = cell();
         let (compiled_into, compiled) = watch::channel(None);
         let (drain, draining) = watch::channel(false);
-        let health = health(daemon, &tasks, &stop);
-        let capture = CaptureRoom::open(daemon, stop.clone())?;
+        let health = health(ground, &tasks, &stop);
+        let capture = CaptureRoom::open(ground, stop.clone())?;
         let mut reconcile = Reconcile {
-            daemon: Arc::clone(daemon),
+            ground: Arc::clone(ground),
             inputs: Inputs {
                 catalog: cluster.watch(),
-                live: daemon.live.subscribe(),
+                live: ground.live.subscribe(),
                 views: registry.views(),
                 health,
                 drain: draining,
@@ -152,7 +151,7 @@ impl Running {
             capture: capture.clone(),
             names: NamesFile::default(),
             compiled: compiled_into,
-            allocations: reconcile::remembered(daemon),
+            allocations: reconcile::remembered(ground),
             stated: Vec::new(),
             authority: identity.is_authority(),
             local_views: std::collections::BTreeMap::new(),
@@ -160,7 +159,7 @@ impl Running {
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
         reconcile.first().await;
         let proxy = mesh_proxy::start(
-            proxy_config(daemon, &capture),
+            proxy_config(ground, &capture),
             reader.clone(),
             credentials,
             stop.clone(),
@@ -236,14 +235,13 @@ impl Running {
             .map_err(|error| format!("cannot enrol {}: {error}", request.unit))
     }
 
-    /// What this host can say of a request.
+    /// What this host can say of a request, with what is captured now.
     pub(crate) fn explain_outbound(
         &self,
-        daemon: &Daemon,
+        capture: Capture,
         request: &Explain,
     ) -> Result<Told, String> {
         let ejected = self.ejected();
-        let captured = daemon.boot.capture == Capture::Mesh && daemon.phase() == "running";
         let compiled = self
             .compiled
             .borrow()
@@ -251,7 +249,7 @@ impl Running {
             .ok_or("the first plan is being made")?;
         let view = View {
             compiled: &compiled,
-            captured,
+            captured: capture == Capture::Mesh,
             ejected: &ejected,
         };
         mesh_plan::explain::outbound(&view, request)
@@ -273,14 +271,14 @@ impl Running {
     }
 
     /// Leaves the mesh: says goodbye, takes everything out of the kernel, forgets who it was.
-    pub(crate) async fn leave(&self, daemon: &Daemon) -> anyhow::Result<()> {
+    pub(crate) async fn leave(&self, ground: &Ground) -> anyhow::Result<()> {
         self.drain.send_replace(true);
         self.cluster.leave().await;
         self.capture.remove(Removal::Everything).await;
         self.drain_proxy(Duration::from_secs(5)).await;
         self.end().await;
-        daemon.disk.clear();
-        admission::forget(&daemon.boot.state_dir).context("cannot forget the identity")?;
+        ground.disk.clear();
+        admission::forget(&ground.boot.state_dir).context("cannot forget the identity")?;
         Ok(())
     }
 
@@ -307,8 +305,8 @@ impl Running {
     }
 }
 
-fn proxy_config(daemon: &Daemon, capture: &CaptureRoom) -> mesh_proxy::Config {
-    let (boot, live) = (&daemon.boot, daemon.live.borrow());
+fn proxy_config(ground: &Ground, capture: &CaptureRoom) -> mesh_proxy::Config {
+    let (boot, live) = (&ground.boot, ground.live.borrow());
     let transparent = capture.transparent();
     mesh_proxy::Config {
         workers: boot.workers,
@@ -325,11 +323,11 @@ fn proxy_config(daemon: &Daemon, capture: &CaptureRoom) -> mesh_proxy::Config {
 }
 
 fn health(
-    daemon: &Arc<Daemon>,
+    ground: &Arc<Ground>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> watch::Receiver<crate::local::HealthMap> {
-    let address = daemon
+    let address = ground
         .host
         .addresses
         .first()
@@ -337,7 +335,7 @@ fn health(
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut checks = LocalHealth::new(address, tasks.clone(), stop.clone());
     let watched = checks.watch();
-    let mut live = daemon.live.subscribe();
+    let mut live = ground.live.subscribe();
     let services = Arc::clone(&live.borrow_and_update());
     checks.take(&services.services);
     tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
@@ -350,10 +348,10 @@ fn health(
 }
 
 /// Starts the sources from what they said before, keeps them in step with the configuration and saved.
-async fn sources(daemon: &Arc<Daemon>, tasks: &TaskTracker, stop: &CancellationToken) -> Registry {
-    let mut live = daemon.live.subscribe();
+async fn sources(ground: &Arc<Ground>, tasks: &TaskTracker, stop: &CancellationToken) -> Registry {
+    let mut live = ground.live.subscribe();
     let configured = live.borrow_and_update().sources.clone();
-    let saved = daemon.disk.get(VIEWS);
+    let saved = ground.disk.get(VIEWS);
     let settings = mesh_registry::Settings::default();
     let (registry, unusable) =
         mesh_registry::start_with(&configured, saved.as_deref(), settings, stop.clone());
@@ -363,7 +361,7 @@ async fn sources(daemon: &Arc<Daemon>, tasks: &TaskTracker, stop: &CancellationT
     if !configured.is_empty() {
         registry.settled(FIRST_SYNC).await;
     }
-    let (room, daemon) = (registry.clone(), Arc::clone(daemon));
+    let (room, ground) = (registry.clone(), Arc::clone(ground));
     let mut views = registry.views();
     tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
         loop {
@@ -379,21 +377,12 @@ async fn sources(daemon: &Arc<Daemon>, tasks: &TaskTracker, stop: &CancellationT
                         return;
                     }
                     views.borrow_and_update();
-                    daemon.disk.put(VIEWS, &room.save());
+                    ground.disk.put(VIEWS, &room.save());
                 }
             }
         }
     }));
     registry
-}
-
-/// Answers other hosts: certificates, stories of requests, joins that they pass on.
-fn handler(daemon: &Arc<Daemon>) -> Handler {
-    let daemon = Arc::clone(daemon);
-    Arc::new(move |caller: HostId, kind: String, body: Bytes| {
-        let daemon = Arc::clone(&daemon);
-        Box::pin(async move { questions::answer(&daemon, caller, &kind, body).await })
-    })
 }
 
 fn ask(cluster: &Cluster) -> certificates::Ask {

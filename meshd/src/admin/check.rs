@@ -21,7 +21,7 @@ pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
         format!("meshd {} is {}", env!("CARGO_PKG_VERSION"), daemon.phase()),
     )];
     rows.extend(
-        mesh_intercept::observe::environment(&daemon.boot)
+        mesh_intercept::observe::environment(&daemon.ground.boot)
             .await
             .iter()
             .map(|finding| from_finding("host", finding)),
@@ -199,7 +199,7 @@ fn rough(left: std::time::Duration) -> String {
 }
 
 fn capture(daemon: &Daemon) -> Vec<CheckRow> {
-    vec![match (daemon.phase(), daemon.boot.capture) {
+    vec![match (daemon.phase(), daemon.ground.boot.capture) {
         ("bypassed", _) => row(
             "capture",
             "warning",

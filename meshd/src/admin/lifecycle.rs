@@ -64,7 +64,7 @@ async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
     already_joined(daemon)?;
     let request: Init = parse(body)?;
     check_init(&request)?;
-    let made = admission::init(daemon.admission_site(), &request).map_err(|error| {
+    let made = admission::init(daemon.ground.admission_site(), &request).map_err(|error| {
         refuse(
             409,
             "init-failed",
@@ -124,7 +124,7 @@ fn join(daemon: &Arc<Daemon>, body: &Bytes) -> Answer {
     };
     let (steps, told) = mpsc::channel::<JoinStep>(32);
     let daemon_of_task = Arc::clone(daemon);
-    daemon.tasks.spawn(async move {
+    daemon.ground.tasks.spawn(async move {
         joining(&daemon_of_task, &request, steps).await;
     });
     let lines = stream::unfold(told, |mut told| async move {
@@ -148,9 +148,9 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
             drop(steps.send(step).await);
         }
     };
-    match admission::join(daemon.admission_site(), request, &steps).await {
+    match admission::join(daemon.ground.admission_site(), request, &steps).await {
         // What was stored belongs to the host whose identity was thrown away.
-        Ok(joined) if joined.replaced => daemon.disk.clear(),
+        Ok(joined) if joined.replaced => daemon.ground.disk.clear(),
         Ok(_) => {}
         Err(error) => {
             tell(JoinStep {
@@ -164,7 +164,7 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
             return;
         }
     }
-    daemon.raise("identity-unusable", "identity", None);
+    daemon.ground.raise("identity-unusable", "identity", None);
     let last = match daemon.ask(Request::Activate).await {
         Ok(()) => JoinStep {
             what: "this host is in the mesh".to_owned(),
@@ -277,7 +277,7 @@ pub(super) async fn operators(daemon: &Daemon) -> Outcome<Vec<Operator>> {
 }
 
 async fn bypass(daemon: &Daemon, enter: bool) -> Outcome<serde_json::Value> {
-    let state_dir = &daemon.boot.state_dir;
+    let state_dir = &daemon.ground.boot.state_dir;
     let done = if enter {
         mesh_intercept::bypass::enter(state_dir).await.map(drop)
     } else {

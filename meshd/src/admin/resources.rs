@@ -213,12 +213,12 @@ fn check(
     documents: &[Document],
     deleted: &[ResourceKey],
 ) -> Vec<Finding> {
-    let live = Arc::clone(&daemon.live.borrow());
+    let live = Arc::clone(&daemon.ground.live.borrow());
     mesh_plan::validate(&mesh_plan::Proposal {
         catalog,
-        boot: &daemon.boot,
+        boot: &daemon.ground.boot,
         live: &live,
-        host_addresses: &daemon.host.addresses,
+        host_addresses: &daemon.ground.host.addresses,
         documents,
         deleted,
         now_ms: clock::now_ms(),

@@ -41,11 +41,11 @@ pub(super) fn status(daemon: &Daemon) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         phase: daemon.phase().to_owned(),
-        started_ms: daemon.host.started_ms,
+        started_ms: daemon.ground.host.started_ms,
         generation: running
             .as_ref()
             .map_or(0, |running| running.reader.generation()),
-        capture: match daemon.boot.capture {
+        capture: match daemon.ground.boot.capture {
             Capture::Mesh => "mesh".to_owned(),
             Capture::Off => "off".to_owned(),
         },
@@ -57,7 +57,7 @@ pub(super) fn status(daemon: &Daemon) -> Status {
 
 /// Every problem known, worst first.
 pub(super) fn findings(daemon: &Daemon, running: Option<&Running>) -> Vec<Finding> {
-    let mut all: Vec<Finding> = daemon.findings.load().iter().cloned().collect();
+    let mut all: Vec<Finding> = daemon.ground.findings.load().iter().cloned().collect();
     if let Some(running) = running {
         if let Some(compiled) = running.compiled.borrow().as_ref() {
             all.extend(compiled.findings.iter().cloned());
@@ -121,7 +121,7 @@ fn mesh_status(daemon: &Daemon, running: &Running) -> Option<MeshStatus> {
         trust_domain: mesh.trust_domain.to_string(),
         domain: mesh.domain.to_string(),
         host: mesh.host.to_string(),
-        host_name: daemon.host.name.clone(),
+        host_name: daemon.ground.host.name.clone(),
         authority: running.identity.is_authority(),
         strict: mesh.strict,
         hosts: (catalog.hosts.len(), alive),
@@ -172,7 +172,7 @@ fn next_steps(daemon: &Daemon, mesh: Option<&MeshStatus>) -> Vec<(String, String
             "let a second authority join: one alone cannot be lost",
         ));
     }
-    if daemon.live.borrow().services.is_empty() {
+    if daemon.ground.live.borrow().services.is_empty() {
         next.push(step(
             "$EDITOR /etc/meshd/services.d/NAME.toml",
             "name a program of this host, then `systemctl reload meshd`",

@@ -31,14 +31,16 @@ const OURS: [&str; 4] = ["mesh-endpoint", "mesh-peer", "mesh-route", "mesh-time-
 /// `POST /v1/explain`: this host's part, then the far host's own word on its part.
 pub(super) async fn explain(daemon: &Daemon, request: &Explain) -> Outcome<Explanation> {
     let running = joined(daemon)?;
-    let told = running.explain_outbound(daemon, request).map_err(|error| {
-        refuse(
-            400,
-            "bad-request",
-            error,
-            "write `meshctl explain --from SERVICE GET http://name/path`",
-        )
-    })?;
+    let told = running
+        .explain_outbound(daemon.capture(), request)
+        .map_err(|error| {
+            refuse(
+                400,
+                "bad-request",
+                error,
+                "write `meshctl explain --from SERVICE GET http://name/path`",
+            )
+        })?;
     let mut explanation = told.explanation;
     if let Some(far) = told.far {
         let body = serde_json::to_vec(&far.question).unwrap_or_default();
@@ -161,7 +163,7 @@ pub(super) async fn curl(daemon: &Daemon, request: &Curl) -> Outcome<CurlAnswer>
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-        let driven = daemon.tasks.spawn(async move {
+        let driven = daemon.ground.tasks.spawn(async move {
             drop(connection.await);
         });
         let answer = sender
