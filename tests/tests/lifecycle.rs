@@ -33,15 +33,23 @@ fn founded() -> Mesh {
         host.configure("meshd.toml", &text).unwrap();
         host.start_meshd().unwrap();
     }
-    mesh.host(0).ctl(&["init", "--name", "demo", "--trust-domain", "demo.example"]).unwrap();
+    mesh.host(0)
+        .ctl(&["init", "--name", "demo", "--trust-domain", "demo.example"])
+        .unwrap();
     mesh
 }
 
 fn join(mesh: &mut Mesh, index: usize) -> (i32, String) {
-    let token = mesh.host(0).ctl(&["token", "create", "--ttl", "10m", "--uses", "1"]).unwrap();
+    let token = mesh
+        .host(0)
+        .ctl(&["token", "create", "--ttl", "10m", "--uses", "1"])
+        .unwrap();
     let path = mesh.directory.path().join("token");
     std::fs::write(&path, token).unwrap();
-    let (code, out, error) = mesh.host(index).ctl_full(&["join", "--token-file", &path.display().to_string()]).unwrap();
+    let (code, out, error) = mesh
+        .host(index)
+        .ctl_full(&["join", "--token-file", &path.display().to_string()])
+        .unwrap();
     (code, format!("{out}{error}"))
 }
 
@@ -52,9 +60,19 @@ fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
     let mut stage = Stage::set(Kind::Users, say).unwrap();
     let folder = stage.mesh.directory.path().join("registry");
     std::fs::create_dir_all(&folder).unwrap();
-    let more = format!("[[source]]\nid = \"file/test\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n", folder.display());
+    let more = format!(
+        "[[source]]\nid = \"file/test\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n",
+        folder.display()
+    );
     // A plain program on h2 that no daemon knows of, but the file does.
-    stage.mesh.host(1).start_app(5030, &["words", "--version", "v2", "--listen", "0.0.0.0:8123"]).unwrap();
+    stage
+        .mesh
+        .host(1)
+        .start_app(
+            5030,
+            &["words", "--version", "v2", "--listen", "0.0.0.0:8123"],
+        )
+        .unwrap();
     let h1 = stage.host(0).unwrap();
     h1.configure("conf.d/registry.toml", &more).unwrap();
     let address = stage.host(1).unwrap().v4;
@@ -62,19 +80,31 @@ fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
         std::fs::write(folder.join("next"), text).unwrap();
         std::fs::rename(folder.join("next"), folder.join("legacy.toml")).unwrap();
     };
-    let good = format!("[[service]]\nname = \"legacy\"\nport = 80\nprotocol = \"http\"\nendpoint = [{{ address = \"{address}:8123\" }}]\n");
+    let good = format!(
+        "[[service]]\nname = \"legacy\"\nport = 80\nprotocol = \"http\"\nendpoint = [{{ address = \"{address}:8123\" }}]\n"
+    );
     write(&good);
     h1.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
-    stage.mesh.wait_endpoints(2, "legacy", 1, Duration::from_secs(10)).unwrap();
+    stage
+        .mesh
+        .wait_endpoints(2, "legacy", 1, Duration::from_secs(10))
+        .unwrap();
     let answer = stage.client(&["get", "http://legacy/"]).unwrap();
-    assert!(answer.starts_with("200") && answer.contains("\nz"), "{answer}");
+    assert!(
+        answer.starts_with("200") && answer.contains("\nz"),
+        "{answer}"
+    );
 
     // Garbage keeps the last good content and is told.
     write("[[service]\nname = ");
     eventually("the finding", Duration::from_secs(5), || {
         let status = stage.host(0).unwrap().ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
-        if said.contains("legacy.toml") { Ok(()) } else { Err(said) }
+        if said.contains("legacy.toml") {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
     let answer = stage.client(&["get", "http://legacy/"]).unwrap();
     assert!(answer.starts_with("200"), "{answer}");
@@ -82,7 +112,11 @@ fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
     eventually("the finding is gone", Duration::from_secs(5), || {
         let status = stage.host(0).unwrap().ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
-        if said.contains("legacy.toml") { Err(said) } else { Ok(()) }
+        if said.contains("legacy.toml") {
+            Err(said)
+        } else {
+            Ok(())
+        }
     });
 }
 
@@ -95,18 +129,27 @@ fn a_blocked_port_is_named_and_tcp_alone_is_enough() {
     let rules = mesh.directory.path().join("block.nft");
     let text = "table inet block {\n chain in {\n  type filter hook input priority 0;\n  udp dport 7947 drop\n  iif != \"lo\" tcp dport 15008 reject with tcp reset\n }\n chain out {\n  type filter hook output priority 0;\n  udp dport 7947 drop\n }\n}\n";
     std::fs::write(&rules, text).unwrap();
-    mesh.host(1).sh(&format!("nft -f {}", rules.display())).unwrap();
+    mesh.host(1)
+        .sh(&format!("nft -f {}", rules.display()))
+        .unwrap();
     let (code, said) = join(&mut mesh, 1);
     say(&said);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("15008"), "the tunnel's port is not named: {said}");
+    assert!(
+        said.contains("15008"),
+        "the tunnel's port is not named: {said}"
+    );
     assert!(said.contains("UDP"), "the datagrams are not named: {said}");
     let (code, said) = join(&mut mesh, 2);
     assert_eq!(code, 0, "{said}");
     mesh.wait_members(Duration::from_secs(20)).unwrap();
     eventually("check tells of UDP", Duration::from_secs(15), || {
         let (_, text, _) = mesh.host(0).ctl_full(&["check"]).unwrap();
-        if text.contains("not on UDP") { Ok(()) } else { Err(text) }
+        if text.contains("not on UDP") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
 }
 
@@ -116,11 +159,20 @@ fn a_clock_that_is_off_by_a_day_is_told_and_nothing_changes() {
     need!(root);
     let mut mesh = founded();
     mesh.host(1).stop_meshd().unwrap();
-    let preload = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"]
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
+    let preload = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    ]
+    .into_iter()
+    .find(|path| std::path::Path::new(path).exists())
+    .unwrap();
+    mesh.host(1)
+        .start_meshd_with(&[
+            ("LD_PRELOAD", preload),
+            ("FAKETIME", "+1d"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ])
         .unwrap();
-    mesh.host(1).start_meshd_with(&[("LD_PRELOAD", preload), ("FAKETIME", "+1d"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]).unwrap();
     let (code, said) = join(&mut mesh, 1);
     assert_ne!(code, 0, "{said}");
     assert!(said.contains("clock"), "{said}");
@@ -136,13 +188,19 @@ fn damaged_keys_are_named_and_a_backup_restores_an_authority() {
     let (code, said) = join(&mut mesh, 1);
     assert_eq!(code, 0, "{said}");
     let backup = mesh.directory.path().join("backup.json");
-    mesh.host(0).ctl(&["backup", "--file", &backup.display().to_string()]).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
+    mesh.host(0)
+        .ctl(&["backup", "--file", &backup.display().to_string()])
+        .unwrap();
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     mesh.host(0).stop_meshd().unwrap();
 
     // A damaged key: the daemon says which file, and does not start.
-    let key = mesh.host(0).directory.join("state/identity/authority-x509.key");
+    let key = mesh
+        .host(0)
+        .directory
+        .join("state/identity/authority-x509.key");
     let good = std::fs::read(&key).unwrap();
     std::fs::write(&key, "no key").unwrap();
     assert!(mesh.host(0).start_meshd().is_err());
@@ -153,13 +211,26 @@ fn damaged_keys_are_named_and_a_backup_restores_an_authority() {
     // The host is lost; its backup makes it whole.
     std::fs::remove_dir_all(mesh.host(0).directory.join("state")).unwrap();
     std::fs::create_dir_all(mesh.host(0).directory.join("state")).unwrap();
-    mesh.host(0).ctl(&["restore", "--file", &backup.display().to_string()]).unwrap();
+    mesh.host(0)
+        .ctl(&["restore", "--file", &backup.display().to_string()])
+        .unwrap();
     mesh.host(0).start_meshd().unwrap();
-    eventually("the restored host is back as an authority", Duration::from_secs(20), || {
-        let members = mesh.host(1).ctl_json(&["members"]).unwrap();
-        let back = members.as_array().unwrap().iter().any(|m| m["name"] == "h1" && m["liveness"] == "alive" && m["authority"] == true);
-        if back { Ok(()) } else { Err(members.to_string()) }
-    });
+    eventually(
+        "the restored host is back as an authority",
+        Duration::from_secs(20),
+        || {
+            let members = mesh.host(1).ctl_json(&["members"]).unwrap();
+            let back =
+                members.as_array().unwrap().iter().any(|m| {
+                    m["name"] == "h1" && m["liveness"] == "alive" && m["authority"] == true
+                });
+            if back {
+                Ok(())
+            } else {
+                Err(members.to_string())
+            }
+        },
+    );
     let (code, said) = join(&mut mesh, 2);
     assert_eq!(code, 0, "the restored authority lets nobody in: {said}");
 }
@@ -169,7 +240,11 @@ fn a_host_that_leaves_leaves_nothing() {
     need!(namespaces);
     need!(root);
     let mut stage = Stage::set(Kind::Users, say).unwrap();
-    let (code, _, error) = stage.host(0).unwrap().ctl_full(&["leave", "--dry-run"]).unwrap();
+    let (code, _, error) = stage
+        .host(0)
+        .unwrap()
+        .ctl_full(&["leave", "--dry-run"])
+        .unwrap();
     assert_eq!(code, 0, "{error}");
     stage.host(2).unwrap().ctl(&["leave"]).unwrap();
     let h3 = stage.host(2).unwrap();
@@ -180,15 +255,44 @@ fn a_host_that_leaves_leaves_nothing() {
     assert!(!routes.contains("240.240.0.0/16"), "{routes}");
     assert!(!h3.directory.join("state/identity").exists());
     eventually("the others know", Duration::from_secs(10), || {
-        let rows = stage.host(0).unwrap().ctl_json(&["endpoints", "words"]).unwrap();
-        let used = rows.as_array().unwrap().iter().any(|row| row["host"] == "h3" && row["usable"] == true);
+        let rows = stage
+            .host(0)
+            .unwrap()
+            .ctl_json(&["endpoints", "words"])
+            .unwrap();
+        let used = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["host"] == "h3" && row["usable"] == true);
         if used { Err(rows.to_string()) } else { Ok(()) }
     });
     // It can come back with a token.
-    let token = stage.host(0).unwrap().ctl(&["token", "create", "--ttl", "10m"]).unwrap();
-    stage.host(2).unwrap().ctl_with_input(&["join", "--token-file", "-"], token.trim()).unwrap();
-    stage.mesh.wait_endpoints(0, "words", 3, Duration::from_secs(20)).unwrap();
+    let token = stage
+        .host(0)
+        .unwrap()
+        .ctl(&["token", "create", "--ttl", "10m"])
+        .unwrap();
+    stage
+        .host(2)
+        .unwrap()
+        .ctl_with_input(&["join", "--token-file", "-"], token.trim())
+        .unwrap();
+    stage
+        .mesh
+        .wait_endpoints(0, "words", 3, Duration::from_secs(20))
+        .unwrap();
     let mut curl = stage.mesh.host(2).command_as(CLIENT, "curl");
-    let output = curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://words/"]).output().unwrap();
+    let output = curl
+        .args([
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "http://words/",
+        ])
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
 }
