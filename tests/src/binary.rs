@@ -18,5 +18,5 @@ pub fn built(name: &str) -> PathBuf {
 /// The workspace's folder.
 pub fn workspace() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    own.parent().map_or(own.clone(), PathBuf::from)
+    own.parent().map_or_else(|| own.clone(), PathBuf::from)
 }

@@ -1,6 +1,6 @@
 //! The demonstration's three hosts with their programs: configured, started, joined, and asked.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use crate::{
     Mesh,
@@ -131,7 +131,7 @@ impl Stage {
 
     /// Runs the plain program on the client's host, as the client.
     pub fn client(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        finished("mesh-demo-app", self.client_command(arguments)?.output()?)
+        finished("mesh-demo-app", &self.client_command(arguments)?.output()?)
     }
 
     /// Makes v2 fail this share of its calls.
@@ -144,10 +144,11 @@ impl Stage {
         let host = self.host(2)?;
         let url = format!("http://{}:8080/-/counts", host.v4);
         let mut command = host.command(built("mesh-demo-app"));
-        let text = finished("counts", command.args(["get", &url]).output()?)?;
+        let text = finished("counts", &command.args(["get", &url]).output()?)?;
         let line = text.lines().nth(1).unwrap_or_default();
         let counts: serde_json::Value = serde_json::from_str(line).with_context(|| text.clone())?;
-        counts["failed"].as_u64().context("no count")
+        let failed = counts.get("failed").and_then(serde_json::Value::as_u64);
+        failed.context("no count")
     }
 
     /// What `meshctl` says at the end.
@@ -165,7 +166,8 @@ impl Stage {
             .hosts
             .iter()
             .map(|host| format!("--- {} ---\n{}\n", host.name, tail(&host.meshd_log(), 20)))
-            .collect()
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     /// Prints what to try, and waits until the program is told to end.
@@ -188,12 +190,13 @@ impl Stage {
                     ))
                 })
                 .collect();
-            text.push_str(&format!(
-                "{}: env {} {}\n",
+            writeln!(
+                text,
+                "{}: env {} {}",
                 host.name,
                 env.join(" "),
                 words.join(" ")
-            ));
+            )?;
         }
         std::fs::write(&file, &text)?;
         say("the mesh is up; `make demo-down` ends it. Try, with scripts/demo-ctl.sh HOST …:");

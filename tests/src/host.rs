@@ -48,7 +48,13 @@ pub struct Host {
 
 impl Host {
     /// Makes the host and plugs it into `bridge` (not for [`Kind::Loopback`]).
-    pub fn new(kind: Kind, name: &str, number: u8, directory: &Path, bridge: &str) -> anyhow::Result<Self> {
+    pub fn new(
+        kind: Kind,
+        name: &str,
+        number: u8,
+        directory: &Path,
+        bridge: &str,
+    ) -> anyhow::Result<Self> {
         let v4 = match kind {
             Kind::Loopback => Ipv4Addr::new(127, 77, 0, number),
             Kind::Users | Kind::OneUser => Ipv4Addr::new(10, 77, 0, number),
@@ -69,7 +75,10 @@ impl Host {
             names: None,
             programs: Vec::new(),
         };
-        std::fs::write(host.directory.join("machine-id"), format!("{number:032x}\n"))?;
+        std::fs::write(
+            host.directory.join("machine-id"),
+            format!("{number:032x}\n"),
+        )?;
         std::fs::write(
             host.directory.join("resolv.conf"),
             "search mesh.internal\nnameserver 127.0.0.53\noptions timeout:2 attempts:2\n",
@@ -89,16 +98,31 @@ impl Host {
         );
         let log = self.directory.join("holder.log");
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", &script]);
+        command.args([
+            "--net",
+            "--mount",
+            "--uts",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &script,
+        ]);
         let holder = Child::start("holder", &mut command, &log)?;
         within(Duration::from_secs(10), || {
-            if holder.log().contains("ready") { Ok(()) } else { bail!("{}", holder.log()) }
+            if holder.log().contains("ready") {
+                Ok(())
+            } else {
+                bail!("{}", holder.log())
+            }
         })?;
         let pid = holder.pid();
         self.holder = Some(holder);
         let (v4, v6) = (self.v4, self.v6);
         // The kernel takes a moment to remove the link of a host that has just gone: names are not reused.
-        sh(&format!("ip link add veth{pid} type veth peer name eth0 netns {pid}"))?;
+        sh(&format!(
+            "ip link add veth{pid} type veth peer name eth0 netns {pid}"
+        ))?;
         sh(&format!("ip link set veth{pid} master {bridge} up"))?;
         self.sh("ip link set lo up")?;
         self.sh(&format!("ip address add {v4}/24 dev eth0"))?;
@@ -109,10 +133,14 @@ impl Host {
 
     /// A command that runs on this host as root.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let Some(holder) = &self.holder else { return Command::new(program) };
+        let Some(holder) = &self.holder else {
+            return Command::new(program);
+        };
         let mut command = Command::new("nsenter");
         let pid = holder.pid().to_string();
-        command.args(["--target", &pid, "--net", "--mount", "--uts", "--"]).arg(program);
+        command
+            .args(["--target", &pid, "--net", "--mount", "--uts", "--"])
+            .arg(program);
         command
     }
 
@@ -123,7 +151,9 @@ impl Host {
         }
         let mut command = self.command("setpriv");
         let id = uid.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(program);
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
+            .arg(program);
         command
     }
 
@@ -132,7 +162,7 @@ impl Host {
         let mut words = line.split_whitespace();
         let program = words.next().context("no command")?;
         let output = self.command(program).args(words).output()?;
-        finished(&format!("{}: {line}", self.name), output)
+        finished(&format!("{}: {line}", self.name), &output)
     }
 
     /// Writes a file under its configuration folder.
@@ -145,7 +175,8 @@ impl Host {
     pub fn default_config(&self, more: &str) -> String {
         let directory = self.directory.display();
         let (v4, v6, name) = (self.v4, self.v6, &self.name);
-        let mut text = format!("state_dir = \"{directory}/state\"\nruntime_dir = \"{directory}/run\"\n");
+        let mut text =
+            format!("state_dir = \"{directory}/state\"\nruntime_dir = \"{directory}/run\"\n");
         let _infallible = if self.kind == Kind::Loopback {
             write!(
                 text,
@@ -188,7 +219,11 @@ impl Host {
         let mut command = self.command(built("meshd"));
         self.surroundings(&mut command);
         command.envs(more.iter().copied());
-        self.meshd = Some(Child::start(&format!("meshd on {}", self.name), &mut command, &self.directory.join("meshd.log"))?);
+        self.meshd = Some(Child::start(
+            &format!("meshd on {}", self.name),
+            &mut command,
+            &self.directory.join("meshd.log"),
+        )?);
         within(Duration::from_secs(20), || {
             if let Some(child) = &mut self.meshd
                 && !child.runs()
@@ -204,13 +239,20 @@ impl Host {
         let mut command = self.command(built("meshd"));
         self.surroundings(&mut command);
         command.arg("names");
-        self.names = Some(Child::start(&format!("names on {}", self.name), &mut command, &self.directory.join("names.log"))?);
+        self.names = Some(Child::start(
+            &format!("names on {}", self.name),
+            &mut command,
+            &self.directory.join("names.log"),
+        )?);
         Ok(())
     }
 
     /// Sends the daemon a signal.
     pub fn signal_meshd(&self, signal: Signal) -> anyhow::Result<()> {
-        self.meshd.as_ref().context("meshd does not run")?.signal(signal)
+        self.meshd
+            .as_ref()
+            .context("meshd does not run")?
+            .signal(signal)
     }
 
     /// The daemon's process id: what `nsenter` started is the daemon itself.
@@ -249,7 +291,10 @@ impl Host {
     /// Runs `meshctl` and returns what it printed; fails when it does.
     pub fn ctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.meshctl().args(arguments).output()?;
-        finished(&format!("{}: meshctl {}", self.name, arguments.join(" ")), output)
+        finished(
+            &format!("{}: meshctl {}", self.name, arguments.join(" ")),
+            &output,
+        )
     }
 
     /// Runs `meshctl` and returns exit code, standard output and standard error.
@@ -269,7 +314,10 @@ impl Host {
         let file = std::fs::File::open(&path)?;
         let output = self.meshctl().args(arguments).stdin(file).output();
         std::fs::remove_file(&path)?;
-        finished(&format!("{}: meshctl {}", self.name, arguments.join(" ")), output?)
+        finished(
+            &format!("{}: meshctl {}", self.name, arguments.join(" ")),
+            &output?,
+        )
     }
 
     /// Runs `meshctl -o json` and reads its answer.
@@ -288,7 +336,9 @@ impl Host {
             command.env("http_proxy", format!("http://{}:4140", self.v4));
         }
         let name = format!("{} on {}", arguments.join(" "), self.name);
-        let log = self.directory.join(format!("app-{}.log", self.programs.len()));
+        let log = self
+            .directory
+            .join(format!("app-{}.log", self.programs.len()));
         self.programs.push(Child::start(&name, &mut command, &log)?);
         Ok(self.programs.len() - 1)
     }

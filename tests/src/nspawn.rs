@@ -188,10 +188,10 @@ impl Machine {
     }
 }
 
-const EPILOGUE: &str = r#"
+const EPILOGUE: &str = r"
 journalctl --no-pager -o short-monotonic -u meshd.service -u meshd-names.service | tail -n 200
 fact script end
-"#;
+";
 
 /// The cached root; made when it is not there.
 fn image() -> anyhow::Result<PathBuf> {

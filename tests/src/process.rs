@@ -16,7 +16,7 @@ use crate::wait::within;
 /// A running program whose output goes to a file.
 #[derive(Debug)]
 pub struct Child {
-    child: std::process::Child,
+    process: std::process::Child,
     log: PathBuf,
     name: String,
 }
@@ -29,14 +29,14 @@ impl Child {
             .append(true)
             .open(log)
             .with_context(|| log.display().to_string())?;
-        let child = command
+        let process = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         Ok(Self {
-            child,
+            process,
             log: log.to_owned(),
             name: name.to_owned(),
         })
@@ -44,7 +44,7 @@ impl Child {
 
     /// Its process id.
     pub fn pid(&self) -> i32 {
-        i32::try_from(self.child.id()).unwrap_or_default()
+        i32::try_from(self.process.id()).unwrap_or_default()
     }
 
     /// Sends a signal.
@@ -54,7 +54,7 @@ impl Child {
 
     /// Waits for its end.
     pub fn wait(&mut self, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
-        within(deadline, || match self.child.try_wait()? {
+        within(deadline, || match self.process.try_wait()? {
             Some(status) => Ok(status),
             None => bail!("{} still runs", self.name),
         })
@@ -62,7 +62,7 @@ impl Child {
 
     /// True while it runs.
     pub fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.process.try_wait(), Ok(None))
     }
 
     /// What it printed so far.
@@ -73,9 +73,9 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            drop(self.child.kill());
-            drop(self.child.wait());
+        if matches!(self.process.try_wait(), Ok(None)) {
+            drop(self.process.kill());
+            drop(self.process.wait());
         }
         if std::thread::panicking() {
             tell(&format!(
@@ -115,11 +115,11 @@ pub fn run<S: AsRef<OsStr>>(words: &[S]) -> anyhow::Result<String> {
         .map(|word| word.as_ref().to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ");
-    finished(&shown, output.with_context(|| shown.clone())?)
+    finished(&shown, &output.with_context(|| shown.clone())?)
 }
 
 /// The standard output of a command that worked.
-pub fn finished(shown: &str, output: Output) -> anyhow::Result<String> {
+pub fn finished(shown: &str, output: &Output) -> anyhow::Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(text);

@@ -39,6 +39,9 @@ fn check(files: &[(&str, &str)]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
+/// What is wrong, files with their text, words that the answer contains.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a [&'a str]);
+
 #[test]
 fn faults_of_the_configuration_name_file_line_and_key() {
     let service = |name: &str, more: &str| format!("[[service]]\nname = \"{name}\"\n{more}");
@@ -54,7 +57,7 @@ fn faults_of_the_configuration_name_file_line_and_key() {
         "other",
         "user = 1000\nports = [{ port = 81, target = 8081 }]\n",
     );
-    let cases: [(&str, Vec<(&str, &str)>, &[&str]); 6] = [
+    let cases: [Case<'_>; 6] = [
         (
             "unknown key",
             vec![("meshd.toml", "\nstat_dir = \"/tmp/x\"\n")],

@@ -119,8 +119,8 @@ impl Load {
                 *next += 1;
                 *next - 1
             };
-            if self.rate > 0 {
-                let due = started + Duration::from_micros(number * 1_000_000 / self.rate);
+            if let Some(wait) = (number * 1_000_000).checked_div(self.rate) {
+                let due = started + Duration::from_micros(wait);
                 tokio::time::sleep_until(due.into()).await;
             }
             let place = usize::try_from(number).unwrap_or_default() % self.url.len().max(1);

@@ -94,17 +94,20 @@ fn load(stage: &Stage, requests: u64, more: &[&str]) -> anyhow::Result<Counted> 
     let text = stage.client(&arguments)?;
     let counts: serde_json::Value =
         serde_json::from_str(text.trim()).with_context(|| text.clone())?;
-    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let part = |path: &str| counts.pointer(path).unwrap_or(&serde_json::Value::Null);
+    let number = |path: &str| part(path).as_u64().unwrap_or_default();
     let counted = Counted {
-        requests: number(&counts["requests"]),
-        failed: number(&counts["failed"]),
-        first: number(&counts["first_letter"]["a"]),
-        second: number(&counts["first_letter"]["z"]),
+        requests: number("/requests"),
+        failed: number("/failed"),
+        first: number("/first_letter/a"),
+        second: number("/first_letter/z"),
     };
     if counted.failed > 0 {
         say(&format!(
             "  failures: status {} errors {} {}",
-            counts["status"], counts["errors"], counts["mesh_errors"]
+            part("/status"),
+            part("/errors"),
+            part("/mesh_errors")
         ));
     }
     Ok(counted)
