@@ -60,6 +60,23 @@ impl Agenda {
         self.next = self.next.wrapping_add(1);
         self.swim.insert((at, self.next), timer);
     }
+    /// When what is due is overdue by more than `patience`, this host itself stood still: a stopped process,
+    /// a paused machine. Then nobody else is to blame for its silence, and membership goes on where it was.
+    pub(crate) fn forgive(&mut self, now: Duration, patience: Duration) {
+        let next = self.swim.first_key_value().map(|((at, _), _)| *at);
+        let Some(late) = next
+            .map(|at| now.saturating_sub(at))
+            .filter(|late| *late > patience)
+        else {
+            return;
+        };
+        let swim = std::mem::take(&mut self.swim);
+        self.swim = swim
+            .into_iter()
+            .map(|((at, number), timer)| ((at + late, number), timer))
+            .collect();
+        self.announced = None;
+    }
     /// Takes the next thing that is due.
     pub(crate) fn pop(&mut self, now: Duration) -> Option<Due> {
         let single = self.singles.iter().map(|(kind, at)| (*at, *kind)).min();
@@ -119,6 +136,16 @@ mod tests {
             Some(Due::Single(Single::Sync))
         ));
         assert!(agenda.pop(at(50)).is_none());
+        agenda.swim(at(70), Timer::PeriodicGossip(0));
+        agenda.swim(at(90), Timer::PeriodicGossip(1));
+        agenda.forgive(at(80), at(10));
+        assert!(matches!(
+            agenda.pop(at(80)),
+            Some(Due::Swim(Timer::PeriodicGossip(0)))
+        ));
+        agenda.forgive(at(1090), at(10));
+        assert!(agenda.pop(at(1089)).is_none());
+        assert!(matches!(agenda.pop(at(1090)), Some(Due::Swim(_))));
         agenda.set(Single::Sync, at(60));
         agenda.clear(Single::Sync);
         assert_eq!(agenda.wake(at(50)), None);

@@ -51,6 +51,8 @@ pub enum Input {
     LinkUp(HostId),
     /// The last link to a host is gone, or a dial failed.
     LinkDown(HostId),
+    /// Somebody here wants a link to a host; answered like [`Output::Connect`].
+    Dial(HostId),
     /// The time asked for by the newest [`Output::Timer`] has come. A wrong or late one does no harm.
     Timer(u64),
     /// This host's records: the whole set.

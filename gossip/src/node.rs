@@ -271,6 +271,8 @@ impl Node {
             elapsed: now.elapsed.max(self.now.elapsed),
             wall_ms: now.wall_ms,
         };
+        self.agenda
+            .forgive(self.now.elapsed, self.config.probe_period * 2);
         match input {
             Input::Datagram { from, bytes } => self.swim_packet(from, &bytes, true),
             Input::Frame { from, bytes } => self.frame(from, bytes),
@@ -281,6 +283,7 @@ impl Node {
             }
             Input::LinkUp(host) => self.link_up(host),
             Input::LinkDown(host) => self.link_down(host),
+            Input::Dial(host) => self.connect(host),
             Input::Timer(_) => self.agenda.woken(),
             Input::Publish(records) => self.publish(records),
             Input::Submit { ticket, commit } => self.submit(ticket, &commit),

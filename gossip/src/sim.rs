@@ -94,6 +94,17 @@ enum Event {
     },
 }
 
+impl Event {
+    /// To whom it happens, unless it is the disk's matter.
+    fn machine(&self) -> Option<usize> {
+        match self {
+            Self::Input { machine, .. } | Self::Synced { machine, .. } => Some(*machine),
+            Self::Frame { to, .. } | Self::Cut { to, .. } | Self::Linked { to, .. } => Some(*to),
+            Self::Flush { .. } => None,
+        }
+    }
+}
+
 /// The world.
 #[derive(Debug)]
 pub struct World {
@@ -286,6 +297,10 @@ impl World {
         self.no_udp.insert((a, b));
     }
 
+    /// A machine stands still: what happens to it meanwhile waits.
+    pub fn stall(&mut self, index: usize, duration: Duration) {
+        self.machines[index].stalled_until = self.now + duration;
+    }
     /// Starts every machine that does not run.
     pub fn boot_all(&mut self) {
         for index in 0..self.machines.len() {
@@ -360,6 +375,22 @@ impl World {
             return false;
         };
         self.now = at;
+        let wakes = event
+            .machine()
+            .map(|index| self.machines[index].stalled_until);
+        if let Some(wakes) = wakes.filter(|wakes| *wakes > at) {
+            // The nasty order: it sees first what is overdue, then what came meanwhile.
+            let timer = matches!(
+                event,
+                Event::Input {
+                    input: Input::Timer(_),
+                    ..
+                }
+            );
+            let wakes = wakes + Duration::from_millis(if timer { 0 } else { 30 });
+            self.at(wakes.saturating_sub(at), event);
+            return true;
+        }
         match event {
             Event::Input {
                 machine,

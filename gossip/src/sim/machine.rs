@@ -30,6 +30,8 @@ pub struct Machine {
     pub cloned: bool,
     /// A catalog was announced and not looked at.
     pub catalog_changed: bool,
+    /// Until when it stands still.
+    pub(crate) stalled_until: std::time::Duration,
     pub(crate) linked: BTreeMap<HostId, u64>,
     pub(crate) commits: u64,
 }
@@ -54,6 +56,7 @@ impl Machine {
             records: None,
             cloned: false,
             catalog_changed: false,
+            stalled_until: std::time::Duration::ZERO,
             linked: BTreeMap::new(),
             commits: 0,
         }

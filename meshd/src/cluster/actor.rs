@@ -168,7 +168,7 @@ impl Actor {
                     _ = answer.send(()).is_ok();
                 });
             }
-            Command::Connect(host) => self.connect(host),
+            Command::Connect(host) => self.handle(Input::Dial(host)),
             Command::Ask(question) => question(&mut self.parts.node),
         }
     }

@@ -156,3 +156,59 @@ fn a_goodbye_is_known_at_once_and_ends_with_the_next_start() {
         assert!(back.is_some());
     });
 }
+
+#[test]
+fn a_host_that_stood_still_blames_nobody_else() {
+    for_seeds(32, |seed| {
+        let mut world = mesh(seed, 4);
+        world.net.loss = 10;
+        for round in 0..6 {
+            // Short stops are not noticed; long ones cost the host that stopped its place, for a moment.
+            let long = round % 2 == 1;
+            let millis = if long { 8000 } else { 500 + world.draw(1200) };
+            let millis = u64::try_from(millis).unwrap();
+            let stopped = world.draw(4);
+            let host = world.machines[stopped].host;
+            world.stall(stopped, Duration::from_millis(millis));
+            for _tick in 0..(millis / 100 + 40) {
+                world.run(Duration::from_millis(100));
+                for (of, machine) in world.machines.iter().enumerate() {
+                    let node = machine.node.as_ref().unwrap();
+                    for other in world.machines.iter().filter(|other| other.host != host) {
+                        let liveness = node.liveness(other.host);
+                        assert_ne!(liveness, Liveness::Down, "{of} blames a host that ran");
+                    }
+                    assert!(
+                        long || node.liveness(host) != Liveness::Down,
+                        "stopped {millis} ms"
+                    );
+                }
+            }
+            assert!(
+                world
+                    .run_until(secs(10), |world| all_alive(world))
+                    .is_some()
+            );
+        }
+    });
+}
+
+#[test]
+fn a_suspicion_does_not_ripen_while_its_host_stands_still() {
+    for_seeds(32, |seed| {
+        let mut world = mesh(seed, 3);
+        let other = world.machines[1].host;
+        world.partition(&[0]);
+        let suspected = world.run_until(secs(3), |world| {
+            world.machines[0].node.as_ref().unwrap().liveness(other) == Liveness::Suspect
+        });
+        assert!(suspected.is_some());
+        world.stall(0, secs(6));
+        world.heal();
+        for _tick in 0..200 {
+            world.run(Duration::from_millis(50));
+            let liveness = world.machines[0].node.as_ref().unwrap().liveness(other);
+            assert_ne!(liveness, Liveness::Down);
+        }
+    });
+}
