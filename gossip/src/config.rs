@@ -93,3 +93,23 @@ fn read_document(text: &str) -> Option<Document> {
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_found_under_the_names_that_edits_give() {
+        let parse = Config::default().parse;
+        let revocation = r#"{"apiVersion":"meshd.io/v1alpha1","kind":"Revocation","metadata":{"name":"ada"},"spec":{"operatorKey":"0000000000000000000000000000000000000000000000000000000000000000"}}"#;
+        let key = parse(revocation).unwrap().key();
+        assert_eq!(
+            (key.kind.as_str(), key.namespace.as_str()),
+            ("Revocation", "")
+        );
+        let service = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},"spec":{"ports":[{"port":80}]}}"#;
+        assert_eq!(parse(service).unwrap().key().namespace, "default");
+        assert!(parse("nonsense").is_none());
+        assert!(parse("").is_none());
+    }
+}
