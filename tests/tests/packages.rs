@@ -43,6 +43,7 @@ const FIRST: &[(&str, &str)] = &[
     ("no difference to itself", "exit 0"),
     ("an edit on a stale base", "exit 4"),
     ("what is deleted", "exit 1"),
+    ("dead: the daemon's state after the call", "activating"),
     ("a bad configuration", "exit 1"),
 ];
 
