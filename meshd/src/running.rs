@@ -105,7 +105,7 @@ impl Running {
         let cluster = Cluster::start(cluster::Start {
             listen: ground.boot.cluster.listen,
             udp: ground.boot.cluster.udp,
-            mark: Some(ground.boot.mark.value),
+            mark: (ground.boot.capture == Capture::Mesh).then_some(ground.boot.mark.value),
             seeds,
             identity: Arc::clone(&identity),
             credentials: credentials.clone(),
