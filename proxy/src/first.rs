@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, Interest};
 
 use crate::{
-    connection::Io,
     detect::{self, Spoken},
+    io::Io,
 };
 
 /// What the first bytes, or their absence, say.

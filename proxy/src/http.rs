@@ -8,7 +8,11 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::connection::{Io, Origin, OutboundOrigin, Worker};
+use crate::{
+    connection::{Origin, OutboundOrigin},
+    io::Io,
+    worker::Worker,
+};
 
 /// One timer for a whole connection.
 mod alarm;

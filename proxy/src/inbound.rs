@@ -10,11 +10,14 @@ use mesh_model::{
 use tokio::net::TcpStream;
 
 use crate::{
-    connection::{InboundOrigin, Io, Origin, Worker},
+    connection::{InboundOrigin, Origin},
     detect::Spoken,
     first::{self, First, Speaker},
-    http, observe, origin,
+    http,
+    io::Io,
+    observe, origin,
     tcp::{self, Told},
+    worker::Worker,
 };
 
 /// Serves a plaintext connection that tproxy delivered.

@@ -3,11 +3,15 @@
 //! A map. Each worker is one thread with its own runtime, listeners, pools and counters; workers share
 //! only atomics and immutable values. [`start()`] is the only entry.
 
+/// Accept loops.
+mod accept;
 /// Picks one endpoint of a group.
 mod balance;
+/// Buffers and pipes, lent to connections.
+mod buffers;
 /// What the proxy takes at start: addresses, limits, time-outs.
 pub mod config;
-/// One connection: where it comes from, and its bytes.
+/// One connection: where it comes from, and where it wants to go.
 mod connection;
 /// TLS, HTTP/1, HTTP/2 or opaque, from the first bytes.
 mod detect;
@@ -17,13 +21,15 @@ mod drain;
 pub mod failure;
 /// The first bytes of a connection.
 mod first;
-/// CONNECT streams in mTLS, ours and a foreign mesh's.
+/// CONNECT streams that come in mTLS.
 mod hbone;
 /// HTTP, request by request.
 mod http;
 /// From the mesh to the local program.
 mod inbound;
-/// Accept loops.
+/// The bytes of one connection.
+mod io;
+/// Listeners.
 mod listen;
 /// Every metric, access-log field and failure record of the data plane.
 mod observe;
@@ -31,10 +37,14 @@ mod observe;
 mod origin;
 /// From the local program to the mesh.
 mod outbound;
+/// Who has a tunnel open to us.
+mod peers;
 /// Starts the threads, and answers for all of them.
 mod start;
 /// Opaque streams.
 mod tcp;
+/// The life of a worker's thread.
+mod thread;
 /// Handshakes on both sides.
 mod tls;
 /// Two daemons on loopback: the stage of tests.
@@ -44,7 +54,9 @@ mod trial;
 mod tunnel;
 /// Live state by endpoint: connections, loads, ejections, budgets.
 mod upstream;
-/// One thread of the data plane.
+/// How many exchanges a shared connection carries.
+mod uses;
+/// What the connections of one thread share.
 mod worker;
 
 pub use config::{Config, Limits};

@@ -1,16 +1,10 @@
-//! Accept loops: bind, accept, survive, hand on.
+//! Listeners: what arrives at each, and how they are bound.
 //!
 //! Each worker has its own socket of every listener (`SO_REUSEPORT`), so the kernel spreads connections.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
-
-use crate::{connection::Worker, inbound, outbound, tunnel};
 
 /// What arrives at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,64 +95,4 @@ pub(crate) fn keep_alive() -> TcpKeepalive {
         .with_time(KEEP_ALIVE)
         .with_interval(KEEP_ALIVE_AGAIN)
         .with_retries(3)
-}
-
-/// Accepts until draining begins.
-pub(crate) async fn accept(worker: Rc<Worker>, bound: Bound) {
-    let kind = bound.kind;
-    let listener = match TcpListener::from_std(bound.socket) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, kind = kind.as_str(), "a listener could not be used");
-            return;
-        }
-    };
-    let permits = Arc::new(Semaphore::new(worker.config.limits.connections));
-    loop {
-        let next = async {
-            // The semaphore is never closed, so there is always a permit in the end.
-            let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            next = next => next,
-            () = worker.drain.draining() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let connection = serve(Rc::clone(&worker), kind, stream, peer);
-                worker.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => survive(&error, kind).await,
-        }
-    }
-}
-
-/// A failed accept is the connection's own fault, or the process is out of something and waits.
-async fn survive(error: &io::Error, kind: Kind) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    ) {
-        return;
-    }
-    tracing::warn!(%error, kind = kind.as_str(), "connections cannot be accepted at the moment");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
-async fn serve(worker: Rc<Worker>, kind: Kind, stream: TcpStream, peer: SocketAddr) {
-    let _open = worker.observe.connection(kind);
-    let peer = mesh_model::address::canonical(peer);
-    match kind {
-        Kind::Outbound => outbound::captured(worker, stream, peer).await,
-        Kind::Inbound => inbound::captured(worker, stream, peer).await,
-        Kind::Tunnel => tunnel::serve(worker, stream, peer).await,
-        Kind::Explicit => outbound::explicit(worker, stream, peer).await,
-        Kind::Internal => outbound::internal(worker, stream, peer).await,
-    }
 }

@@ -10,11 +10,14 @@ use mesh_model::{
 use tokio::net::TcpStream;
 
 use crate::{
-    connection::{Destination, Io, Origin, OutboundOrigin, Worker},
+    connection::{Destination, Origin, OutboundOrigin},
     detect::Spoken,
     first::{self, First, Speaker},
-    http, origin,
+    http,
+    io::Io,
+    origin,
     tcp::{self, Callee, Told},
+    worker::Worker,
 };
 
 /// Serves a redirected connection.

@@ -21,7 +21,7 @@ use crate::{
     listen::{self, Bound, Kind},
     observe::{cells::Cells, log, page},
     origin::units::Units,
-    upstream,
+    thread, upstream,
     worker::{Parts, Worker},
 };
 
@@ -97,7 +97,7 @@ pub fn start(
         reader,
         addresses,
     };
-    let common = Common {
+    let beginning = Beginning {
         config: Arc::new(config),
         credentials,
         own: proxy
@@ -110,7 +110,7 @@ pub fn start(
     for (index, cells) in proxy.cells.iter().enumerate() {
         let bound = sockets.pop().unwrap_or_default();
         proxy
-            .thread(index, cells, bound, common.clone())
+            .thread(index, cells, bound, beginning.clone())
             .map_err(|source| {
                 proxy.drain.force();
                 StartError::Worker(source)
@@ -122,7 +122,7 @@ pub fn start(
 
 /// What all workers begin with.
 #[derive(Clone)]
-struct Common {
+struct Beginning {
     config: Arc<Config>,
     credentials: Credentials,
     own: Arc<[SocketAddr]>,
@@ -234,7 +234,7 @@ impl Proxy {
         index: usize,
         cells: &Arc<Cells>,
         bound: Vec<Bound>,
-        common: Common,
+        beginning: Beginning,
     ) -> io::Result<()> {
         let runtime = || {
             tokio::runtime::Builder::new_current_thread()
@@ -243,16 +243,16 @@ impl Proxy {
         };
         let running = self.threads.token();
         let parts = Parts {
-            config: common.config,
+            config: beginning.config,
             reader: self.reader.clone(),
-            credentials: common.credentials,
+            credentials: beginning.credentials,
             drain: self.drain.clone(),
             shared: Arc::clone(&self.shared),
             units: Arc::clone(&self.units),
             cells: Arc::clone(cells),
             lines: self.log.lines(),
-            own: common.own,
-            started: common.started,
+            own: beginning.own,
+            started: beginning.started,
         };
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
@@ -265,7 +265,7 @@ impl Proxy {
                     Err(error) => return drop(tell.send(Err(error))),
                 };
                 drop(tell.send(Ok(())));
-                runtime.block_on(async move { Worker::new(parts).run(bound).await });
+                runtime.block_on(async move { thread::run(Worker::new(parts), bound).await });
             })?;
         told.recv()
             .map_err(|_gone| io::Error::other("the thread ended at once"))?

@@ -21,10 +21,11 @@ use mesh_model::{
 };
 
 use crate::{
-    connection::{InboundOrigin, Io, OutboundOrigin, Worker},
-    hbone,
+    connection::{InboundOrigin, OutboundOrigin},
+    io::Io,
     observe::{self, Direction, RequestRecord},
-    upstream::{DialError, Picked},
+    upstream::{Call, DialError, Picked},
+    worker::Worker,
 };
 
 /// Bytes both ways.
@@ -228,7 +229,7 @@ pub(crate) async fn open(
         }
         let begun = Instant::now();
         let id = told.id.clone();
-        let call = hbone::Call {
+        let call = Call {
             id: &id,
             peer: origin.peer,
             authority: &authority,

@@ -35,12 +35,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     config::{Config, Limits},
-    connection::{Destination, Io, OutboundOrigin},
+    connection::{Destination, OutboundOrigin},
     drain::Drain,
+    io::Io,
     listen::{self, Kind},
     observe::{cells::Cells, log},
     origin::units::Units,
-    outbound,
+    outbound, thread,
     upstream::Shared,
     worker::{Parts, Worker},
 };
@@ -374,7 +375,7 @@ impl Host {
             own: Arc::from([tunnel]),
             started: Instant::now(),
         });
-        let task = tokio::task::spawn_local(Rc::clone(&worker).run(vec![bound]));
+        let task = tokio::task::spawn_local(thread::run(Rc::clone(&worker), vec![bound]));
         let done = Rc::new(RefCell::new(Some(task)));
         let publisher = RefCell::new(publisher);
         Self {

@@ -3,25 +3,21 @@
 //! In: TCP connections on the tunnel's port. Out: CONNECT streams to `hbone`, requests under our own
 //! protocol to `http`. Never: keeps a connection whose peer lost its grant.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    net::SocketAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use mesh_identity::verify::Usage;
-use mesh_model::{address::canonical, snapshot::Snapshot};
+use mesh_model::address::canonical;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{InboundOrigin, Io, Origin, Worker},
+    connection::{InboundOrigin, Origin},
     hbone, http,
+    io::Io,
     tls::{self, Verified},
+    worker::Worker,
 };
 
 /// Streams that a peer may have open.
@@ -40,50 +36,6 @@ const SEND_BUFFER: usize = 256 << 10;
 const RESETS: usize = 20;
 /// Streams that we reset for a peer's errors.
 const ERRORS: usize = 100;
-
-/// The tunnel connections of one worker.
-#[derive(Debug, Default)]
-pub(crate) struct Tunnels {
-    next: Cell<u64>,
-    open: RefCell<HashMap<u64, Entry>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    verified: Rc<Verified>,
-    close: CancellationToken,
-}
-
-impl Tunnels {
-    fn add(&self, verified: Rc<Verified>) -> (u64, CancellationToken) {
-        let key = self.next.get();
-        self.next.set(key.wrapping_add(1));
-        let close = CancellationToken::new();
-        self.open.borrow_mut().insert(
-            key,
-            Entry {
-                verified,
-                close: close.clone(),
-            },
-        );
-        (key, close)
-    }
-
-    fn remove(&self, key: u64) {
-        self.open.borrow_mut().remove(&key);
-    }
-
-    /// Closes connections whose peers lost their rights.
-    pub(crate) fn enforce(&self, snapshot: &Snapshot) {
-        for entry in self.open.borrow().values() {
-            if let Err(error) = tls::still_believed(snapshot, &entry.verified, Usage::Client) {
-                let peer = &entry.verified.peer.id;
-                tracing::warn!(%peer, %error, "a tunnel is closed: the peer lost its rights");
-                entry.close.cancel();
-            }
-        }
-    }
-}
 
 /// Serves one TCP connection on the tunnel's port.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
@@ -124,9 +76,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     match tokio::time::timeout(limit, Box::pin(handshake)).await {
         Ok(Ok(connection)) => {
             let verified = Rc::new(verified);
-            let (key, close) = worker.tunnels.add(Rc::clone(&verified));
+            let (key, close) = worker.peers.add(Rc::clone(&verified));
             Box::pin(streams(&worker, connection, &verified, &close, peer, local)).await;
-            worker.tunnels.remove(key);
+            worker.peers.remove(key);
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "no http/2 in a tunnel"),
         Err(_elapsed) => tracing::debug!(%peer, "no http/2 in a tunnel in time"),

@@ -28,10 +28,12 @@ use self::{
     multiplex::{Multiplexed, Road},
     pool::{Idle, Place},
 };
-use crate::{config::Config, connection::Io, hbone, observe::Transport, tls::Tls};
+use crate::{config::Config, io::Io, observe::Transport, tls::Tls};
 
 /// Retry budgets.
 mod budget;
+/// CONNECT streams to other hosts.
+mod connect;
 /// Opens connections.
 pub(crate) mod dial;
 /// A backend with the live state of its endpoints.
@@ -43,7 +45,8 @@ mod multiplex;
 /// HTTP/1 connections, kept for the next exchange.
 mod pool;
 
-pub(crate) use multiplex::{H2Handle, InUse};
+pub(crate) use connect::Call;
+pub(crate) use multiplex::H2Handle;
 pub(crate) use pool::H1Connection;
 
 /// Why an endpoint, or a local program, could not be reached.
@@ -385,7 +388,7 @@ impl Upstream {
         &self,
         picked: &Picked,
         caller: &Caller,
-        call: &hbone::Call<'_>,
+        call: &Call<'_>,
     ) -> Result<Io, DialError> {
         self.0.stream(&picked.endpoint, caller, Some(call)).await
     }
@@ -529,7 +532,7 @@ impl Inner {
         self: &Rc<Self>,
         endpoint: &BackendEndpoint,
         caller: &Caller,
-        call: Option<&hbone::Call<'_>>,
+        call: Option<&Call<'_>>,
     ) -> Result<Io, DialError> {
         let Some(tunnel) = &endpoint.tunnel else {
             return dial::connect(&self.config, endpoint.address, None)
@@ -538,7 +541,7 @@ impl Inner {
         };
         let road = Road::streams(&caller.principal, tunnel);
         let handle = self.mesh(road, caller, tunnel).await?;
-        let stream = hbone::connect(handle, endpoint, tunnel, call);
+        let stream = connect::connect(handle, endpoint, tunnel, call);
         let stream = tokio::time::timeout(self.config.limits.connect * 2, stream).await;
         let stream = stream.map_err(|_elapsed| DialError::Timeout(endpoint.address))??;
         Ok(Io::Stream(Box::new(stream)))

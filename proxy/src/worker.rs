@@ -1,31 +1,24 @@
-//! One thread of the data plane: what its connections share, and its life.
+//! One thread of the data plane: what its connections share.
 
 use std::{
-    cell::RefCell,
-    future::Future,
-    net::SocketAddr,
-    ops::Deref,
-    panic::AssertUnwindSafe,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
+    cell::RefCell, future::Future, net::SocketAddr, ops::Deref, panic::AssertUnwindSafe, rc::Rc,
+    sync::Arc, time::Instant,
 };
 
 use futures_util::FutureExt;
 use mesh_identity::Credentials;
-use mesh_model::snapshot::{Snapshot, Trust, cell::Reader};
+use mesh_model::snapshot::{Snapshot, cell::Reader};
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    buffers::Buffers,
     config::Config,
     detect::Memory,
     drain::Drain,
-    listen::{self, Bound},
     observe::{Observe, cells::Cells, log::Lines},
     origin::{Origins, units::Units},
-    tcp::copy::Buffers,
+    peers::Peers,
     tls::Tls,
-    tunnel::Tunnels,
     upstream::{self, Upstream},
 };
 
@@ -52,8 +45,8 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     /// Handshakes.
     pub(crate) tls: Rc<Tls>,
-    /// Tunnel connections from other daemons.
-    pub(crate) tunnels: Tunnels,
+    /// Other daemons with a tunnel to us.
+    pub(crate) peers: Peers,
     /// Addresses of our own listeners.
     pub(crate) own: Arc<[SocketAddr]>,
     /// The snapshot that was loaded last.
@@ -77,11 +70,6 @@ impl View {
         Rc::new(Self(reader.load()))
     }
 }
-
-/// How often a new snapshot's rights are enforced and log lines handed on.
-const TICK: Duration = Duration::from_millis(250);
-/// Ticks from one tidying of the pools to the next.
-const TIDY: u32 = 8;
 
 /// What a worker begins with.
 #[derive(Debug)]
@@ -122,7 +110,7 @@ impl Worker {
             memory: Memory::default(),
             buffers: Buffers::default(),
             tls,
-            tunnels: Tunnels::default(),
+            peers: Peers::default(),
             own: parts.own,
         })
     }
@@ -146,51 +134,4 @@ impl Worker {
             }
         });
     }
-
-    /// Accepts until draining begins, then finishes what runs, until forced.
-    pub(crate) async fn run(self: Rc<Self>, bound: Vec<Bound>) {
-        for listener in bound {
-            let worker = Rc::clone(&self);
-            self.spawn(listen::accept(worker, listener));
-        }
-        tokio::select! {
-            () = self.keep_tidy() => {}
-            () = self.drain.draining() => {}
-        }
-        self.tasks.close();
-        tokio::select! {
-            () = self.tasks.wait() => {}
-            () = self.drain.forced() => {}
-            () = self.keep_tidy() => {}
-        }
-        self.observe.flush();
-    }
-
-    async fn keep_tidy(&self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut enforced = self.snapshot();
-        for ticks in 1u32.. {
-            tick.tick().await;
-            self.observe.flush();
-            if ticks.is_multiple_of(TIDY) {
-                self.upstream.tidy();
-            }
-            let snapshot = self.snapshot();
-            if snapshot.generation == enforced.generation {
-                continue;
-            }
-            self.upstream.retire(&snapshot);
-            if !same_trust(&enforced, &snapshot) {
-                self.tunnels.enforce(&snapshot);
-                self.upstream.enforce(&snapshot);
-            }
-            enforced = snapshot;
-        }
-    }
-}
-
-fn same_trust(a: &Snapshot, b: &Snapshot) -> bool {
-    let Trust { bundles, grants } = &a.trust;
-    *bundles == b.trust.bundles && *grants == b.trust.grants && a.mesh == b.mesh
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{connection::Io, upstream::H1Connection};
+use crate::{io::Io, upstream::H1Connection};
 
 /// A connection.
 #[derive(Debug)]

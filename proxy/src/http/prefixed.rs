@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connection::Io;
+use crate::io::Io;
 
 /// Gives the bytes that were read before those that come.
 #[derive(Debug)]

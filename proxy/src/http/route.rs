@@ -29,8 +29,9 @@ use super::{
     path,
 };
 use crate::{
-    connection::{Destination, InboundOrigin, OutboundOrigin, Worker},
+    connection::{Destination, InboundOrigin, OutboundOrigin},
     failure::{Code, Failure},
+    worker::Worker,
 };
 
 /// Where a request goes.

@@ -4,10 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use mesh_model::name::ServiceId;
 
-use crate::{
-    connection::{Origin, Worker},
-    observe::Direction,
-};
+use crate::{connection::Origin, observe::Direction, worker::Worker};
 
 /// A caller's connection, or one stream of a tunnel.
 #[derive(Debug)]

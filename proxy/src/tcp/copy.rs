@@ -5,27 +5,26 @@
 //! while nothing is on its way.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::poll_fn,
     io,
     net::Shutdown,
-    os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use nix::{
-    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
-    unistd::pipe2,
-};
+use nix::fcntl::{SpliceFFlags, splice};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
-use crate::connection::Io;
+use crate::{
+    buffers::{Buffers, PIPE},
+    io::Io,
+};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,67 +57,10 @@ pub(crate) struct Patience {
     pub(crate) half_closed: Duration,
 }
 
-/// Length of a buffer.
-const BLOCK: usize = 64 << 10;
-/// Buffers kept.
-const BLOCKS: usize = 64;
-/// Capacity that is asked for a pipe.
-const PIPE: usize = 1 << 20;
-/// Pipes kept.
-const PIPES: usize = 32;
 /// Bytes after which a direction is worth a pipe.
 const SPLICE_AFTER: u64 = 64 << 10;
 /// Pieces moved before other connections get their turn.
 const TURN: usize = 16;
-
-/// Buffers and pipes that no connection needs now; one per worker.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers {
-    blocks: RefCell<Vec<Box<[u8]>>>,
-    pipes: RefCell<Vec<Pipe>>,
-}
-
-#[derive(Debug)]
-struct Pipe {
-    read: OwnedFd,
-    write: OwnedFd,
-}
-
-impl Buffers {
-    fn block(&self) -> Box<[u8]> {
-        let kept = self.blocks.borrow_mut().pop();
-        kept.unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice())
-    }
-    fn keep_block(&self, block: Box<[u8]>) {
-        let mut blocks = self.blocks.borrow_mut();
-        if blocks.len() < BLOCKS {
-            blocks.push(block);
-        }
-    }
-    fn pipe(&self) -> io::Result<Pipe> {
-        if let Some(pipe) = self.pipes.borrow_mut().pop() {
-            return Ok(pipe);
-        }
-        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        // Refused beyond the user's share of pipe memory: then the pipe keeps its ordinary size.
-        let size = libc::c_int::try_from(PIPE).unwrap_or(libc::c_int::MAX);
-        if let Err(error) = fcntl(&write, FcntlArg::F_SETPIPE_SZ(size)) {
-            tracing::trace!(%error, "a pipe keeps its ordinary size");
-        }
-        Ok(Pipe { read, write })
-    }
-    /// Pipes kept now.
-    #[cfg(test)]
-    pub(crate) fn pipes(&self) -> usize {
-        self.pipes.borrow().len()
-    }
-    fn keep_pipe(&self, pipe: Pipe) {
-        let mut pipes = self.pipes.borrow_mut();
-        if pipes.len() < PIPES {
-            pipes.push(pipe);
-        }
-    }
-}
 
 /// What is known of a connection while it runs.
 #[derive(Debug)]

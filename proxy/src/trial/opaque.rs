@@ -12,7 +12,8 @@ mod tests {
     };
 
     use crate::{
-        connection::{Destination, Io, OutboundOrigin},
+        connection::{Destination, OutboundOrigin},
+        io::Io,
         outbound,
         trial::{Host, VIRTUAL, World, eventually, listener, nowhere, pair, plain, run},
     };

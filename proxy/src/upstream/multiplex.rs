@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DialError, Inner, dial, pool::Place};
 use crate::{
-    connection::Io,
+    io::Io,
     tls::{self, Verified},
+    uses::{InUse, Uses},
 };
 
 /// What a shared connection is for.
@@ -119,9 +120,8 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct Life {
-    active: Cell<u32>,
+    uses: Rc<Uses>,
     closed: Cell<bool>,
-    idle_since: Cell<Instant>,
     kill: CancellationToken,
 }
 
@@ -141,15 +141,12 @@ impl Connection {
 
     fn handle(self: &Rc<Self>, most: u32) -> Option<H2Handle> {
         let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(most);
-        let active = self.life.active.get();
-        (active < most.min(allowed.max(1))).then(|| {
-            self.life.active.set(active + 1);
-            H2Handle {
-                send: self.send.clone(),
-                peer: self.peer.clone(),
-                mesh: self.verified.as_ref().is_some_and(|verified| verified.mesh),
-                in_use: InUse(Rc::clone(&self.life)),
-            }
+        let uses = &self.life.uses;
+        (uses.active() < most.min(allowed.max(1))).then(|| H2Handle {
+            send: self.send.clone(),
+            peer: self.peer.clone(),
+            mesh: self.verified.as_ref().is_some_and(|verified| verified.mesh),
+            in_use: uses.begin(),
         })
     }
 }
@@ -165,20 +162,6 @@ pub(crate) struct H2Handle {
     pub(crate) mesh: bool,
     /// The right itself.
     pub(crate) in_use: InUse,
-}
-
-/// Counts as use of a connection while alive.
-#[derive(Debug)]
-pub(crate) struct InUse(Rc<Life>);
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        let active = self.0.active.get().saturating_sub(1);
-        self.0.active.set(active);
-        if active == 0 {
-            self.0.idle_since.set(Instant::now());
-        }
-    }
 }
 
 type Opened = Result<Rc<Connection>, DialError>;
@@ -209,7 +192,8 @@ impl Multiplexed {
         self.0.borrow_mut().retain(|_, slot| {
             slot.connections.retain(|connection| {
                 let life = &connection.life;
-                let idle = life.active.get() == 0 && life.idle_since.get().elapsed() > longest;
+                let since = life.uses.idle_since();
+                let idle = since.is_some_and(|since| since.elapsed() > longest);
                 connection.is_open() && !idle
             });
             !slot.connections.is_empty() || slot.opening.is_some()
@@ -415,9 +399,8 @@ impl Inner {
                 source: Arc::new(source),
             })?;
         let life = Rc::new(Life {
-            active: Cell::new(0),
+            uses: Uses::none(),
             closed: Cell::new(false),
-            idle_since: Cell::new(Instant::now()),
             kill: CancellationToken::new(),
         });
         self.transport.tunnels_opened.add(1);
@@ -493,7 +476,7 @@ async fn unanswered(
             Err(_elapsed) => return,
         }
         tokio::time::sleep(PING).await;
-        while life.active.get() == 0 {
+        while life.uses.active() == 0 {
             tokio::time::sleep(PING).await;
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use mesh_model::{principal::SpiffeId, snapshot::EndpointKey};
 
-use crate::connection::Io;
+use crate::io::Io;
 
 /// Where an exclusive connection leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

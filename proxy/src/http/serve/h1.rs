@@ -12,7 +12,7 @@ use std::{
 use bytes::BytesMut;
 
 use crate::{
-    connection::{Destination, Io, Origin, OutboundOrigin, Worker},
+    connection::{Destination, Origin, OutboundOrigin},
     failure::{Code, Failure},
     http::{
         alarm::Alarm,
@@ -24,6 +24,8 @@ use crate::{
         session::Session,
         wire::Wire,
     },
+    io::Io,
+    worker::Worker,
 };
 
 /// How long, and for how many bytes, a caller that is refused may go on sending before it is cut off.

@@ -15,7 +15,7 @@ use h2::{
 };
 
 use crate::{
-    connection::{Io, Origin, Worker},
+    connection::Origin,
     failure::{Code, Failure},
     http::{
         alarm::Alarm,
@@ -26,6 +26,8 @@ use crate::{
         stream::Stream,
         wire::Wire,
     },
+    io::Io,
+    worker::Worker,
 };
 
 /// Streams at once on one connection.

@@ -7,8 +7,9 @@ use mesh_model::service::AppProtocol;
 
 use super::{Path, Stage, Talk, ok, soon};
 use crate::{
-    connection::{Destination, Io, OutboundOrigin},
+    connection::{Destination, OutboundOrigin},
     http,
+    io::Io,
     trial::{pair, run},
 };
 

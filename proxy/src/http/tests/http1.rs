@@ -537,7 +537,7 @@ fn connections_are_small() {
             server_name: None,
             address: None,
         });
-        let io = crate::connection::Io::Tcp(own);
+        let io = crate::io::Io::Tcp(own);
         let worker = Rc::clone(&stage.a.worker);
         let served = crate::http::serve_http1(worker, io, bytes::BytesMut::new(), origin);
         let size = size_of_val(&served);

@@ -1,0 +1,158 @@
+//! A CONNECT stream of HTTP/2 as a byte stream: half-close is END_STREAM.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::uses::InUse;
+
+/// Most bytes handed to HTTP/2 in one piece.
+const PIECE: usize = 64 << 10;
+
+/// A CONNECT stream as a byte stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    pending: Bytes,
+    ended: bool,
+    shut: bool,
+    /// The identity at the other end of the tunnel, on the calling side.
+    pub(crate) peer: Option<Arc<str>>,
+    in_use: Option<InUse>,
+}
+
+impl Stream {
+    /// A stream that has been granted.
+    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+        Self {
+            send,
+            receive,
+            pending: Bytes::new(),
+            ended: false,
+            shut: false,
+            peer: None,
+            in_use: None,
+        }
+    }
+
+    /// The calling side: with the identity at the other end, and as a use of the connection.
+    pub(crate) fn through(mut self, peer: Option<Arc<str>>, in_use: InUse) -> Self {
+        self.peer = peer;
+        self.in_use = Some(in_use);
+        self
+    }
+
+    /// Ends the stream with an error.
+    pub(crate) fn reset(mut self) {
+        self.send.send_reset(h2::Reason::CONNECT_ERROR);
+    }
+
+    /// True when nothing came and the other end has neither closed nor broken it.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        !self.ended && self.pending.is_empty() && self.poll_fill(&mut cx).is_pending()
+    }
+
+    /// The next piece, without a copy; empty at the end.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        ready!(self.poll_fill(cx))?;
+        let piece = std::mem::take(&mut self.pending);
+        self.release(piece.len())?;
+        Poll::Ready(Ok(piece))
+    }
+
+    /// Ready when `pending` has something, or the end came.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.pending.is_empty() && !self.ended {
+            match ready!(self.receive.poll_data(cx)) {
+                Some(Ok(piece)) => self.pending = piece,
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => self.ended = true,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn release(&mut self, length: usize) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        self.receive
+            .flow_control()
+            .release_capacity(length)
+            .map_err(broken)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        loop {
+            let room = self.send.capacity();
+            if room > 0 {
+                return Poll::Ready(Ok(room.min(wanted)));
+            }
+            self.send.reserve_capacity(wanted);
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+    }
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_fill(cx))?;
+        let length = self.pending.len().min(buf.remaining());
+        if let Some(piece) = self.pending.get(..length) {
+            buf.put_slice(piece);
+        }
+        self.pending.advance(length);
+        Poll::Ready(self.release(length))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(self.poll_room(cx, buf.len().min(PIECE)))?;
+        let piece = Bytes::copy_from_slice(buf.get(..room).unwrap_or(buf));
+        let length = piece.len();
+        self.send.send_data(piece, false).map_err(broken)?;
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection's driver flushes.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shut {
+            return Poll::Ready(Ok(()));
+        }
+        self.shut = true;
+        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
+    }
+}
