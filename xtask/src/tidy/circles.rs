@@ -74,7 +74,7 @@ fn module(path: &Path) -> Option<Module> {
         .collect::<Option<_>>()?;
     let root = matches!(names.as_slice(), [only] if only == "lib" || only == "main");
     let outside = names.first().is_some_and(|first| first == "bin");
-    let tests = names.last().is_some_and(|last| last == "tests");
+    let tests = names.iter().any(|name| name == "tests");
     (!root && !outside && !tests).then_some(names)
 }
 
