@@ -106,8 +106,10 @@ fn nodes(commits: &Commits, key: &ResourceKey, now_ms: u64) -> BTreeMap<Edit, No
         }
         let fate = fate(commits, entry, key, now_ms);
         let bases = change.bases.iter().filter_map(|base| {
-            let base = CommitId::from_slice(base)?;
-            commits.get(&base).map(|entry| entry.edit)
+            let base = commits.get(&CommitId::from_slice(base)?)?;
+            // Nobody can have seen what came later: who says so has turned the clock back, perhaps to a time
+            // at which a key was not revoked yet.
+            (base.commit.hlc < entry.commit.hlc).then_some(base.edit)
         });
         let fresh = Node {
             rank: entry.rank(),

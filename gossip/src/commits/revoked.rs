@@ -45,7 +45,6 @@ impl Revoked {
         ordered.dedup_by_key(|entry| entry.id);
         let mut revoked = Self::default();
         let mut heads: BTreeMap<String, BTreeMap<CommitId, Who>> = BTreeMap::new();
-        let mut covered: BTreeSet<Vec<u8>> = BTreeSet::new();
         for entry in ordered {
             if revoked.voids(entry) {
                 continue;
@@ -56,13 +55,12 @@ impl Revoked {
                 }
                 let of_name = heads.entry(change.name.clone()).or_default();
                 of_name.retain(|id, _| !change.bases.iter().any(|base| *base == id.0));
-                covered.extend(change.bases.iter().cloned());
                 let who = entry
                     .document(index, commits.parse)
                     .and_then(|doc| who(&doc.spec));
+                // Only what comes later can replace it: who names it with an earlier clock has not seen it.
                 if let Some(who) = who
                     && change.op() == Op::Put
-                    && !covered.contains(entry.id.0.as_slice())
                 {
                     of_name.insert(entry.id, who);
                 }

@@ -1,8 +1,8 @@
 //! A stolen host key: it can lie about its own workloads and nothing else.
 
 use mesh_model::{
-    catalog::Catalog,
-    commit::{Commit, CommitId},
+    catalog::{Catalog, ResourceKey},
+    commit::{Commit, CommitId, Op},
     fact::HostHead,
     grant::{OperatorGrant, Signed, domain},
     name::HostId,
@@ -304,4 +304,67 @@ fn an_unsigned_commit_id_is_not_enough() {
     );
     world.run(secs(1));
     assert!(world.steps - steps < 200, "{} steps", world.steps - steps);
+}
+
+#[test]
+fn a_revoked_operator_and_a_stolen_host_cannot_replace_what_came_later() {
+    let mut world = mesh(6, 3);
+    let thief = world.machines[2].host;
+    let grants = (0..2)
+        .map(|op| Grant::Operator(world.keys.operator_grant(op)))
+        .collect();
+    world.grant(0, grants);
+    let earlier = world.wall_ms(0);
+    world.run(secs(5));
+    let ticket = edit(&mut world, 0, "web", "good", 1);
+    world.run(secs(1));
+    let web = world.answers[&ticket].clone().unwrap().id;
+    let revocation = ResourceKey {
+        kind: "Revocation".to_owned(),
+        namespace: String::new(),
+        name: "op1".to_owned(),
+    };
+    let hex = CommitId(world.keys.operators[1].public).to_string();
+    let now = world.wall_ms(0);
+    let revoke = Draft::new(&world.keys, 0, now, 2)
+        .change(
+            &revocation,
+            &[],
+            Op::Put,
+            &format!("revoke-operator op1 {hex}"),
+        )
+        .sign(&world.keys, 0);
+    let ticket = world.submit(0, revoke);
+    world.run(secs(1));
+    let revoked = world.answers[&ticket].clone().unwrap().id;
+    // With clocks from before the revocation, naming what came after them.
+    let undo = Draft::new(&world.keys, 1, earlier, 3)
+        .change(&revocation, &[revoked], Op::Delete, "")
+        .sign(&world.keys, 1);
+    let evil = Draft::new(&world.keys, 1, earlier, 4)
+        .put(&shop("web"), &[web], "evil")
+        .sign(&world.keys, 1);
+    let frame = Frame::Delta(Delta {
+        commits: vec![undo.encode_to_vec(), evil.encode_to_vec()],
+        ..Delta::default()
+    });
+    world.input(
+        0,
+        Input::Frame {
+            from: thief,
+            bytes: frame.encode(),
+        },
+    );
+    world.run(secs(5));
+    for at in 0..3 {
+        let node = world.machines[at].node.as_mut().unwrap();
+        let catalog = node.catalog();
+        let revoked = node.operators().iter().filter(|(_, _, gone)| *gone).count();
+        assert_eq!(
+            (catalog.operators.len(), revoked),
+            (1, 1),
+            "the revocation stands"
+        );
+        assert_eq!(catalog.resources[&shop("web")].revision, web);
+    }
 }
