@@ -1,7 +1,8 @@
 //! This host's services: which ones there are, and how healthy each is by its own check.
 //!
-//! In: the services of `Live`. Out: a watched map from instance to health; a service without a check is
-//! `Unknown`, one whose check has not ended yet is `Unhealthy`, so nothing is offered untested.
+//! In: the services of `Live`, and what was known before a restart. Out: a watched map from instance to
+//! health; a service without a check is `Unknown`. One whose check has not ended yet is what it was before the
+//! daemon started, so that a restart withdraws nothing; a new one is `Unhealthy`: nothing is offered untested.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -22,6 +23,7 @@ pub(crate) struct LocalHealth {
     tasks: TaskTracker,
     stop: CancellationToken,
     default_address: IpAddr,
+    remembered: HealthMap,
 }
 
 #[derive(Debug)]
@@ -31,19 +33,23 @@ struct Running {
 }
 
 impl LocalHealth {
-    /// Nothing is checked yet. `default_address` is where services without an address listen.
+    /// Nothing is checked yet. `default_address` is where services without an address listen; `remembered`
+    /// is what was known when the daemon ended.
     pub(crate) fn new(
         default_address: IpAddr,
+        remembered: HealthMap,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let (states, _) = watch::channel(HealthMap::new());
+        let running = BTreeMap::new();
         Self {
             states,
-            running: BTreeMap::new(),
+            running,
             tasks,
             stop,
             default_address,
+            remembered,
         }
     }
 
@@ -72,10 +78,10 @@ impl LocalHealth {
 
     fn start(&mut self, service: &Arc<LocalService>) {
         let stop = self.stop.child_token();
-        let first = if service.health.is_some() {
-            Health::Unhealthy
-        } else {
-            Health::Unknown
+        let before = self.remembered.remove(&service.instance);
+        let first = match service.health {
+            Some(_) => before.unwrap_or(Health::Unhealthy),
+            None => Health::Unknown,
         };
         self.states.send_modify(|states| {
             states.insert(service.instance.clone(), first);

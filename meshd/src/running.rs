@@ -43,6 +43,7 @@ const CALL: Duration = Duration::from_secs(5);
 /// How long the sources may take before the first plan is made without them.
 const FIRST_SYNC: Duration = Duration::from_millis(500);
 const VIEWS: &str = "registry-views";
+const HEALTH: &str = "local-health";
 
 /// The rooms of a meshed host.
 #[derive(Debug)]
@@ -333,7 +334,10 @@ fn health(
         .first()
         .copied()
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let mut checks = LocalHealth::new(address, tasks.clone(), stop.clone());
+    let remembered = ground.disk.get(HEALTH);
+    let remembered = remembered.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mut checks =
+        LocalHealth::new(address, remembered.unwrap_or_default(), tasks.clone(), stop.clone());
     let watched = checks.watch();
     let mut live = ground.live.subscribe();
     let services = Arc::clone(&live.borrow_and_update());
@@ -342,6 +346,15 @@ fn health(
         while live.changed().await.is_ok() {
             let now = Arc::clone(&live.borrow_and_update());
             checks.take(&now.services);
+        }
+    }));
+    let (mut saved, disk) = (watched.clone(), Arc::clone(&ground.disk));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+        while saved.changed().await.is_ok() {
+            let now = saved.borrow_and_update().clone();
+            if let Ok(bytes) = serde_json::to_vec(&now) {
+                disk.put(HEALTH, &bytes);
+            }
         }
     }));
     watched

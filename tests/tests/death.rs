@@ -147,6 +147,27 @@ fn a_killed_daemon_is_not_noticed() {
 }
 
 #[test]
+fn a_restart_withdraws_nothing() {
+    need!(namespaces);
+    need!(root);
+    let mut stage = Stage::set(Kind::Users, say).unwrap();
+    // v2 runs on h3 alone and has a health check, which a restart must not begin from nothing: the daemon
+    // dies again as soon as it has answered, and the direct way is still open.
+    for round in 0..3 {
+        stage.mesh.host(2).kill_meshd().unwrap();
+        stage.mesh.host(2).start_meshd().unwrap();
+        stage.mesh.host(2).kill_meshd().unwrap();
+        let text = eventually("a direct call", Duration::from_secs(1), || {
+            stage
+                .client(&["get", "http://words-v2/"])
+                .map_err(|error| format!("{error:#}"))
+        });
+        assert!(text.starts_with("200"), "round {round}: {text}");
+        stage.mesh.host(2).start_meshd().unwrap();
+    }
+}
+
+#[test]
 fn a_killed_peer_costs_only_what_was_in_flight() {
     need!(namespaces);
     need!(root);
