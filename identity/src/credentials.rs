@@ -90,6 +90,10 @@ impl Credential {
     pub fn host(&self) -> Option<HostId> {
         self.host
     }
+    /// The host whose authority signed it; `None` for what another CA signed.
+    pub fn issuer(&self) -> Option<HostId> {
+        certificate::authority_host(self.chain.get(1)?)
+    }
     /// When it was made, milliseconds since the epoch: certificates begin a little before that.
     pub fn made_ms(&self) -> u64 {
         (self.not_before_ms + BACKDATE_MS).min(self.not_after_ms)

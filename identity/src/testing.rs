@@ -124,7 +124,9 @@ impl World {
             .trust
             .bundles
             .insert(self.trust_domain(), vec![root]);
-        for (host, patterns) in rights {
+        // The authority's own host is in the mesh, with no right to any service.
+        let authority: (HostId, &[&str]) = (HOST, &[]);
+        for (host, patterns) in std::iter::once(&authority).chain(rights) {
             let rights = HostRights {
                 may_register: patterns.iter().map(|p| (*p).to_owned()).collect(),
                 not_after_ms: self.now + ROOT_LIFETIME_MS,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mesh_model::{
     name::HostId,
     principal::{PrincipalError, SpiffeId, TrustDomain},
-    snapshot::Trust,
+    snapshot::{HostRights, Trust},
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -68,6 +68,9 @@ pub enum PeerError {
     /// The host has no grant, or it was revoked, or it has ended.
     #[error("host {0} has no grant that is in force")]
     NoGrant(HostId),
+    /// It was signed by the authority of a host that was revoked, or is not known.
+    #[error("the certificate was signed by the authority of host {0}, which has no grant in force")]
+    Issuer(HostId),
     /// The host may not present this id.
     #[error("the grant of host {host} does not cover {id}")]
     NotCovered {
@@ -137,21 +140,30 @@ pub fn verify(
         .iter()
         .map(|root| CertificateDer::from(&root[..]))
         .collect();
-    chain::verify(chain, &peer, &roots, usage, now)?;
+    let issuers = chain::verify(chain, &peer, &roots, usage, now)?;
     if domain == own {
         granted(&peer, own, trust, now)?;
+        // A revoked authority still has its keys: what it signs for others is not believed.
+        if let Some(issuer) = issuers
+            .iter()
+            .find(|host| in_force(trust, **host, now).is_none())
+        {
+            return Err(PeerError::Issuer(*issuer));
+        }
     }
     Ok(peer)
+}
+
+fn in_force(trust: &Trust, host: HostId, now: UnixTime) -> Option<&HostRights> {
+    let rights = trust.grants.get(&host)?;
+    (rights.not_after_ms > now.as_secs().saturating_mul(1000)).then_some(rights)
 }
 
 fn granted(peer: &Peer, own: &TrustDomain, trust: &Trust, now: UnixTime) -> Result<(), PeerError> {
     let host = peer
         .host
         .ok_or_else(|| PeerError::NoHost(Box::new(peer.id.clone())))?;
-    let rights = trust.grants.get(&host).ok_or(PeerError::NoGrant(host))?;
-    if rights.not_after_ms <= now.as_secs().saturating_mul(1000) {
-        return Err(PeerError::NoGrant(host));
-    }
+    let rights = in_force(trust, host, now).ok_or(PeerError::NoGrant(host))?;
     if may_present(own, host, &rights.may_register, &peer.id) {
         Ok(())
     } else {

@@ -27,6 +27,8 @@ mod obtain;
 pub(crate) use issue::{AUTHORITY_KIND, ISSUE_KIND, issue, renew_authority};
 pub(crate) use obtain::Ask;
 
+/// A certificate of a revoked authority is replaced when it is so old: not again and again.
+const DISOWNED_MS: u64 = 10_000;
 /// Certificates that are obtained at the same time.
 const AT_A_TIME: usize = 8;
 /// The longest sleep: clocks jump, and machines sleep.
@@ -249,6 +251,13 @@ impl Keeper {
                 failures: 0,
             });
         }
+        for (id, plan) in &mut self.plans {
+            // Nobody believes it any more: not only when half of its life is over.
+            if plan.failures == 0 && obtain::is_disowned(&self.settings, id) {
+                let made = made_ms(&self.settings.credentials, id);
+                plan.due_ms = plan.due_ms.min(made.saturating_add(DISOWNED_MS));
+            }
+        }
         let mut failures = self
             .shared
             .failures
@@ -381,6 +390,13 @@ impl Keeper {
             }
         }
     }
+}
+
+/// When the certificate that is held was made, milliseconds since the epoch; 0 without one.
+fn made_ms(credentials: &Credentials, id: &SpiffeId) -> u64 {
+    credentials
+        .get(id)
+        .map_or(0, |credential| credential.made_ms())
 }
 
 fn due(credential: &Credential) -> u64 {

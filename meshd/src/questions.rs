@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh_model::name::HostId;
+use mesh_model::{catalog::Catalog, name::HostId};
 
 use crate::{
     admission::RELAY_KIND,
@@ -34,6 +34,9 @@ async fn answer(
 ) -> Result<Bytes, String> {
     let running = daemon.running.load_full().ok_or("the host is starting")?;
     let catalog = running.cluster.catalog();
+    if !is_member(&catalog, caller) {
+        return Err(format!("host {caller} has no grant here (yet)"));
+    }
     match kind {
         ISSUE_KIND => certificates::issue(&running.identity, &catalog, caller, body),
         AUTHORITY_KIND => certificates::renew_authority(&running.identity, &catalog, caller, body),
@@ -53,8 +56,41 @@ async fn answer(
     }
 }
 
+/// A certificate alone is not enough: it outlives the grant that it was given for.
+fn is_member(catalog: &Catalog, host: HostId) -> bool {
+    catalog
+        .hosts
+        .get(&host)
+        .is_some_and(|facts| facts.grant.is_some())
+}
+
 fn json(value: &impl serde::Serialize) -> Result<Bytes, String> {
     serde_json::to_vec(value)
         .map(Bytes::from)
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::{catalog::HostFacts, grant::HostGrant};
+
+    use super::*;
+
+    #[test]
+    fn only_hosts_with_a_grant_are_answered() {
+        let (member, revoked, stranger) = (HostId([1; 16]), HostId([2; 16]), HostId([3; 16]));
+        let mut catalog = Catalog::default();
+        let facts = |grant| {
+            Arc::new(HostFacts {
+                grant,
+                ..HostFacts::default()
+            })
+        };
+        let grant = Some(Arc::new(HostGrant::default()));
+        catalog.hosts.insert(member, facts(grant));
+        catalog.hosts.insert(revoked, facts(None));
+        assert!(is_member(&catalog, member));
+        assert!(!is_member(&catalog, revoked));
+        assert!(!is_member(&catalog, stranger));
+    }
 }

@@ -18,7 +18,10 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
 use super::AuthorityError;
-use crate::key::{P256Key, random};
+use crate::{
+    key::{P256Key, random},
+    verify::certificate::AUTHORITY,
+};
 
 /// Certificates and grants begin this long before they are made, for clocks that are behind.
 pub const BACKDATE_MS: u64 = 120_000;
@@ -190,7 +193,7 @@ fn authority_name(host: HostId) -> DistinguishedName {
 }
 
 fn authority_text(host: HostId) -> String {
-    format!("meshd authority {host}")
+    format!("{AUTHORITY}{host}")
 }
 
 fn common_name(text: &str) -> DistinguishedName {

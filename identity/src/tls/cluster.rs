@@ -49,7 +49,7 @@ impl fmt::Debug for HostTrust {
 }
 
 impl HostTrust {
-    fn judge(
+    pub(super) fn judge(
         &self,
         presented: &[CertificateDer<'_>],
         usage: Usage,
@@ -59,12 +59,15 @@ impl HostTrust {
         if peer.id.trust_domain != self.trust_domain {
             return Err(PeerError::TrustDomain(peer.id.trust_domain));
         }
-        chain::verify(presented, &peer, &self.roots, usage, now)?;
+        let issuers = chain::verify(presented, &peer, &self.roots, usage, now)?;
         let host = host_of(&peer)?;
-        if (self.admits)(host) {
-            Ok(peer)
-        } else {
-            Err(PeerError::NoGrant(host))
+        if !(self.admits)(host) {
+            return Err(PeerError::NoGrant(host));
+        }
+        // A revoked authority could otherwise go on as any host.
+        match issuers.into_iter().find(|issuer| !(self.admits)(*issuer)) {
+            Some(issuer) => Err(PeerError::Issuer(issuer)),
+            None => Ok(peer),
         }
     }
 }

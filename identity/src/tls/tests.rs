@@ -199,11 +199,14 @@ fn clients_must_show_a_certificate_that_is_granted() {
 
     // The grant goes while the configuration stays: the next handshake is refused.
     let mut snapshot = Two::trusting(&two.world);
-    snapshot.trust.grants.remove(&HOST);
+    let mut rights = (*snapshot.trust.grants[&HOST]).clone();
+    rights.may_register.clear();
+    snapshot.trust.grants.insert(HOST, Arc::new(rights));
     two.publisher.publish(snapshot);
     let (mut client, mut server) = (two.client(&web, SNI, TunnelKind::Mesh), two.server());
     let error = handshake(&mut client, &mut server).unwrap_err();
-    assert_eq!(because(&error), &PeerError::NoGrant(HOST));
+    let id = Box::new(two.world.id("shop", "cart"));
+    assert_eq!(because(&error), &PeerError::NotCovered { host: HOST, id });
 
     two.publisher.publish(Snapshot::default());
     let (mut client, mut server) = (two.client(&web, SNI, TunnelKind::Mesh), two.server());
@@ -309,6 +312,19 @@ fn links_are_between_hosts() {
     assert_eq!(because(&error), &PeerError::NotAHost(Box::new(cart)));
     let error = link(&two, &host, None, Some(HOST)).unwrap_err();
     assert_eq!(because(&error), &PeerError::NoGrant(HOST));
+    // Another host's certificate, made with the keys of a revoked authority.
+    let two = Two::new();
+    let credentials = Credentials::new();
+    let other = two.world.host_id(OTHER);
+    two.world.hold(&credentials, &other, OTHER);
+    assert_eq!(credentials.get(&other).unwrap().issuer(), Some(HOST));
+    let chain = credentials.get(&other).unwrap().chain.clone();
+    let judged = |revoked| {
+        let now = rustls_pki_types::UnixTime::now();
+        trust(&two.world, revoked).judge(&chain, crate::verify::Usage::Client, now)
+    };
+    assert!(judged(None).is_ok());
+    assert_eq!(judged(Some(HOST)), Err(PeerError::Issuer(HOST)));
     // An id of one host in a certificate that is bound to another.
     let error = link(&two, &two.world.host_id(HostId([3; 16])), None, None).unwrap_err();
     assert!(matches!(because(&error), PeerError::NotAHost(_)));

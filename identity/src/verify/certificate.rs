@@ -1,6 +1,6 @@
 //! What a leaf says, before any of it is believed.
 
-use mesh_model::principal::SpiffeId;
+use mesh_model::{name::HostId, principal::SpiffeId};
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
@@ -43,6 +43,18 @@ pub(crate) fn read(chain: &[CertificateDer<'_>]) -> Result<Leaf, PeerError> {
         not_before_ms: milliseconds(parsed.validity().not_before),
         public_key: parsed.public_key().subject_public_key.data.to_vec(),
     })
+}
+
+/// What the subject of an authority's certificate begins with; its host follows.
+pub(crate) const AUTHORITY: &str = "meshd authority ";
+
+/// The host of the authority to which an intermediate of ours belongs.
+pub(crate) fn authority_host(intermediate: &[u8]) -> Option<HostId> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(intermediate).ok()?;
+    let mut names = parsed.subject().iter_common_name();
+    let text = names.next()?.as_str().ok()?;
+    let host = text.strip_prefix(AUTHORITY)?.parse().ok()?;
+    names.next().is_none().then_some(host)
 }
 
 fn only_uri(parsed: &X509Certificate<'_>) -> Result<SpiffeId, PeerError> {

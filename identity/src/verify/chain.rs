@@ -1,9 +1,10 @@
 //! Chains: from a leaf to one of the given roots, by rustls' own verifier library.
 
+use mesh_model::name::HostId;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use super::{Peer, PeerError};
+use super::{Peer, PeerError, certificate};
 
 /// What the peer's certificate must be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +21,14 @@ pub(crate) fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgori
 }
 
 /// Verifies that the chain of `peer` leads to one of `roots` and is in force; a missing extended key usage
-/// is taken, a wrong one is not.
+/// is taken, a wrong one is not. The hosts whose authorities signed it, for the caller to believe or not.
 pub(crate) fn verify(
     chain: &[CertificateDer<'_>],
     peer: &Peer,
     roots: &[CertificateDer<'_>],
     usage: Usage,
     now: UnixTime,
-) -> Result<(), PeerError> {
+) -> Result<Vec<HostId>, PeerError> {
     let wrong = |reason: webpki::Error| PeerError::Chain {
         id: Box::new(peer.id.clone()),
         reason: reason.to_string(),
@@ -42,15 +43,19 @@ pub(crate) fn verify(
         Usage::Server => KeyUsage::server_auth(),
         Usage::Client => KeyUsage::client_auth(),
     };
-    leaf.verify_for_usage(
-        algorithms(),
-        &anchors,
-        intermediates,
-        now,
-        usage,
-        None,
-        None,
-    )
-    .map(|_path| ())
-    .map_err(wrong)
+    let path = leaf
+        .verify_for_usage(
+            algorithms(),
+            &anchors,
+            intermediates,
+            now,
+            usage,
+            None,
+            None,
+        )
+        .map_err(wrong)?;
+    Ok(path
+        .intermediate_certificates()
+        .filter_map(|authority| certificate::authority_host(&authority.der()))
+        .collect())
 }

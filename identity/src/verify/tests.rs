@@ -81,7 +81,7 @@ fn a_grant_that_has_ended_is_none() {
         .issue(&world.id("shop", "web"), OTHER, &["*"])
         .unwrap();
     let mut snapshot = world.snapshot(HOST, &[(OTHER, &["*"])]);
-    let ended = mesh_model::snapshot::HostRights {
+    let ended = HostRights {
         may_register: vec!["*".into()],
         not_after_ms: NOW,
     };
@@ -89,6 +89,22 @@ fn a_grant_that_has_ended_is_none() {
     let own = world.trust_domain();
     let refused = verify(&chain, Usage::Client, &own, &snapshot.trust, at(NOW));
     assert_eq!(refused, Err(PeerError::NoGrant(OTHER)));
+}
+
+#[test]
+fn what_a_revoked_authority_signs_for_others_is_refused() {
+    let world = World::new();
+    let chain = world
+        .issue(&world.id("shop", "web"), OTHER, &["*"])
+        .unwrap();
+    let mut snapshot = world.snapshot(HOST, &[(OTHER, &["*"])]);
+    let own = world.trust_domain();
+    let judged = |snapshot: &mesh_model::snapshot::Snapshot| {
+        verify(&chain, Usage::Client, &own, &snapshot.trust, at(NOW)).map(drop)
+    };
+    assert_eq!(judged(&snapshot), Ok(()));
+    snapshot.trust.grants.remove(&HOST);
+    assert_eq!(judged(&snapshot), Err(PeerError::Issuer(HOST)));
 }
 
 #[test]

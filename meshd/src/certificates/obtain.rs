@@ -98,10 +98,21 @@ async fn ask(settings: &Settings, id: &SpiffeId, authority: HostId) -> Result<Cr
     Ok(credential)
 }
 
-/// True when the host's own certificate has ended, so that no link can be made.
+/// True when the host's own certificate has ended, or is disowned, so that no link can be made.
 fn outdated(settings: &Settings) -> bool {
-    let own = settings.credentials.get(&settings.identity.spiffe_id());
-    own.is_none_or(|own| own.not_after_ms <= clock::now_ms())
+    let id = settings.identity.spiffe_id();
+    let own = settings.credentials.get(&id);
+    own.is_none_or(|own| own.not_after_ms <= clock::now_ms()) || is_disowned(settings, &id)
+}
+
+/// True when the authority of another host that signed the certificate was revoked since.
+pub(super) fn is_disowned(settings: &Settings, id: &SpiffeId) -> bool {
+    let issuer = settings.credentials.get(id).and_then(|held| held.issuer());
+    let catalog = settings.catalog.borrow();
+    issuer
+        .filter(|issuer| *issuer != settings.identity.host())
+        .and_then(|issuer| catalog.hosts.get(&issuer))
+        .is_some_and(|host| host.grant.is_none())
 }
 
 /// The host's own certificate by its Ed25519 key; other identities follow once links stand again.

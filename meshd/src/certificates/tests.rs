@@ -190,6 +190,40 @@ async fn a_certificate_past_half_of_its_life_is_renewed_and_an_ended_one_is_not_
     assert!(keeper.settings.credentials.get(&old).unwrap().not_after_ms > end);
 }
 
+#[test]
+fn a_certificate_of_a_revoked_authority_is_replaced_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = host(directory.path(), 86_400);
+    let made = clock::now_ms() - 60_000;
+    let keys = mesh_identity::authority::AuthorityKeys::generate().unwrap();
+    let request = keys.request().unwrap();
+    let root = identity.root().unwrap();
+    let grant = root.certify(OTHER, &request, 1, made).unwrap();
+    let other =
+        mesh_identity::authority::Authority::new(keys, identity.mesh().clone(), grant).unwrap();
+    let words = service(&identity, "words");
+    let leaf = mesh_identity::leaf::LeafRequest::new(&words).unwrap();
+    let day = Duration::from_hours(24);
+    let chain = other.issue_leaf(leaf.csr(), &words, identity.host(), day, made);
+    let credential = leaf.finish(chain.unwrap(), identity.host()).unwrap();
+
+    let mut known = Catalog::default();
+    for (granted, due) in [(true, false), (false, true)] {
+        let facts = HostFacts {
+            grant: granted.then(|| Arc::new(identity.grant().clone())),
+            ..HostFacts::default()
+        };
+        known.hosts.insert(OTHER, Arc::new(facts));
+        let mut keeper = keeper(&identity, Wanted::of([words.clone()]));
+        keeper.settings.catalog = watch::channel(Arc::new(known.clone())).1;
+        let pem = credential.to_pem();
+        let same = Credential::from_pem(&pem, "test").unwrap();
+        keeper.settings.credentials.insert(words.clone(), same);
+        keeper.follow();
+        assert_eq!(keeper.due(clock::now_ms()).contains(&words), due);
+    }
+}
+
 fn keeper(identity: &Arc<Identity>, wanted: Wanted) -> Keeper {
     let (wants, catalog) = (watch::channel(wanted).1, watch::channel(Arc::default()).1);
     let settings = Settings {

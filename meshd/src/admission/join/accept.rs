@@ -15,7 +15,7 @@ use mesh_identity::{
     verify::{Usage, verify},
 };
 use mesh_model::{
-    grant::{HostGrant, Signed},
+    grant::{AuthorityGrant, HostGrant, Signed},
     name::HostId,
     snapshot::{HostRights, Trust},
 };
@@ -100,7 +100,7 @@ pub(super) fn accept(
             "the authority's grant is for another host",
         ));
     }
-    let credential = certificate(&mesh, admitted, leaf, &grant, now_ms)?;
+    let credential = certificate(&mesh, admitted, leaf, (&grant, &authorities), now_ms)?;
     Ok(Accepted {
         mesh_name: mesh.genesis.mesh_name.clone(),
         mesh,
@@ -118,7 +118,7 @@ fn certificate(
     mesh: &Mesh,
     admitted: &Admitted,
     leaf: LeafRequest,
-    grant: &HostGrant,
+    (grant, authorities): (&HostGrant, &[AuthorityGrant]),
     now_ms: u64,
 ) -> Result<Credential, JoinError> {
     let wrong = |_reason| JoinError::Answer("the certificate does not hold");
@@ -133,11 +133,19 @@ fn certificate(
     let mut trust = Trust::default();
     let root: Arc<[u8]> = Arc::from(root_certificate(mesh).as_ref());
     trust.bundles.insert(mesh.trust_domain.clone(), vec![root]);
-    let rights = HostRights {
-        may_register: grant.may_register.clone(),
-        not_after_ms: grant.not_after_ms,
+    let mut believe = |host, may_register, not_after_ms| {
+        let rights = HostRights {
+            may_register,
+            not_after_ms,
+        };
+        trust.grants.insert(host, Arc::new(rights));
     };
-    trust.grants.insert(host, Arc::new(rights));
+    for authority in authorities {
+        if let Some(host) = HostId::from_slice(&authority.host_id) {
+            believe(host, Vec::new(), authority.not_after_ms);
+        }
+    }
+    believe(host, grant.may_register.clone(), grant.not_after_ms);
     // Clocks may be a little apart, so the leaf is looked at in the middle of that.
     let at = std::time::Duration::from_millis(now_ms);
     let now = UnixTime::since_unix_epoch(at);
