@@ -71,6 +71,8 @@ mod stream;
 /// One side of an exchange.
 mod wire;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use h1::verdict::judge as judge_head;
 pub(crate) use serve::h1::Connected;
 
 /// Serves an HTTP/1 connection; `first` was read already. CONNECT is refused.

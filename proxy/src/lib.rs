@@ -21,6 +21,9 @@ mod drain;
 pub mod failure;
 /// The first bytes of a connection.
 mod first;
+/// Decoders of bytes from outside, open to the fuzzer.
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 /// CONNECT streams that come in mTLS.
 mod hbone;
 /// HTTP, request by request.

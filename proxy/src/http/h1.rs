@@ -38,6 +38,9 @@ mod request;
 mod response;
 /// Where a head ends.
 mod scan;
+/// Whole heads, however their bytes come.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod verdict;
 /// Heads, chunk lines and trailers, written anew.
 pub(crate) mod write;
 

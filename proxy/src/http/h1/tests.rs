@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     Connection, HeadError, ReadError,
-    scan::{Scan, Scanned, Section},
+    verdict::{judge, request_by, response_by},
     write::{self, RequestExtras, ResponseExtras},
 };
 use crate::http::{
@@ -17,40 +17,12 @@ use crate::http::{
     message::{Form, Framing, Request, Response, Version},
 };
 
-/// Reads one request head that came in pieces of `piece` bytes.
-fn request_by(bytes: &[u8], piece: usize) -> Result<Request, HeadError> {
-    let mut scan = Scan::new(Section::Request);
-    let mut seen = 0;
-    loop {
-        let at_hand = bytes.get(..seen).unwrap();
-        if let Scanned::Whole { start, end } = scan.advance(at_hand)? {
-            let mut request = Request::default();
-            super::request::read(at_hand.get(start..end).unwrap(), &mut request)?;
-            return Ok(request);
-        }
-        if seen == bytes.len() {
-            return Err(HeadError::Truncated);
-        }
-        seen = (seen + piece).min(bytes.len());
-    }
-}
-
 fn request(text: &str) -> Result<Request, HeadError> {
-    request_by(text.as_bytes(), usize::MAX / 2)
+    request_by(text.as_bytes(), usize::MAX)
 }
 
 fn response(text: &str, head_request: bool) -> Result<Response, HeadError> {
-    let mut scan = Scan::new(Section::Response);
-    let Scanned::Whole { start, end } = scan.advance(text.as_bytes())? else {
-        return Err(HeadError::Truncated);
-    };
-    let mut response = Response::default();
-    super::response::read(
-        text.as_bytes().get(start..end).unwrap(),
-        head_request,
-        &mut response,
-    )?;
-    Ok(response)
+    response_by(text.as_bytes(), head_request, usize::MAX)
 }
 
 fn written(request: &Request) -> String {
@@ -436,6 +408,7 @@ fn cuts_do_not_matter() {
         .map(|(text, _)| text)
         .chain(BAD.iter().map(|(text, _)| text));
     for text in all {
+        judge(text.as_bytes());
         let whole = request(text).map(|request| written(&request));
         for piece in [1, 2, 3, 5, 17] {
             let cut = request_by(text.as_bytes(), piece).map(|request| written(&request));
@@ -826,6 +799,8 @@ proptest! {
         let whole = request_by(&head, usize::MAX / 2).map(|request| written_bytes(&request));
         let cut = request_by(&head, piece).map(|request| written_bytes(&request));
         prop_assert_eq!(whole, cut);
+        judge(&head);
+        judge(&bytes);
     }
 }
 
