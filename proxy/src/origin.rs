@@ -49,6 +49,18 @@ impl Origins {
             .ok()
     }
 
+    /// The owner of the socket at the other end of `stream`. An error: it was reset, so that socket is gone,
+    /// and one that was found in its place is somebody else's.
+    pub(crate) fn owner_of(
+        &self,
+        stream: &TcpStream,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> io::Result<Option<Owner>> {
+        let owner = self.owner(local, remote);
+        stream.take_error()?.map_or(Ok(owner), Err)
+    }
+
     /// Who owns a socket, in terms of the mesh: by unit, by user, or the host. `None` while idle.
     pub(crate) fn caller(&self, snapshot: &Snapshot, owner: Option<Owner>) -> Option<Arc<Caller>> {
         let callers = &snapshot.callers;
@@ -102,6 +114,26 @@ pub(crate) fn is_loop(destination: SocketAddr, own: &[SocketAddr]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_resets_is_not_taken_for_somebody_else() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap();
+        let victim = TcpStream::connect(place).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        let origins = Origins::new(Arc::new(Units::new(None)));
+        let owner = origins.owner_of(&accepted, peer, place).unwrap();
+        assert!(owner.is_some());
+        let thief = TcpStream::connect(place).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        socket2::SockRef::from(&thief)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+        drop(thief);
+        assert_eq!(origins.owner(peer, place), owner, "the victim is found");
+        assert!(origins.owner_of(&accepted, peer, place).is_err());
+        drop(victim);
+    }
 
     #[test]
     fn loops() {

@@ -35,7 +35,9 @@ pub(crate) async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: Socket
             return Io::Tcp(stream).reset();
         }
     };
-    let owner = worker.origins.owner(peer, destination);
+    let Ok(owner) = worker.origins.owner_of(&stream, peer, destination) else {
+        return;
+    };
     let Some(caller) = worker.origins.caller(&snapshot, owner) else {
         tracing::debug!(%peer, "a call came while in no mesh");
         return Io::Tcp(stream).reset();
@@ -60,9 +62,21 @@ pub(crate) async fn explicit(worker: Rc<Worker>, stream: TcpStream, peer: Socket
     let Ok(local) = origin::dialled(&stream) else {
         return;
     };
-    let owner = worker.origins.owner(peer, local);
+    let Ok(owner) = worker.origins.owner_of(&stream, peer, local) else {
+        return;
+    };
     let caller = worker.origins.caller(&worker.snapshot(), owner);
+    let foreign = owner.is_none() && !peer.ip().to_canonical().is_loopback();
+    let caller = caller.map(|caller| if foreign { lent(&caller) } else { caller });
     spoken(worker, stream, peer, caller, false).await;
+}
+
+/// This host's identity for a program of another host, which may not bring a delegation table.
+fn lent(caller: &Caller) -> Arc<Caller> {
+    Arc::new(Caller {
+        trusted: false,
+        ..caller.clone()
+    })
 }
 
 /// Serves a connection of this daemon to itself; nobody else's.
@@ -70,7 +84,9 @@ pub(crate) async fn internal(worker: Rc<Worker>, stream: TcpStream, peer: Socket
     let Ok(local) = origin::dialled(&stream) else {
         return;
     };
-    let owner = worker.origins.owner(peer, local);
+    let Ok(owner) = worker.origins.owner_of(&stream, peer, local) else {
+        return;
+    };
     if owner.is_none_or(|owner| owner.uid != nix::unistd::geteuid().as_raw()) {
         tracing::warn!(%peer, "somebody else dialled the daemon's own listener");
         return Io::Tcp(stream).reset();
@@ -219,5 +235,22 @@ async fn silent(
             tcp::relay(&worker, io, first, opened.io, up_first, opened.told).await;
             drop(opened.picked);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trial::{World, run};
+
+    #[test]
+    fn programs_of_other_hosts_bring_no_delegation_table() {
+        run(async {
+            let caller = World::new().caller();
+            assert!(caller.trusted);
+            let lent = lent(&caller);
+            assert!(!lent.trusted);
+            assert_eq!(lent.principal, caller.principal);
+        });
     }
 }

@@ -193,7 +193,9 @@ impl<'x> Exchange<'x> {
         origin: &InboundOrigin,
     ) -> Result<Ended, Stop> {
         let request = &mut self.messages.request;
-        if origin.principal.is_some() && origin.server_name.is_some() {
+        // Inside a CONNECT it is the calling program that speaks, not its daemon.
+        let from_daemon = origin.server_name.is_some() && origin.address.is_none();
+        if origin.principal.is_some() && from_daemon {
             self.words = headers::take_hop_words(request);
             self.story.id = self.words.id.unwrap_or(self.story.id);
         } else {

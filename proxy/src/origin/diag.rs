@@ -14,11 +14,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Who holds a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// User id of the process that made it.
+    /// User id of the process that made it; [`NOBODY`] when it is closed already.
     pub(crate) uid: u32,
     /// Id of the cgroup in which it was made (its inode number), where the kernel tells.
     pub(crate) cgroup: Option<u64>,
 }
+
+/// No user has this id (`(uid_t) -1`, chown(2)).
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// A netlink socket for questions.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ const HEADER: usize = 16;
 const ID: usize = 4;
 /// Where it has the user id.
 const UID: usize = 64;
+/// Where it has the inode; 0 when no process holds the socket any more: the kernel then says user 0.
+const INODE: usize = 68;
 /// Its length; attributes follow.
 const MESSAGE: usize = 72;
 /// TCP states that have a peer: established, and those after it, and connecting.
@@ -200,8 +205,10 @@ impl Message<'_> {
             return Err(io::Error::from_raw_os_error(code.saturating_neg()));
         }
         let uid = u32::from_ne_bytes(array(self.body, UID).ok_or_else(short)?);
+        let inode = u32::from_ne_bytes(array(self.body, INODE).ok_or_else(short)?);
         Ok(Owner {
-            uid,
+            // Otherwise whoever sends and closes at once would pass for root.
+            uid: if inode == 0 { NOBODY } else { uid },
             cgroup: self.cgroup(),
         })
     }
@@ -259,6 +266,18 @@ mod tests {
     fn owner_of_a_connection() {
         check("127.0.0.1:0");
         check("[::1]:0");
+    }
+
+    #[test]
+    fn a_caller_that_is_gone_is_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let client = TcpStream::connect(place).unwrap();
+        let own = client.local_addr().unwrap();
+        let (_accepted, _) = listener.accept().unwrap();
+        drop(client);
+        let owner = Diag::open().unwrap().owner(own, place).unwrap();
+        assert_eq!(owner.uid, NOBODY);
     }
 
     #[test]

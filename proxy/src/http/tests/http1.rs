@@ -525,6 +525,38 @@ fn malformed_bodies_abort() {
     });
 }
 
+/// Inside a CONNECT the calling program speaks: what only a daemon says there is taken out and means nothing.
+#[test]
+fn programs_inside_a_connect_do_not_speak_for_their_daemon() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        stage.program(|heard| {
+            let upgraded = heard.field("upgrade").is_some() || heard.field("mesh-target").is_some();
+            assert!(!upgraded, "{heard:?}");
+            ok(&heard.body.len().to_string())
+        });
+        let port = stage.world.port(stage.address, AppProtocol::Http);
+        let host = stage.world.serving_host(port);
+        let (program, own) = crate::trial::pair().await;
+        let origin = crate::connection::Origin::Inbound(crate::connection::InboundOrigin {
+            peer: program.local_addr().unwrap(),
+            principal: Some(stage.world.id("shop", "cart")),
+            server_name: Some("web.shop.m.internal".into()),
+            address: Some(stage.address),
+        });
+        let io = crate::io::Io::Tcp(own);
+        let worker = Rc::clone(&host.worker);
+        let served = crate::http::serve_http1(worker, io, bytes::BytesMut::new(), origin);
+        host.worker.spawn(served);
+        let mut client = Talk::new(program);
+        let asked = "POST / HTTP/1.1\r\nHost: web\r\nMesh-Target: 1\r\nMesh-Upgrade: x\r\n\
+                     Content-Length: 3\r\n\r\nabc";
+        client.say(asked).await;
+        let answer = soon(client.answer()).await.unwrap();
+        assert_eq!((answer.status(), answer.text()), (200, "3"));
+    });
+}
+
 /// An idle connection is small: what a request needs is in a box of its own.
 #[test]
 fn connections_are_small() {
