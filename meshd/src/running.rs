@@ -336,8 +336,12 @@ fn health(
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let remembered = ground.disk.get(HEALTH);
     let remembered = remembered.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let mut checks =
-        LocalHealth::new(address, remembered.unwrap_or_default(), tasks.clone(), stop.clone());
+    let mut checks = LocalHealth::new(
+        address,
+        remembered.unwrap_or_default(),
+        tasks.clone(),
+        stop.clone(),
+    );
     let watched = checks.watch();
     let mut live = ground.live.subscribe();
     let services = Arc::clone(&live.borrow_and_update());

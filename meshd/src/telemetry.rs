@@ -19,18 +19,6 @@ pub(crate) fn start() {
     drop(started);
 }
 
-/// One line for an error and its causes, outermost first.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
 /// Tells a fatal error on standard error.
 pub(crate) fn report(error: &anyhow::Error) {
     complain(&format!("meshd: {error:#}\n"));

@@ -154,7 +154,11 @@ fn a_restart_withdraws_nothing() {
     // What peers said is on disk within a second.
     let begun = Instant::now();
     eventually("a second and a half", Duration::from_secs(10), || {
-        if begun.elapsed() > Duration::from_millis(1500) { Ok(()) } else { Err("not yet") }
+        if begun.elapsed() > Duration::from_millis(1500) {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
     });
     // v2 runs on h3 alone and has a health check, which a restart must not begin from nothing: the daemon
     // dies again as soon as it has answered, and the direct way is still open.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use mesh_model::query::decoded;
 use serde::de::DeserializeOwned;
 
 use super::answer::{Outcome, refuse};
@@ -30,33 +31,8 @@ pub(crate) fn query(query: &str) -> Query {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decoded(key), decoded(value))
+            let text = |part| String::from_utf8_lossy(&decoded(part)).into_owned();
+            (text(key), text(value))
         })
         .collect()
-}
-
-fn decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        rest = tail;
-        match (first, tail) {
-            (b'+', _) => out.push(b' '),
-            (b'%', [high, low, after @ ..]) => {
-                let digits = [*high, *low];
-                let value = std::str::from_utf8(&digits)
-                    .ok()
-                    .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-                match value {
-                    Some(value) => {
-                        out.push(value);
-                        rest = after;
-                    }
-                    None => out.push(b'%'),
-                }
-            }
-            (other, _) => out.push(*other),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

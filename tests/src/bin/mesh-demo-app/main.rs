@@ -31,7 +31,7 @@ enum Role {
         #[arg(long)]
         fail_file: Option<PathBuf>,
     },
-    /// Answers "Simon says: <word>"
+    /// Answers "Simon says: " and a word
     Simon {
         #[arg(long, default_value = "0.0.0.0:8081")]
         listen: String,
