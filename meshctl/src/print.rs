@@ -90,7 +90,7 @@ impl Printer {
         table: impl FnOnce(Self) -> String,
     ) -> Result<(), Failure> {
         let text = if self.is_table() {
-            table(self)
+            harmless(&table(self))
         } else {
             self.machine(value)?
         };
@@ -159,6 +159,28 @@ impl Printer {
     }
 }
 
+/// Text without control characters except our own colours: names and reasons come from other hosts and
+/// people, and must not steer the terminal of whoever reads them.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let ahead = rest.as_str();
+        let colour = ahead
+            .strip_prefix('[')
+            .and_then(|code| code.split_once('m'));
+        let colour =
+            colour.filter(|(code, _)| matches!(*code, "0" | "1" | "2" | "31" | "32" | "33"));
+        match c {
+            '\x1b' if colour.is_some() => out.push(c),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Writes text to standard output as it is. A reader that went away is no failure.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -188,10 +210,10 @@ pub(crate) fn yaml(value: &Value) -> Result<String, Failure> {
 /// Reports a failure on standard error; the exit code of the process.
 pub(crate) fn complain(format: Format, failure: &Failure) -> ExitCode {
     if !failure.details.is_empty() {
-        write_error(&format!("{}\n", failure.details.trim_end()));
+        write_error(&harmless(&format!("{}\n", failure.details.trim_end())));
     }
     match format {
-        Format::Table => write_error(&format!("meshctl: {failure}\n")),
+        Format::Table => write_error(&harmless(&format!("meshctl: {failure}\n"))),
         Format::Json | Format::Jsonl | Format::Yaml => {
             let object = serde_json::json!({"error": {
                 "code": failure.code, "where": failure.place, "what": failure.what,
@@ -223,6 +245,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn other_peoples_names_do_not_steer_the_terminal() {
+        let evil = "\x1b]0;title\x07\x1b[2J\u{9b}31mweb\r\n\x1b[32m√\x1b[0m\n";
+        assert_eq!(
+            harmless(evil),
+            "\u{fffd}]0;title\u{fffd}\u{fffd}[2J\u{fffd}31mweb\u{fffd}\n\x1b[32m√\x1b[0m\n"
+        );
+    }
 
     #[test]
     fn machine_forms() {
