@@ -11,6 +11,7 @@ use mesh_model::{
     admin::{CommitAccepted, Conflict, HistoryRow, ResourceRow, Status, SubmitCommit},
     catalog::ResourceKey,
     commit::{Change, Commit, CommitId, Op},
+    time::rfc3339,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -387,7 +388,7 @@ fn summary(printer: Printer, done: &Done) -> String {
         writeln!(
             text,
             "it undoes itself at {} unless you run: meshctl confirm {}",
-            time::date(done.confirm_by_ms),
+            rfc3339(done.confirm_by_ms),
             id.short()
         );
     }

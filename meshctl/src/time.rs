@@ -1,4 +1,4 @@
-//! Times for people: durations as typed, ages, dates.
+//! Times for people: durations as typed, ages.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -79,23 +79,6 @@ pub(crate) fn millis(us: u64) -> String {
     format!("{}.{} ms", us / 1000, us % 1000 / 100)
 }
 
-/// Milliseconds since the epoch as `2026-01-31T10:20:30Z`.
-pub(crate) fn date(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days to a civil date: H. Hinnant, "chrono-compatible low-level date algorithms".
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,13 +104,6 @@ mod tests {
         ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn dates() {
-        assert_eq!(date(0), "1970-01-01T00:00:00Z");
-        assert_eq!(date(951_782_400_000), "2000-02-29T00:00:00Z");
-        assert_eq!(date(1_795_255_706_123), "2026-11-21T10:08:26Z");
     }
 
     #[test]

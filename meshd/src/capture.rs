@@ -7,6 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use mesh_intercept::{Intent, Interceptor, Removal, Settings};
 use mesh_model::{
+    cause,
     config::Capture,
     finding::{Finding, Severity},
 };
@@ -14,7 +15,7 @@ use mesh_plan::Compiled;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{fallback, ground::Ground, names, telemetry};
+use crate::{fallback, ground::Ground, names};
 
 /// What the keeper of the kernel is asked to do, beside following intents.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Keeper {
                     Some(Asked::Again(answer)) => drop(answer.send(self.apply().await)),
                     Some(Asked::Remove(removal, answer)) => {
                         if let Err(error) = self.interceptor.remove(removal).await {
-                            tracing::warn!(error = telemetry::chain(&error), "interception is not wholly removed");
+                            tracing::warn!(error = cause::chain(&error), "interception is not wholly removed");
                         }
                         _ = answer.send(()).is_ok();
                         return;
@@ -167,7 +168,7 @@ impl Keeper {
                 Ok(())
             }
             Err(error) => {
-                let text = telemetry::chain(&error);
+                let text = cause::chain(&error);
                 self.ground
                     .raise("capture-failed", "interception", Some(failed(text.clone())));
                 Err(text)
@@ -186,7 +187,7 @@ impl Keeper {
                 self.ground.raise(
                     "capture-failed",
                     "interception",
-                    Some(failed(telemetry::chain(&error))),
+                    Some(failed(cause::chain(&error))),
                 );
             }
         }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use mesh_model::{
     catalog::Catalog,
+    cause,
     config::{Live, LocalService},
     fact::RegistryView,
     finding::{Finding, Severity},
@@ -193,7 +194,7 @@ impl Reconcile {
                 now_ms: clock::now_ms(),
                 transparent,
             })
-            .map_err(|error| crate::telemetry::chain(&error))
+            .map_err(|error| cause::chain(&error))
         })
         .await;
         planned.unwrap_or_else(|_panicked| Err("the planner failed; this is a bug".to_owned()))

@@ -12,6 +12,7 @@ use mesh_identity::credentials::Credentials;
 use mesh_intercept::Removal;
 use mesh_model::{
     admin::{Enrol, Explain, FailureRecord, StatRow},
+    cause,
     config::Capture,
     snapshot::{
         EndpointKey,
@@ -253,8 +254,7 @@ impl Running {
             captured: capture == Capture::Mesh,
             ejected: &ejected,
         };
-        mesh_plan::explain::outbound(&view, request)
-            .map_err(|error| crate::telemetry::chain(&error))
+        mesh_plan::explain::outbound(&view, request).map_err(|error| cause::chain(&error))
     }
 
     /// The bypass marker changed.

@@ -1,4 +1,4 @@
-//! Logging set-up, and the only place that formats an error chain for people.
+//! Logging set-up, and what is told on the terminal.
 
 use std::io::Write as _;
 

@@ -10,6 +10,8 @@ pub mod address;
 pub mod admin;
 /// All facts known, by owner and key: the value that gossip yields.
 pub mod catalog;
+/// Errors with their causes.
+pub mod cause;
 /// One signed edit of resources, with the revisions that it is based on.
 pub mod commit;
 /// The daemon's configuration: as written, as checked, as meant.
@@ -32,9 +34,13 @@ pub mod grant;
 pub mod name;
 /// Who is calling: trust domains and SPIFFE ids.
 pub mod principal;
+/// Query strings of URLs.
+pub mod query;
 /// What is offered: service ports and their protocols.
 pub mod service;
 /// The immutable compiled view that the proxy obeys.
 pub mod snapshot;
+/// Points in time as people read them.
+pub mod time;
 /// Values as written, with their places: the ground of configuration and documents.
 mod written;

@@ -40,7 +40,6 @@ use mesh_model::snapshot::{Inbound, MeshView, Outbound, Snapshot};
 pub use compiled::{Candidate, Compiled, VirtualPort};
 pub use input::{Allocations, CompileError, Input};
 pub use proposal::{Proposal, UNKNOWN_REFERENCES, validate};
-pub use status::rfc3339;
 
 use findings::Findings;
 use world::World;

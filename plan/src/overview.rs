@@ -1,6 +1,8 @@
 //! Problems that are seen when everything is compiled: conflicts, tentative edits, empty services.
 
-use crate::{findings::Findings, services::Services, status::rfc3339, world::World};
+use mesh_model::time::rfc3339;
+
+use crate::{findings::Findings, services::Services, world::World};
 
 /// What is seen when everything is compiled.
 pub(crate) fn tell(world: &World<'_>, services: &Services, findings: &Findings) {

@@ -13,6 +13,7 @@ use std::{
 use bytes::BytesMut;
 use mesh_model::{
     address::canonical,
+    cause::chain,
     principal::SpiffeId,
     snapshot::{
         Backend, BackendEndpoint, Caller, Direct, EndpointKey, Frontend, InboundPort, Snapshot,
@@ -285,18 +286,6 @@ fn choose(
         }
         Choice::Fail { code, reason, .. } => Err((code, reason.to_owned())),
     }
-}
-
-/// An error with its causes, for records.
-fn chain(error: &DialError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl Told {

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use async_trait::async_trait;
+use mesh_model::cause::chain;
 use tokio_util::sync::CancellationToken;
 
 use crate::{demand::Demand, sink::Sink, status::SourceStatus};
@@ -84,13 +85,7 @@ pub enum SourceError {
 
 impl From<&SourceError> for SourceStatus {
     fn from(error: &SourceError) -> Self {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
-            cause = inner.source();
-        }
+        let text = chain(error);
         match error {
             SourceError::Auth(_) => Self::AuthFailed { error: text },
             _ => Self::Degraded { error: text },

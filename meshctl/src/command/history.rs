@@ -1,6 +1,6 @@
 //! `history`: commits, newest first: when, who, what, why, and what became of each.
 
-use mesh_model::admin::HistoryRow;
+use mesh_model::{admin::HistoryRow, time::rfc3339};
 
 use super::Session;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     client::with_query,
     failure::{Exit, Failure},
     print::{Paint, Printer, Table},
-    resource, story, time,
+    resource, story,
 };
 
 /// Shows history.
@@ -60,12 +60,12 @@ fn text(printer: Printer, rows: &[HistoryRow]) -> String {
             .collect();
         let mut reason = row.reason.split_whitespace().collect::<Vec<_>>().join(" ");
         if row.state == "tentative" && row.confirm_by_ms > 0 {
-            let by = time::date(row.confirm_by_ms);
+            let by = rfc3339(row.confirm_by_ms);
             reason = format!("undone at {by} unless confirmed; {reason}");
         }
         table.row(vec![
             row.id.short(),
-            time::date(row.time_ms),
+            rfc3339(row.time_ms),
             row.author.clone(),
             printer.paint(paint, &row.state),
             changes.join(", "),

@@ -3,6 +3,7 @@
 use mesh_model::{
     admin::{AddOperator, Operator},
     catalog::ResourceKey,
+    time::rfc3339,
 };
 use serde_json::json;
 
@@ -65,7 +66,7 @@ pub(crate) async fn add(session: &Session, args: &OperatorAdd) -> Result<Exit, F
             printer.mark("ok"),
             made.name,
             made.namespaces.join(", "),
-            time::date(made.not_after_ms)
+            rfc3339(made.not_after_ms)
         )
     })?;
     Ok(Exit::Done)

@@ -1,12 +1,14 @@
 //! `token create`: prints a token, and nothing else, on standard output.
 
-use mesh_model::admin::{CreateToken, Token};
+use mesh_model::{
+    admin::{CreateToken, Token},
+    time::rfc3339,
+};
 
 use super::Session;
 use crate::{
     args::TokenCreate,
     failure::{Exit, Failure},
-    time,
 };
 
 /// Makes a token.
@@ -46,7 +48,7 @@ pub(crate) async fn run(session: &Session, args: &TokenCreate) -> Result<Exit, F
     if session.printer.is_table() {
         crate::print::note(&format!(
             "a secret, until {}; on the new host: meshctl join --token-file FILE",
-            time::date(made.expires_ms)
+            rfc3339(made.expires_ms)
         ));
     }
     Ok(Exit::Done)

@@ -1,6 +1,9 @@
 //! `why`: what did happen to a request that failed, as every host that saw it tells it.
 
-use mesh_model::admin::{FailureRecord, Why};
+use mesh_model::{
+    admin::{FailureRecord, Why},
+    time::rfc3339,
+};
 
 use super::Session;
 use crate::{
@@ -55,7 +58,7 @@ fn text(printer: Printer, why: &Why) -> String {
 fn one(printer: Printer, record: &FailureRecord) -> String {
     let title = format!(
         "{} on {}, {}",
-        time::date(record.time_ms),
+        rfc3339(record.time_ms),
         record.host,
         record.side
     );

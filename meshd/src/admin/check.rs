@@ -8,8 +8,8 @@ use mesh_model::{
     config::Capture,
     finding::{Finding, Severity},
     name::HostId,
+    time::rfc3339,
 };
-use mesh_plan::rfc3339;
 
 use super::state;
 use crate::{clock, daemon::Daemon, running::Running};

@@ -14,6 +14,7 @@ use mesh_model::{
         Token,
     },
     catalog::Liveness,
+    cause,
     grant::{OperatorGrant, Signed},
     name::{HostId, ServiceName},
     principal::TrustDomain,
@@ -68,7 +69,7 @@ async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
         refuse(
             409,
             "init-failed",
-            crate::telemetry::chain(&error),
+            cause::chain(&error),
             "nothing was changed; correct it and try again",
         )
     })?;
@@ -154,7 +155,7 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
         Ok(_) => {}
         Err(error) => {
             tell(JoinStep {
-                what: crate::telemetry::chain(&error),
+                what: cause::chain(&error),
                 state: "error".to_owned(),
                 remedy: error.remedy().to_owned(),
                 done: false,
@@ -186,14 +187,10 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
 fn token(daemon: &Daemon, body: &Bytes) -> Outcome<Token> {
     let running = joined(daemon)?;
     let request: CreateToken = parse(body)?;
-    running.tokens.create(&request).map_err(|error| {
-        refuse(
-            409,
-            "token-failed",
-            crate::telemetry::chain(&error),
-            error.remedy(),
-        )
-    })
+    running
+        .tokens
+        .create(&request)
+        .map_err(|error| refuse(409, "token-failed", cause::chain(&error), error.remedy()))
 }
 
 async fn leave(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
@@ -236,7 +233,7 @@ async fn operator(daemon: &Daemon, body: &Bytes) -> Outcome<Operator> {
             refuse(
                 409,
                 "operator-failed",
-                crate::telemetry::chain(&error),
+                cause::chain(&error),
                 "ask a host that is an authority: `meshctl members` shows which are",
             )
         })?;
@@ -283,14 +280,7 @@ async fn bypass(daemon: &Daemon, enter: bool) -> Outcome<serde_json::Value> {
     } else {
         mesh_intercept::bypass::leave(state_dir)
     };
-    done.map_err(|error| {
-        refuse(
-            500,
-            "bypass-failed",
-            crate::telemetry::chain(&error),
-            "run it as root",
-        )
-    })?;
+    done.map_err(|error| refuse(500, "bypass-failed", cause::chain(&error), "run it as root"))?;
     daemon
         .ask(Request::Capture)
         .await
@@ -318,7 +308,7 @@ fn backup(daemon: &Daemon) -> Outcome<Backup> {
         refuse(
             409,
             "backup-failed",
-            crate::telemetry::chain(&error),
+            cause::chain(&error),
             "back up a host that is an authority",
         )
     })

@@ -10,12 +10,13 @@ use mesh_model::{
         SubmitCommit, Validate, Validated,
     },
     catalog::{Catalog, Resource},
+    cause,
     commit::{Commit, CommitId, Op},
     document::{Document, ResourceKey, parse_documents},
     finding::{Finding, Severity},
     grant::Signed,
+    time::rfc3339,
 };
-use mesh_plan::rfc3339;
 use prost::Message as _;
 
 use super::{
@@ -381,7 +382,7 @@ fn proposed(commit: &Commit) -> Outcome<(Vec<Document>, Vec<ResourceKey>)> {
 }
 
 fn refused(catalog: &Catalog, error: &SubmitError) -> Refused {
-    let (what, code) = (crate::telemetry::chain(error), error.code());
+    let (what, code) = (cause::chain(error), error.code());
     let SubmitError::Stale(stale) = error else {
         let status = if code == "not-permitted" { 403 } else { 422 };
         return refuse(status, code, what, error.remedy());

@@ -6,6 +6,7 @@ use mesh_identity::{
     key::{host_id, verify_signed},
 };
 use mesh_model::{
+    cause,
     grant::{HostGrant, Signed},
     name::HostId,
     principal::SpiffeId,
@@ -170,11 +171,7 @@ fn sign(
     now_ms: u64,
 ) -> Result<Admission, Refusal> {
     let failed = |error: mesh_identity::authority::AuthorityError| {
-        Refusal::new(
-            "not-issued",
-            crate::telemetry::chain(&error),
-            "see the cause",
-        )
+        Refusal::new("not-issued", cause::chain(&error), "see the cause")
     };
     let host = host_id(&joiner.ed25519);
     let request = HostRequest {

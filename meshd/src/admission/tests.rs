@@ -12,6 +12,7 @@ use mesh_identity::{
 };
 use mesh_model::{
     admin::{AddOperator, CreateToken, Init, Join, JoinStep},
+    cause,
     grant::HostGrant,
     name::HostId,
 };
@@ -271,7 +272,7 @@ async fn refused(place: &Place, token: &str) -> (String, String) {
         "something was written: {error}"
     );
     assert!(!error.remedy().is_empty());
-    (error.code().to_owned(), crate::telemetry::chain(&error))
+    (error.code().to_owned(), cause::chain(&error))
 }
 
 fn warnings(steps: &[JoinStep]) -> Vec<&str> {

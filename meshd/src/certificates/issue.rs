@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mesh_identity::authority::AuthorityRequest;
-use mesh_model::{catalog::Catalog, grant::Signed, name::HostId, principal::SpiffeId};
+use mesh_model::{catalog::Catalog, cause, grant::Signed, name::HostId, principal::SpiffeId};
 use prost::Message;
 
 use crate::{admission::Identity, clock};
@@ -59,7 +59,7 @@ pub(crate) fn issue(
     }
     let chain = authority
         .issue(&ask.csr, &id, &grant, clock::now_ms())
-        .map_err(|error| crate::telemetry::chain(&error))?;
+        .map_err(|error| cause::chain(&error))?;
     tracing::debug!(%id, host = %caller, "certificate issued");
     let chain = chain
         .iter()
@@ -98,6 +98,6 @@ pub(crate) fn renew_authority(
     let request = AuthorityRequest { key, csr: ask.csr };
     let renewed: Signed = root
         .certify(caller, &request, newest.grant_seq + 1, clock::now_ms())
-        .map_err(|error| crate::telemetry::chain(&error))?;
+        .map_err(|error| cause::chain(&error))?;
     Ok(renewed.encode_to_vec().into())
 }

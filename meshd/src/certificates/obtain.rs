@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use mesh_identity::{Credential, leaf::LeafRequest};
 use mesh_model::{
     catalog::{Catalog, Liveness},
+    cause,
     fact::HostInfo,
     grant::Signed,
     name::HostId,
@@ -68,18 +69,18 @@ fn own(settings: &Settings, id: &SpiffeId) -> Option<Result<Credential, String>>
         .and_then(|host| host.grant.clone());
     let grant = known.unwrap_or_else(|| Arc::new(identity.grant().clone()));
     let issued = LeafRequest::new(id)
-        .map_err(|error| crate::telemetry::chain(&error))
+        .map_err(|error| cause::chain(&error))
         .and_then(|leaf| {
             let chain = authority.issue(leaf.csr(), id, &grant, now_ms);
-            let chain = chain.map_err(|error| crate::telemetry::chain(&error))?;
+            let chain = chain.map_err(|error| cause::chain(&error))?;
             leaf.finish(chain, identity.host())
-                .map_err(|error| crate::telemetry::chain(&error))
+                .map_err(|error| cause::chain(&error))
         });
     Some(issued)
 }
 
 async fn ask(settings: &Settings, id: &SpiffeId, authority: HostId) -> Result<Credential, String> {
-    let leaf = LeafRequest::new(id).map_err(|error| crate::telemetry::chain(&error))?;
+    let leaf = LeafRequest::new(id).map_err(|error| cause::chain(&error))?;
     let body = LeafAsk {
         id: id.to_string(),
         csr: leaf.csr().to_vec(),
@@ -91,7 +92,7 @@ async fn ask(settings: &Settings, id: &SpiffeId, authority: HostId) -> Result<Cr
     let chain = answer.chain.into_iter().map(CertificateDer::from).collect();
     let credential = leaf
         .finish(chain, settings.identity.host())
-        .map_err(|error| crate::telemetry::chain(&error))?;
+        .map_err(|error| cause::chain(&error))?;
     if credential.not_after_ms <= clock::now_ms() {
         return Err("it gave a certificate that has ended already: compare the clocks".to_owned());
     }
@@ -134,7 +135,7 @@ async fn recover(
         for at in info.iter().flat_map(|info| addresses(info)) {
             match admission::recover(&settings.identity, at).await {
                 Ok(credential) => return Ok(credential),
-                Err(error) => said = format!("{at}: {}", crate::telemetry::chain(&error)),
+                Err(error) => said = format!("{at}: {}", cause::chain(&error)),
             }
         }
     }
@@ -183,7 +184,7 @@ fn name(catalog: &Catalog, host: HostId) -> String {
 /// Another year as an authority: from the own root, else from whoever holds it.
 pub(super) async fn authority(settings: &Settings) -> Result<(), String> {
     let identity = &settings.identity;
-    let chain = |error: &(dyn std::error::Error + 'static)| crate::telemetry::chain(error);
+    let chain = cause::chain;
     let current = identity.authority().ok_or("this host is no authority")?;
     let request = current.keys().request().map_err(|error| chain(&error))?;
     if let Some(root) = identity.root() {

@@ -273,18 +273,6 @@ async fn attempt(
     }
 }
 
-/// An error with its causes, for `why`.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
 /// Ends a side whose answer is not used: kept when its body is at hand, closed otherwise.
 async fn discard(exchange: &Exchange<'_>, mut up: Up) {
     let whole = poll_fn(|cx| {

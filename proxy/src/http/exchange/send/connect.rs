@@ -7,9 +7,9 @@ use std::{
     time::Instant,
 };
 
-use mesh_model::service::AppProtocol;
+use mesh_model::{cause::chain, service::AppProtocol};
 
-use super::{Missed, Up, causes};
+use super::{Missed, Up};
 use crate::{
     connection::Origin,
     failure::{Code, Failure, Retry},
@@ -94,7 +94,7 @@ fn not_reached(error: &DialError) -> Missed {
     } else {
         Retry::Never
     };
-    let failure = Failure::new(code, causes(error)).with_retry(again);
+    let failure = Failure::new(code, chain(error)).with_retry(again);
     Missed {
         failure,
         blame: error.blame(),
@@ -170,7 +170,7 @@ async fn open_h2(
     })
     .await;
     if let Err(error) = ready.ok_or_else(|| exchange.late())? {
-        let failure = Failure::new(Code::ConnectFailed, causes(&error));
+        let failure = Failure::new(Code::ConnectFailed, chain(&error));
         return Ok(Err(Missed {
             failure,
             blame: None,
@@ -211,7 +211,7 @@ async fn open_h2(
             interims: 0,
         }),
         Err(error) => {
-            let failure = Failure::new(Code::ConnectFailed, causes(&error));
+            let failure = Failure::new(Code::ConnectFailed, chain(&error));
             Err(Missed {
                 failure,
                 blame: None,

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_model::snapshot::decide::RequestView as _;
+use mesh_model::{cause::chain, snapshot::decide::RequestView as _};
 
-use super::{Up, causes};
+use super::Up;
 use crate::{
     failure::{Code, Failure, Retry},
     http::{
@@ -151,7 +151,7 @@ fn wrong(fault: HeadFault, up: &Up) -> Wrong {
         HeadFault::H1(ReadError::Closed) => Wrong::Dead("closed without an answer".to_owned()),
         HeadFault::H1(ReadError::Io(error)) => {
             let untouched = matches!(&up.wire, Wire::H1(wire) if wire.is_idle());
-            let what = causes(&error);
+            let what = chain(&error);
             if untouched {
                 Wrong::Dead(what)
             } else {
@@ -168,7 +168,7 @@ fn wrong(fault: HeadFault, up: &Up) -> Wrong {
             let unprocessed = error.is_remote()
                 && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
                     || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)));
-            let failure = Failure::new(Code::UpstreamReset, causes(&error));
+            let failure = Failure::new(Code::UpstreamReset, chain(&error));
             if unprocessed {
                 failure.with_retry(Retry::Safe).into()
             } else {
