@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_model::{
-    endpoint::TunnelKind,
+    endpoint::{Tunnel, TunnelKind},
     name::ServiceId,
     snapshot::{Backend, BackendKey, Direct, Map, Snapshot},
 };
@@ -64,7 +64,10 @@ pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backend
 
 impl Backends {
     fn add_direct(&mut self, id: &ServiceId, port: u16, one: &Considered) {
-        if one.endpoint.tunnel.is_none() || one.refused {
+        // A host says itself where its programs are. Only what lies where its tunnel has to answer is
+        // believed, or a stolen host key could have calls of any address sent to itself.
+        let at_home = |tunnel: &Tunnel| tunnel.address.ip() == one.endpoint.address.ip();
+        if one.refused || !one.endpoint.tunnel.as_ref().is_some_and(at_home) {
             return;
         }
         let Some(backend) = self.by_service.get(&(id.clone(), port)) else {

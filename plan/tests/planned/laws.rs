@@ -319,3 +319,24 @@ fn allocations_are_kept_as_json() {
     let back: mesh_plan::Allocations = serde_json::from_str(&text).unwrap();
     assert_eq!(back, compiled.allocations);
 }
+
+#[test]
+fn a_host_captures_no_calls_of_addresses_that_are_not_its_own() {
+    let mut world = world(&["work h2 words http:80>8080/http"], &[]);
+    let captured = |world: &World| compile(&world.input()).unwrap().direct;
+    let known: std::net::SocketAddr = "10.0.0.2:8080".parse().unwrap();
+    assert_eq!(captured(&world), [known]);
+    let thief = *world
+        .catalog
+        .hosts
+        .iter()
+        .find(|(_, host)| !host.workloads.is_empty())
+        .unwrap()
+        .0;
+    world.edit_host(thief, |host| {
+        for workload in host.workloads.values_mut() {
+            Arc::make_mut(workload).address = "192.0.2.1".to_owned();
+        }
+    });
+    assert_eq!(captured(&world), []);
+}
