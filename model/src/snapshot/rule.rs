@@ -88,11 +88,14 @@ pub struct Regex(regex::bytes::Regex);
 impl Regex {
     /// Compiles an expression that must fit a whole value (RE2 syntax, at most 4 KiB, bounded size).
     pub fn new(pattern: &str) -> Result<Self, regex::Error> {
-        let whole = format!("^(?:{pattern})$");
-        regex::bytes::RegexBuilder::new(&whole)
-            .size_limit(1 << 20)
-            .build()
-            .map(Self)
+        let build = |text: &str| {
+            regex::bytes::RegexBuilder::new(text)
+                .size_limit(1 << 20)
+                .build()
+        };
+        // By itself too: what is one only inside our parentheses could close them and leave the anchors out.
+        build(pattern)?;
+        build(&format!("^(?:{pattern})$")).map(Self)
     }
     /// True when it fits.
     pub fn is_match(&self, value: &[u8]) -> bool {
@@ -206,4 +209,16 @@ pub enum PathEdit {
         /// What it becomes.
         replacement: Box<str>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_fit_whole_values_whatever_they_are() {
+        assert!(Regex::new("a)|(?:.*").is_err());
+        let either = Regex::new("a|b").unwrap();
+        assert!(either.is_match(b"b") && !either.is_match(b"bc"));
+    }
 }
