@@ -9,6 +9,8 @@ mod accept;
 mod balance;
 /// Buffers and pipes, lent to connections.
 mod buffers;
+/// The wall clock.
+mod clock;
 /// What the proxy takes at start: addresses, limits, time-outs.
 pub mod config;
 /// One connection: where it comes from, and where it wants to go.

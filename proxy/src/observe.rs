@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     sync::{Arc, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use mesh_model::{
@@ -17,7 +17,7 @@ use mesh_model::{
 };
 
 use self::cells::{Cells, Series, SeriesKey};
-use crate::{failure::Code, listen::Kind};
+use crate::{clock::now_ms, failure::Code, listen::Kind};
 
 /// Counters and histograms with one writer.
 pub(crate) mod cells;
@@ -339,13 +339,6 @@ pub(crate) fn fresh_id() -> String {
 /// True for 32 hexadecimal digits.
 pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn micros(duration: Duration) -> u64 {

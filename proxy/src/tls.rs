@@ -2,13 +2,7 @@
 //!
 //! One per worker. Configurations are made once: they read credentials and trust anew on every handshake.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{cell::RefCell, collections::HashMap, io, sync::Arc};
 
 use mesh_identity::{Credentials, Peer, PeerError, tls as configurations, verify};
 use mesh_model::{
@@ -172,12 +166,4 @@ pub(crate) fn still_believed(
         now
     };
     verify::verify(&verified.chain, usage, own, &snapshot.trust, at).map(drop)
-}
-
-/// Milliseconds since the epoch.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

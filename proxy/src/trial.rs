@@ -34,6 +34,7 @@ use mesh_model::{
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
+    clock,
     config::{Config, Limits},
     connection::{Destination, OutboundOrigin},
     drain::Drain,
@@ -102,7 +103,7 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let now_ms = crate::tls::now_ms();
+        let now_ms = clock::now_ms();
         let settings = MeshSettings {
             name: "test".into(),
             trust_domain: "m.internal".into(),

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock,
     connection::{InboundOrigin, Origin},
     hbone, http,
     io::Io,
@@ -102,7 +103,7 @@ async fn streams(
         server_name: verified.server_name.clone().filter(|_| verified.mesh),
         address: None,
     }));
-    let left = verified.peer.not_after_ms.saturating_sub(tls::now_ms());
+    let left = verified.peer.not_after_ms.saturating_sub(clock::now_ms());
     let expired = tokio::time::sleep(Duration::from_millis(left));
     tokio::pin!(expired);
     let mut leaving = false;

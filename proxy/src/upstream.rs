@@ -28,7 +28,7 @@ use self::{
     multiplex::{Multiplexed, Road},
     pool::{Idle, Place},
 };
-use crate::{config::Config, io::Io, observe::Transport, tls::Tls};
+use crate::{clock, config::Config, io::Io, observe::Transport, tls::Tls};
 
 /// Retry budgets.
 mod budget;
@@ -522,7 +522,7 @@ impl Inner {
             .connection_age
             .mul_f64(0.8 + 0.4 * fastrand::f64());
         let left = ends_ms.map(|ends| {
-            let left = Duration::from_millis(ends.saturating_sub(crate::tls::now_ms()));
+            let left = Duration::from_millis(ends.saturating_sub(clock::now_ms()));
             left.saturating_sub((left / 10).min(Duration::from_mins(1)))
         });
         Instant::now() + left.map_or(age, |left| left.min(age))

@@ -101,6 +101,11 @@ pub fn tell(text: &str) {
     eprint!("{text}");
 }
 
+/// Prints a line to standard error.
+pub fn say(text: &str) {
+    tell(&format!("{text}\n"));
+}
+
 /// Runs a command to its end; a failure carries its output.
 pub fn run<S: AsRef<OsStr>>(words: &[S]) -> anyhow::Result<String> {
     let Some((program, arguments)) = words.split_first() else {

@@ -12,12 +12,8 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Child, demo::Stage, host::Kind, need, process::tell, wait::within};
+use mesh_tests::{Child, demo::Stage, host::Kind, need, process::say, wait::within};
 use serde_json::Value;
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
 
 #[test]
 fn the_first_host_dies_and_certificates_go_on() {

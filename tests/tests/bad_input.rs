@@ -11,11 +11,7 @@
 
 use std::time::Duration;
 
-use mesh_tests::{Mesh, demo::Stage, eventually, host::Kind, need, process::tell};
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
+use mesh_tests::{Mesh, demo::Stage, eventually, host::Kind, need, process::say};
 
 /// `meshd --check` of a configuration: exit code and what it says.
 fn check(files: &[(&str, &str)]) -> (i32, String) {

@@ -21,12 +21,8 @@ use mesh_tests::{
     eventually,
     host::Kind,
     need,
-    process::tell,
+    process::say,
 };
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
 
 fn with_tcp(host: &str, text: String) -> String {
     let tcp = "[[service]]\nname = \"echo\"\nuser = 5010\nports = [{ port = 9000, target = 9000, protocol = \"tcp\" }]\n\

@@ -11,11 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{demo::Stage, eventually, host::Kind, need, process::tell};
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
+use mesh_tests::{demo::Stage, eventually, host::Kind, need, process::say};
 
 /// The share of v2 in the route that a host has, in percent.
 fn share_of_v2(stage: &Stage, host: usize) -> u64 {

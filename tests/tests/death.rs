@@ -12,12 +12,8 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Child, demo::Stage, eventually, host::Kind, need, process::tell};
+use mesh_tests::{Child, demo::Stage, eventually, host::Kind, need, process::say};
 use serde_json::Value;
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
 
 fn json_of(child: &mut Child, deadline: Duration) -> Value {
     child.wait(deadline).unwrap();

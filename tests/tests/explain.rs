@@ -11,11 +11,7 @@
 
 use std::time::Duration;
 
-use mesh_tests::{demo::Stage, host::Kind, need, process::tell, wait::within};
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
+use mesh_tests::{demo::Stage, host::Kind, need, process::say, wait::within};
 
 #[test]
 fn calls_are_explained_end_to_end() {

@@ -18,12 +18,8 @@ use mesh_tests::{
     eventually,
     host::Kind,
     need,
-    process::tell,
+    process::say,
 };
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
 
 /// Three idle daemons, the first of them in a mesh of its own.
 fn founded() -> Mesh {

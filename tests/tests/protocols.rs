@@ -18,12 +18,8 @@ use mesh_tests::{
     eventually,
     host::Kind,
     need,
-    process::tell,
+    process::say,
 };
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
-}
 
 fn curl(host: &Host, arguments: &[&str]) -> String {
     let mut command = host.command_as(CLIENT, "curl");

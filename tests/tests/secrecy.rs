@@ -12,17 +12,13 @@
 
 use std::{process::Command, time::Duration};
 
-use mesh_tests::{demo::Stage, eventually, host::Kind, need, process::tell};
+use mesh_tests::{demo::Stage, eventually, host::Kind, need, process::say};
 
 fn found(file: &std::path::Path, marker: &str) -> bool {
     let bytes = std::fs::read(file).unwrap();
     bytes
         .windows(marker.len())
         .any(|window| window == marker.as_bytes())
-}
-
-fn say(text: &str) {
-    tell(&format!("{text}\n"));
 }
 
 #[test]

@@ -15,7 +15,8 @@ use std::{
 use mesh_model::config::{AccessLog, AccessLogDestination};
 use serde::Serialize;
 
-use super::{RequestRecord, micros, now_ms};
+use super::{RequestRecord, micros};
+use crate::clock::now_ms;
 
 /// Bytes that a worker gathers before it hands them on.
 const CHUNK: usize = 16 << 10;
