@@ -1,6 +1,6 @@
 //! What can go wrong in the data plane: a closed list of codes, whose fault each is, and what the caller sees.
 //!
-//! In: the error of one operation. Out: a [`Failure`] with everything that follows from it.
+//! In: the error of one operation. Out: a `Failure` with everything that follows from it.
 //! Never: shows a caller more than the fixed text of the code.
 
 use std::borrow::Cow;

@@ -1,6 +1,6 @@
 //! Finds out where a request goes and what acts on it: the phases match and authorize.
 //!
-//! In: the snapshot, where the connection comes from, the request. Out: a [`Way`], or why there is none.
+//! In: the snapshot, where the connection comes from, the request. Out: a `Way`, or why there is none.
 //! Never: waits, or looks at live state beyond the question whether a backend is usable.
 
 use std::{
