@@ -1,7 +1,7 @@
 //! Checks of the signed rights: genesis, then authorities under its root, then hosts and operators under those.
 //!
 //! In: signed bytes as they came. Out: the decoded right, or why it is none. Whether a right is in force at
-//! a given time is asked apart ([`in_force`]), because history outlives rights.
+//! a given time is asked apart (`in_force`), because history outlives rights.
 
 use mesh_model::{
     grant::{AuthorityGrant, Genesis, HostGrant, OperatorGrant, Signed, covers, domain},

@@ -6,32 +6,32 @@
 //!
 //! | method and path | request | answer |
 //! |---|---|---|
-//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/status` | | `Status` |
 //! | `GET /v1/members` | | `Vec<Member>` |
 //! | `GET /v1/services` | | `Vec<ServiceRow>` |
 //! | `GET /v1/endpoints?service=NS/NAME` | | `Vec<EndpointRow>` |
 //! | `GET /v1/operators` | | `Vec<Operator>` |
 //! | `GET /v1/resources?kind=&namespace=&name=` | | `Vec<ResourceRow>` |
 //! | `GET /v1/history?kind=&namespace=&name=&limit=` | | `Vec<HistoryRow>` newest first |
-//! | `GET /v1/commits/{id or prefix}` | | [`HistoryRow`] |
-//! | `POST /v1/validate` | [`Validate`] | [`Validated`] |
-//! | `POST /v1/commits?dry_run=` | [`SubmitCommit`] | [`CommitAccepted`]; 409 [`Conflict`]; 422 `Vec<Finding>` |
-//! | `GET /v1/converged?commits=N&fingerprint=` | | [`Converged`] |
+//! | `GET /v1/commits/{id or prefix}` | | `HistoryRow` |
+//! | `POST /v1/validate` | `Validate` | `Validated` |
+//! | `POST /v1/commits?dry_run=` | `SubmitCommit` | `CommitAccepted`; 409 `Conflict`; 422 `Vec<Finding>` |
+//! | `GET /v1/converged?commits=N&fingerprint=` | | `Converged` |
 //! | `GET /v1/check` | | `Vec<CheckRow>` |
-//! | `POST /v1/explain` | [`Explain`] | [`Explanation`] |
-//! | `GET /v1/why/{id}` | | [`Why`] |
-//! | `POST /v1/curl` | [`Curl`] | [`CurlAnswer`] |
+//! | `POST /v1/explain` | `Explain` | `Explanation` |
+//! | `GET /v1/why/{id}` | | `Why` |
+//! | `POST /v1/curl` | `Curl` | `CurlAnswer` |
 //! | `GET /v1/stat` | | `Vec<StatRow>` |
-//! | `POST /v1/init` | [`Init`] | [`InitAnswer`] |
-//! | `POST /v1/join` | [`Join`] | stream of [`JoinStep`], one JSON object a line |
-//! | `POST /v1/token` | [`CreateToken`] | [`Token`] |
-//! | `POST /v1/leave` | [`Leave`] | `{}` |
-//! | `POST /v1/operator` | [`AddOperator`] | [`Operator`] with `grant` |
+//! | `POST /v1/init` | `Init` | `InitAnswer` |
+//! | `POST /v1/join` | `Join` | stream of `JoinStep`, one JSON object a line |
+//! | `POST /v1/token` | `CreateToken` | `Token` |
+//! | `POST /v1/leave` | `Leave` | `{}` |
+//! | `POST /v1/operator` | `AddOperator` | `Operator` with `grant` |
 //! | `POST /v1/bypass`, `POST /v1/unbypass` | `{}` | `{}` |
-//! | `POST /v1/enrol` | [`Enrol`] | `{}` |
-//! | `POST /v1/backup` | `{}` | [`Backup`] |
+//! | `POST /v1/enrol` | `Enrol` | `{}` |
+//! | `POST /v1/backup` | `{}` | `Backup` |
 //!
-//! Every refusal is [`Refusal`] with the matching HTTP status.
+//! Every refusal is `Refusal` with the matching HTTP status.
 
 use serde::{Deserialize, Serialize};
 

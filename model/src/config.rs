@@ -1,7 +1,7 @@
 //! The daemon's configuration as meant: every value parsed, every range proven.
 //!
-//! Three shapes: as written ([`file`]), as checked ([`check`]), as meant (here). [`Boot`] needs a restart
-//! to change; [`Live`] is taken by a reload. After `check` no code validates again.
+//! Three shapes: as written (`file`), as checked (`check`), as meant (here). `Boot` needs a restart
+//! to change; `Live` is taken by a reload. After `check` no code validates again.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The immutable compiled view that the proxy obeys: what should be, with indexes for the hot path.
 //!
 //! `plan` makes it, the proxy only reads it. Live state (pools, loads, ejections, retry budgets) lives in
-//! the proxy, keyed by [`EndpointKey`] and [`BackendKey`], and survives a new snapshot. Parts that did
+//! the proxy, keyed by `EndpointKey` and `BackendKey`, and survives a new snapshot. Parts that did
 //! not change keep their `Arc` from the previous snapshot, so comparing is pointer equality.
 
 use std::{

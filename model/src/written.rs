@@ -1,6 +1,6 @@
 //! Values as people wrote them, each with its place, so that every fault can name file, line and key.
 //!
-//! In: TOML, YAML or JSON text. Out: a tree of [`Node`]s, and typed values decoded from it with *all*
+//! In: TOML, YAML or JSON text. Out: a tree of `Node`s, and typed values decoded from it with *all*
 //! faults at once, not only the first. Never: guesses a value that was written wrongly.
 
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 //! What would happen to this request, and because of which fact.
 //!
 //! Runs the very functions that the proxy runs (`model::snapshot::decide`) over the same snapshot. The
-//! calling host answers its part ([`outbound`]) and says what the other host must be asked ([`inbound`]).
+//! calling host answers its part (`outbound`) and says what the other host must be asked (`inbound`).
 
 use std::{borrow::Cow, net::SocketAddr};
 

@@ -5,10 +5,10 @@
 //! of every route. The same inputs give the same snapshot on every machine. Never: a clock, randomness,
 //! files, sockets.
 //!
-//! The recipe, in order: facts about one thing become one truth ([`world`]); services get ports and
-//! endpoints ([`services`]), virtual addresses ([`addresses`]) and backends ([`backends`]); routes and
-//! tables are attached and compiled ([`attach`], [`routes`], [`tables`], [`frontends`]); then what comes in
-//! ([`inbound`], [`policies`]), who calls and whom we believe ([`people`]).
+//! The recipe, in order: facts about one thing become one truth (`world`); services get ports and
+//! endpoints (`services`), virtual addresses (`addresses`) and backends (`backends`); routes and
+//! tables are attached and compiled (`attach`, `routes`, `tables`, `frontends`); then what comes in
+//! (`inbound`, `policies`), who calls and whom we believe (`people`).
 
 mod addresses;
 mod attach;

@@ -1,6 +1,6 @@
 //! What a source reports: the whole set of one service, absence, a complete sync, its status.
 //!
-//! In: calls of one source, in the order of truth. Out: one [`Batch`] for the view, latest wins per service.
+//! In: calls of one source, in the order of truth. Out: one `Batch` for the view, latest wins per service.
 //! Never: blocks a source, grows beyond the limits, or applies a sync that was not committed.
 
 use std::{
