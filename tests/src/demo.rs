@@ -141,14 +141,23 @@ impl Stage {
 
     /// How many calls v2 has failed, by its own count.
     pub fn failures_of_v2(&self) -> anyhow::Result<u64> {
+        self.count_of_v2("failed")
+    }
+
+    /// How many calls have reached v2, by its own count.
+    pub fn calls_of_v2(&self) -> anyhow::Result<u64> {
+        self.count_of_v2("answered")
+    }
+
+    fn count_of_v2(&self, what: &str) -> anyhow::Result<u64> {
         let host = self.host(2)?;
         let url = format!("http://{}:8080/-/counts", host.v4);
         let mut command = host.command(built("mesh-demo-app"));
         let text = finished("counts", &command.args(["get", &url]).output()?)?;
         let line = text.lines().nth(1).unwrap_or_default();
         let counts: serde_json::Value = serde_json::from_str(line).with_context(|| text.clone())?;
-        let failed = counts.get("failed").and_then(serde_json::Value::as_u64);
-        failed.context("no count")
+        let count = counts.get(what).and_then(serde_json::Value::as_u64);
+        count.with_context(|| format!("no count {what}: {text}"))
     }
 
     /// What `meshctl` says at the end.

@@ -165,6 +165,29 @@ impl Mesh {
         })
     }
 
+    /// Waits until `host` does not use the instances of a service that run on the host named `gone`.
+    pub fn wait_unused(
+        &self,
+        host: usize,
+        service: &str,
+        gone: &str,
+        deadline: Duration,
+    ) -> anyhow::Result<()> {
+        let host = self.hosts.get(host).context("no such host")?;
+        within(deadline, || {
+            let rows = host.ctl_json(&["endpoints", service])?;
+            let used = rows
+                .as_array()
+                .context("no list")?
+                .iter()
+                .any(|row| row["host"] == gone && row["usable"] == true);
+            if used {
+                bail!("{} still uses {gone} for {service}: {rows}", host.name)
+            }
+            Ok(())
+        })
+    }
+
     /// Records what crosses the bridge into a file, until the capture is dropped.
     pub fn capture(&self, file: &Path) -> anyhow::Result<Child> {
         let mut command = std::process::Command::new("tcpdump");

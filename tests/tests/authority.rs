@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Child, demo::Stage, host::Kind, need, process::say, wait::within};
+use mesh_tests::{Child, demo::Stage, host::Kind, need, process::say};
 use serde_json::Value;
 
 #[test]
@@ -24,18 +24,8 @@ fn the_first_host_dies_and_certificates_go_on() {
     stage.mesh.host(0).kill_meshd().unwrap();
     // Its programs are gone with it: a host lost for good.
     stage.mesh.host(0).end_programs();
-    within(Duration::from_secs(10), || {
-        let rows = stage.host(2)?.ctl_json(&["endpoints", "words"])?;
-        let used = rows.as_array().is_some_and(|rows| {
-            rows.iter()
-                .any(|row| row["host"] == "h1" && row["usable"] == true)
-        });
-        if used {
-            anyhow::bail!("{rows}");
-        }
-        Ok(())
-    })
-    .unwrap();
+    let limit = Duration::from_secs(10);
+    stage.mesh.wait_unused(2, "words", "h1", limit).unwrap();
     // Six minutes: three lifetimes of a leaf.
     let mut command = stage
         .client_command(&[

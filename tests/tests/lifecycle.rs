@@ -250,19 +250,8 @@ fn a_host_that_leaves_leaves_nothing() {
     let routes = h3.sh("ip route show table all").unwrap();
     assert!(!routes.contains("240.240.0.0/16"), "{routes}");
     assert!(!h3.directory.join("state/identity").exists());
-    eventually("the others know", Duration::from_secs(10), || {
-        let rows = stage
-            .host(0)
-            .unwrap()
-            .ctl_json(&["endpoints", "words"])
-            .unwrap();
-        let used = rows
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|row| row["host"] == "h3" && row["usable"] == true);
-        if used { Err(rows.to_string()) } else { Ok(()) }
-    });
+    let limit = Duration::from_secs(10);
+    stage.mesh.wait_unused(0, "words", "h3", limit).unwrap();
     // It can come back with a token.
     let token = stage
         .host(0)
