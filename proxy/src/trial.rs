@@ -340,7 +340,12 @@ pub(crate) async fn listener() -> TcpListener {
 
 /// An address where nobody listens.
 pub(crate) async fn nowhere() -> SocketAddr {
-    listener().await.local_addr().unwrap()
+    // Bound for as long as the tests run, and never listening: refused, and nobody else gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// A config whose patience suits tests.

@@ -49,19 +49,15 @@ impl Place {
             fastrand::u8(..),
             fastrand::u8(1..255),
         );
-        let free = || {
-            std::net::TcpListener::bind((ip, 0))
-                .unwrap()
-                .local_addr()
-                .unwrap()
-        };
+        let free = || std::net::TcpListener::bind((ip, 0)).unwrap();
+        let (cluster, tunnel) = (free(), free());
         let directory = tempfile::tempdir().unwrap();
         let site = Site {
             state_dir: directory.path().to_owned(),
             host_name: name.to_owned(),
             addresses: vec![ip.into()],
-            cluster: free(),
-            tunnel: free(),
+            cluster: cluster.local_addr().unwrap(),
+            tunnel: tunnel.local_addr().unwrap(),
             udp: true,
         };
         Self {

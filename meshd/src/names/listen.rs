@@ -30,6 +30,8 @@ use super::{
 const MAX_FORWARDS: usize = 256;
 /// Connections at the same time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+/// How many free ports are looked at before the last one's error is told.
+const FREE_PORT_SEEKS: u32 = 16;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest query: nobody needs more.
@@ -63,16 +65,34 @@ struct Room {
 pub(super) async fn run(settings: Settings, stop: CancellationToken) -> Result<(), RunError> {
     let mut sockets = Vec::new();
     for &address in &settings.listen {
-        let bind = |source| RunError::Bind { address, source };
-        let udp = UdpSocket::bind(address).await.map_err(bind)?;
-        // Port 0 means the same free port for both, as tests use it.
-        let bound = udp.local_addr().map_err(bind)?;
-        let tcp = TcpListener::bind(bound).await.map_err(bind)?;
+        let (udp, tcp, bound) = bind(address)
+            .await
+            .map_err(|source| RunError::Bind { address, source })?;
         tracing::info!(address = %bound, "answering names");
         sockets.push((udp, tcp));
     }
     serve(settings, sockets, stop).await;
     Ok(())
+}
+
+/// Binds one address for both transports. Port 0 means the same free port for both: what is free for UDP may be
+/// taken for TCP, then another one is sought.
+async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener, SocketAddr)> {
+    let mut seeks = if address.port() == 0 {
+        FREE_PORT_SEEKS
+    } else {
+        1
+    };
+    loop {
+        seeks -= 1;
+        let udp = UdpSocket::bind(address).await?;
+        let bound = udp.local_addr()?;
+        match TcpListener::bind(bound).await {
+            Ok(tcp) => return Ok((udp, tcp, bound)),
+            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse && seeks > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn serve(

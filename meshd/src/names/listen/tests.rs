@@ -21,9 +21,7 @@ async fn start(upstream: Vec<SocketAddr>) -> Running {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("run")).unwrap();
     words(folder.path(), "240.240.1.2");
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
+    let (udp, tcp, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let settings = Settings {
         listen: vec![address],
         upstream,
@@ -93,9 +91,7 @@ fn addresses(message: &Message) -> Vec<String> {
 
 /// An upstream: over UDP it cuts every answer, over TCP it tells all. Before a good datagram it sends forged ones.
 async fn upstream() -> (SocketAddr, TaskTracker) {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
+    let (udp, tcp, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let tasks = TaskTracker::new();
     let reply = |bytes: &[u8], truncated: bool, count: u8| {
         let request = Message::from_vec(bytes).unwrap();
@@ -191,11 +187,10 @@ async fn other_names_are_sent_on() {
 #[tokio::test]
 async fn a_dead_upstream_is_passed_over() {
     let (good, _tasks) = upstream().await;
-    let dead = UdpSocket::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Held, and connected to itself: what others send it is refused, and nobody else gets the port.
+    let held = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dead = held.local_addr().unwrap();
+    held.connect(dead).await.unwrap();
     let running = start(vec![dead, good]).await;
     assert_eq!(
         addresses(&over_udp(running.address, "example.com.").await),
