@@ -154,6 +154,7 @@ mod tests {
             strict: true,
             labels: Arc::default(),
             authorization: Authorization::default(),
+            limits: Arc::from([]),
         };
         let inbound = &mut compiled.snapshot.inbound.by_address;
         inbound.insert("10.0.0.1:9443".parse().unwrap(), Arc::new(port));

@@ -23,10 +23,16 @@ use crate::{
 pub mod cell;
 /// Match, authorize, choose: pure functions that the proxy and `explain` both run.
 pub mod decide;
+/// Rate limits and faults.
+pub mod limit;
 /// What a rule asks of a request, and what it changes.
 pub mod rule;
+/// How a backend's endpoints are used.
+pub mod traffic;
 
-pub use rule::{Filter, RequestMatch, RouteReference, Rule};
+pub use limit::{Fault, RateLimit};
+pub use rule::{Filter, RequestMatch, RouteReference, Rule, SourceMatch};
+pub use traffic::TrafficPolicy;
 
 /// Maps of the snapshot: fast, and never iterated where order matters.
 pub type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
@@ -107,8 +113,12 @@ pub struct Frontend {
     pub rules: RuleTable,
     /// Consumer routes, by the caller's namespace; they replace the producer's.
     pub consumer_rules: BTreeMap<Namespace, RuleTable>,
-    /// Where opaque connections go when a TCPRoute is attached.
+    /// Where opaque connections go when a TCPRoute is attached; of a rule's matches only the source counts.
     pub tcp_rules: RuleTable,
+    /// Where TLS connections go that are passed on unopened (TLSRoute), best first.
+    pub tls_rules: Vec<TlsRule>,
+    /// Faults for requests to this service.
+    pub faults: Arc<[Fault]>,
     /// Where calls go when no route is attached.
     pub backend: Arc<Backend>,
 }
@@ -120,6 +130,19 @@ pub struct RuleTable {
     pub attached: bool,
     /// The rules, one entry per match, best first.
     pub rules: Vec<Arc<Rule>>,
+}
+
+/// One server name (or any) of a TLSRoute, with where its connections go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsRule {
+    /// Exact, or `*.` and what must follow, lower case; `None`: any connection, with a server name or without.
+    pub server_name: Option<Box<str>>,
+    /// What it asks of the caller.
+    pub source: Option<Arc<SourceMatch>>,
+    /// Where it comes from.
+    pub route: Arc<RouteReference>,
+    /// Where connections go.
+    pub target: Target,
 }
 
 /// Where a rule sends requests. Chosen once per request.
@@ -164,8 +187,12 @@ pub struct Backend {
     pub port: u16,
     /// What is spoken.
     pub protocol: AppProtocol,
+    /// The subset's name (`DestinationRule.spec.subsets`); empty: the whole service.
+    pub subset: Arc<str>,
     /// The endpoints, sorted by id; unroutable ones are left out.
     pub endpoints: Vec<Arc<BackendEndpoint>>,
+    /// How they are used.
+    pub policy: Arc<TrafficPolicy>,
 }
 
 /// One endpoint, ready to be dialled.
@@ -185,6 +212,10 @@ pub struct BackendEndpoint {
     pub weight: u32,
     /// 0 is used first.
     pub priority: u16,
+    /// How far it is from this host: 0 same sub-zone or zone, 1 same region, 2 anywhere else or unknown to either.
+    pub distance: u8,
+    /// Where it runs, when it says so.
+    pub locality: Option<Arc<crate::endpoint::Locality>>,
     /// False while its host is down or its lease has ended: used when nothing better is left.
     pub preferred: bool,
     /// The host that it runs on.
@@ -232,6 +263,8 @@ pub struct InboundPort {
     pub labels: Arc<BTreeMap<String, String>>,
     /// Who may call.
     pub authorization: Authorization,
+    /// How often.
+    pub limits: Arc<[RateLimit]>,
 }
 
 /// Compiled policies of one port: first `deny`, then `allow`.
@@ -288,6 +321,8 @@ pub struct Caller {
     pub label: Arc<str>,
     /// True when its `l5d-dtab` headers count (workloads of the mesh).
     pub trusted: bool,
+    /// Its labels; none for the host itself.
+    pub labels: Arc<BTreeMap<String, String>>,
 }
 
 /// Whom we believe.
@@ -315,14 +350,17 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// Each try.
     pub backend_request: Option<Duration>,
+    /// No byte of request or answer in either direction for so long.
+    pub idle: Option<Duration>,
 }
 
 impl Default for Timeouts {
-    /// No request time-out, no per-try time-out: streams are not cut by a default.
+    /// None at all: streams are not cut by a default.
     fn default() -> Self {
         Self {
             request: None,
             backend_request: None,
+            idle: None,
         }
     }
 }
@@ -336,8 +374,27 @@ pub struct Retry {
     pub codes: Vec<u16>,
     /// True for the default: codes count for idempotent methods (RFC 9110 section 9.2.2) only. A route's own `retry` clears it.
     pub idempotent_only: bool,
-    /// Least time between tries.
+    /// Conditions beside the codes.
+    pub on: RetryOn,
+    /// gRPC statuses of an answer without messages that are tried again, whatever the method.
+    pub grpc_codes: Vec<u8>,
+    /// Least time between tries; doubled each time, with jitter.
     pub backoff: Duration,
+    /// Most time between two tries.
+    pub max_backoff: Duration,
+    /// A second try beside the first when that is slow; off (`None`) unless a route asks for it.
+    pub hedge_after: Option<Duration>,
+}
+
+/// What is tried again beside answers with a listed code. A failed connection and a refused stream always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// The connection broke before an answer's head, for every method; idempotent ones are always tried again.
+    pub reset: bool,
+    /// The try's own time was over, for every method; idempotent ones always are.
+    pub timeout: bool,
+    /// 409 (`retriable-4xx`).
+    pub conflict: bool,
 }
 
 impl Default for Retry {
@@ -347,7 +404,11 @@ impl Default for Retry {
             attempts: 2,
             codes: vec![502, 503, 504],
             idempotent_only: true,
+            on: RetryOn::default(),
+            grpc_codes: Vec::new(),
             backoff: Duration::from_millis(5),
+            max_backoff: Duration::from_secs(10),
+            hedge_after: None,
         }
     }
 }

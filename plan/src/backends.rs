@@ -32,7 +32,9 @@ pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backend
                 service: id.clone(),
                 port: *number,
                 protocol: port.protocol,
+                subset: Arc::from(""),
                 endpoints: used.map(|one| Arc::new(one.endpoint.clone())).collect(),
+                policy: Arc::default(),
             };
             let before = previous.and_then(|previous| previous.outbound.backends.get(&key));
             let backend = share::backend(fresh, before);

@@ -102,6 +102,8 @@ impl Room<'_> {
             rules,
             consumer_rules: self.consumers(id, number, unresolved),
             tcp_rules,
+            tls_rules: Vec::new(),
+            faults: Arc::from([]),
             backend,
         })
     }

@@ -101,6 +101,7 @@ impl Ports {
             strict: policies.refuses_plaintext(&id.namespace, &selectable),
             labels: Arc::new(service.labels.clone()),
             authorization: policies.authorization(&id.namespace, &selectable),
+            limits: Arc::from([]),
         };
         let known = self
             .identities

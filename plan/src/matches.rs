@@ -28,7 +28,9 @@ pub(crate) fn rank(matches: &RequestMatch) -> Rank {
     let path = match &matches.path {
         PathMatch::Exact(path) => (0, Reverse(path.len())),
         PathMatch::Regex(regex) => (1, Reverse(regex.as_str().len())),
-        PathMatch::Prefix(prefix) => (2, Reverse(prefix.len())),
+        PathMatch::Prefix(text) | PathMatch::Begins(text) | PathMatch::AnyCase { text, .. } => {
+            (2, Reverse(text.len()))
+        }
         PathMatch::Any => (2, Reverse(0)),
     };
     (
@@ -61,6 +63,7 @@ pub(crate) fn http(one: &HttpMatch) -> Option<RequestMatch> {
         method: one.method.as_deref().map(Into::into),
         headers: values(&one.headers, Names::Headers)?,
         query: values(&one.query_params, Names::Parameters)?,
+        ..RequestMatch::default()
     })
 }
 
@@ -101,7 +104,7 @@ pub(crate) fn grpc(one: &GrpcMatch) -> Option<RequestMatch> {
         path,
         method: None,
         headers: values(&one.headers, Names::Headers)?,
-        query: Vec::new(),
+        ..RequestMatch::default()
     })
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn callers(world: &World<'_>) -> Callers {
             label: Arc::from("host"),
             // A local program may dial every backend that its table could name, so nothing is gained by it.
             trusted: true,
+            labels: Arc::default(),
         })),
         ..Callers::default()
     };
@@ -37,6 +38,7 @@ pub(crate) fn callers(world: &World<'_>) -> Callers {
                 namespace: id.namespace.clone(),
                 label: Arc::from(id.to_string()),
                 trusted: true,
+                labels: Arc::new(service.labels.clone()),
             })
         });
         for uid in &service.recognise.uids {

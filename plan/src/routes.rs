@@ -146,6 +146,8 @@ impl Compiler<'_> {
                 target,
                 timeouts: timeouts(rule.timeouts.as_ref()),
                 retry: retry(rule.retry.as_ref()),
+                faults: Arc::from([]),
+                persistence: None,
                 matches,
             };
             out.push(ranked(route, index, number, compiled));
@@ -181,6 +183,8 @@ impl Compiler<'_> {
                 target,
                 timeouts: Timeouts::default(),
                 retry: Retry::default(),
+                faults: Arc::from([]),
+                persistence: None,
                 matches,
             };
             out.push(ranked(route, index, number, compiled));
@@ -201,6 +205,8 @@ impl Compiler<'_> {
             target: self.target(route, &rule.backend_refs, &matches, 500, broken),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            faults: Arc::from([]),
+            persistence: None,
             matches,
         };
         out.push(ranked(route, 0, 0, compiled));
@@ -333,6 +339,7 @@ fn timeouts(given: Option<&HttpTimeouts>) -> Timeouts {
     Timeouts {
         request: span(given.and_then(|given| given.request.as_ref())),
         backend_request: span(given.and_then(|given| given.backend_request.as_ref())),
+        idle: None,
     }
 }
 
@@ -351,5 +358,6 @@ fn retry(given: Option<&HttpRetry>) -> Retry {
             .as_ref()
             .and_then(|text| duration::parse(text).ok())
             .unwrap_or(default.backoff),
+        ..default
     }
 }

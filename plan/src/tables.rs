@@ -86,6 +86,8 @@ impl Tables {
             target,
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            faults: Arc::from([]),
+            persistence: None,
         };
         Some(RuleTable {
             attached: true,

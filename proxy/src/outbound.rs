@@ -75,6 +75,7 @@ pub(crate) async fn explicit(worker: Rc<Worker>, stream: TcpStream, peer: Socket
 fn lent(caller: &Caller) -> Arc<Caller> {
     Arc::new(Caller {
         trusted: false,
+        labels: Arc::default(),
         ..caller.clone()
     })
 }

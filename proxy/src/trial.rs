@@ -214,6 +214,7 @@ impl World {
             strict: false,
             labels: Arc::default(),
             authorization: Authorization::default(),
+            limits: Arc::from([]),
         }
     }
 
@@ -252,7 +253,9 @@ impl World {
             service: service.clone(),
             port: 80,
             protocol,
+            subset: "".into(),
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
+            policy: Arc::default(),
         });
         let address: SocketAddr = VIRTUAL.parse().unwrap();
         let frontend = Arc::new(Frontend {
@@ -265,6 +268,8 @@ impl World {
             rules: RuleTable::default(),
             consumer_rules: BTreeMap::new(),
             tcp_rules: RuleTable::default(),
+            tls_rules: Vec::new(),
+            faults: Arc::from([]),
             backend: Arc::clone(&backend),
         });
         snapshot.outbound.backends.insert((service, 80), backend);
@@ -285,6 +290,7 @@ impl World {
             namespace: Namespace::new("shop").unwrap(),
             label: "shop/cart".into(),
             trusted: true,
+            labels: Arc::default(),
         })
     }
 
@@ -318,6 +324,8 @@ pub(crate) fn plain(key: u64, address: SocketAddr) -> BackendEndpoint {
         local: false,
         weight: 1,
         priority: 0,
+        distance: 2,
+        locality: None,
         preferred: true,
         host: Some(B),
         host_name: "b".into(),

@@ -37,6 +37,8 @@ mod tests {
             local: false,
             weight: 1,
             priority: 0,
+            distance: 2,
+            locality: None,
             preferred: true,
             host: None,
             host_name: "b".into(),
@@ -47,7 +49,9 @@ mod tests {
             service: service.clone(),
             port: 80,
             protocol: AppProtocol::Http,
+            subset: "".into(),
             endpoints: vec![Arc::new(endpoint)],
+            policy: Arc::default(),
         };
         let frontend = Arc::new(Frontend {
             service,
@@ -59,6 +63,8 @@ mod tests {
             rules: RuleTable::default(),
             consumer_rules: BTreeMap::new(),
             tcp_rules: RuleTable::default(),
+            tls_rules: Vec::new(),
+            faults: Arc::from([]),
             backend: Arc::new(backend),
         });
         let mut snapshot = Snapshot {
@@ -79,6 +85,7 @@ mod tests {
             namespace: Namespace::default(),
             label: "host".into(),
             trusted: true,
+            labels: Arc::default(),
         }));
         snapshot
     }

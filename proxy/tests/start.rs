@@ -32,6 +32,7 @@ mod tests {
             namespace,
             label: "host".into(),
             trusted: true,
+            labels: std::sync::Arc::default(),
         };
         let mesh = MeshView {
             trust_domain,

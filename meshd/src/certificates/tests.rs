@@ -427,6 +427,7 @@ fn wanted_follows_the_snapshot() {
             namespace: Namespace::default_namespace(),
             label: "x".into(),
             trusted: true,
+            labels: Arc::default(),
         })
     };
     snapshot

@@ -1,9 +1,9 @@
 //! Match, authorize, choose: pure functions that the proxy and `explain` both run.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Authorization, AuthorizationRule, Backend, Filter, Frontend, Outbound, Rule, RuleTable,
+    Authorization, AuthorizationRule, Backend, Caller, Filter, Frontend, Outbound, Rule, RuleTable,
     Snapshot, Target, WeightedTarget,
 };
 use crate::{
@@ -24,6 +24,39 @@ pub trait RequestView {
     fn query(&self) -> &str;
     /// The value of a header (name in lower case); several lines joined with `,`.
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+    /// `Host` or `:authority`, in lower case.
+    fn authority(&self) -> Option<&str> {
+        None
+    }
+    /// Who calls.
+    fn source(&self) -> Source<'_> {
+        Source::default()
+    }
+}
+
+/// Who calls, as rules see it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Source<'a> {
+    /// Its identity, when it is known.
+    pub identity: Option<&'a SpiffeId>,
+    /// Its service, when it is a local caller.
+    pub service: Option<&'a ServiceId>,
+    /// Its labels, when it is a local caller.
+    pub labels: Option<&'a BTreeMap<String, String>>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+}
+
+impl<'a> Source<'a> {
+    /// A local caller.
+    pub fn local(caller: &'a Caller, address: Option<IpAddr>) -> Self {
+        Self {
+            identity: Some(&caller.principal),
+            service: caller.service.as_ref(),
+            labels: Some(&caller.labels),
+            address,
+        }
+    }
 }
 
 /// What the rules say of a request.

@@ -1,8 +1,9 @@
 //! What a rule asks of a request, and what it changes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Retry, Revision, Target, Timeouts};
+use super::{Backend, Fault, Retry, Revision, Target, Timeouts, limit::Share};
+use crate::name::{Namespace, ServiceId};
 
 /// One match of one rule of one route, with everything that follows from it.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +20,28 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Retries.
     pub retry: Retry,
+    /// Faults of this rule's requests.
+    pub faults: Arc<[Fault]>,
+    /// Whose requests stay with one endpoint (`sessionPersistence`).
+    pub persistence: Option<Arc<Persistence>>,
+}
+
+/// Session persistence (GEP-1619): a token in the answer names the endpoint, which takes later requests with it
+/// while it is there and usable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Persistence {
+    /// Name of the cookie or header.
+    pub name: Box<str>,
+    /// True: a header; false: a cookie.
+    pub header: bool,
+    /// A cookie's `Max-Age`; `None`: until the caller's session ends.
+    pub lifetime: Option<Duration>,
 }
 
 /// The resource that a rule comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteReference {
-    /// `HTTPRoute`, `GRPCRoute`, `TCPRoute`, `TLSRoute` or `DelegationTable`.
+    /// `HTTPRoute`, `GRPCRoute`, `TCPRoute`, `TLSRoute`, `VirtualService` or `DelegationTable`.
     pub kind: &'static str,
     /// `namespace/name`: the metric label `route`.
     pub name: Arc<str>,
@@ -47,6 +64,23 @@ pub struct RequestMatch {
     pub headers: Vec<ValueMatch>,
     /// On query parameters; each name once.
     pub query: Vec<ValueMatch>,
+    /// On the `Host` or `:authority`, without the port.
+    pub authority: Option<ValueCondition>,
+    /// On who calls.
+    pub source: Option<Arc<SourceMatch>>,
+}
+
+/// A condition on who calls; all lists that are given must hold, one entry of each is enough.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceMatch {
+    /// Services (a host's own calls fit none).
+    pub services: Vec<ServiceId>,
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Labels that the caller's workload carries, all of them.
+    pub labels: BTreeMap<String, String>,
+    /// Address ranges, network address and prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
 }
 
 /// A condition on the path (without the query).
@@ -59,6 +93,15 @@ pub enum PathMatch {
     Exact(Box<str>),
     /// Whole segments of this prefix; stored without a trailing slash.
     Prefix(Box<str>),
+    /// It begins so, in the middle of a segment too (`uri.prefix` of a VirtualService).
+    Begins(Box<str>),
+    /// As `Exact` and `Begins`, ASCII letters in any case; stored in lower case.
+    AnyCase {
+        /// The text.
+        text: Box<str>,
+        /// True: what begins so fits too.
+        begins: bool,
+    },
     /// The whole path fits this expression.
     Regex(Regex),
 }
@@ -77,8 +120,14 @@ pub struct ValueMatch {
 pub enum ValueCondition {
     /// Exactly this one.
     Exact(Box<str>),
+    /// It begins so.
+    Prefix(Box<str>),
     /// The whole value fits this expression.
     Regex(Regex),
+    /// There is one, whatever it is.
+    Present,
+    /// The condition does not hold, or there is no value at all.
+    Not(Box<Self>),
 }
 
 /// A compiled expression that compares by its source text.
@@ -118,6 +167,10 @@ impl PartialEq for PathMatch {
         match (self, other) {
             (Self::Any, Self::Any) => true,
             (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (Self::Begins(a), Self::Begins(b)) => a == b,
+            (Self::AnyCase { text: a, begins: x }, Self::AnyCase { text: b, begins: y }) => {
+                a == b && x == y
+            }
             (Self::Regex(a), Self::Regex(b)) => a == b,
             _ => false,
         }
@@ -127,8 +180,10 @@ impl PartialEq for PathMatch {
 impl PartialEq for ValueCondition {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Exact(a), Self::Exact(b)) => a == b,
+            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
             (Self::Regex(a), Self::Regex(b)) => a == b,
+            (Self::Present, Self::Present) => true,
+            (Self::Not(a), Self::Not(b)) => a == b,
             _ => false,
         }
     }
@@ -146,6 +201,8 @@ impl PartialEq for RequestMatch {
             && self.method == other.method
             && self.headers == other.headers
             && self.query == other.query
+            && self.authority == other.authority
+            && self.source == other.source
     }
 }
 
@@ -160,6 +217,60 @@ pub enum Filter {
     Redirect(Redirect),
     /// Change host and path.
     Rewrite(Rewrite),
+    /// Send a copy elsewhere; its answer is thrown away.
+    Mirror(Mirror),
+    /// Cross-origin resource sharing: answers preflights, marks answers.
+    Cors(Arc<Cors>),
+    /// The mesh answers itself.
+    DirectResponse(Arc<DirectResponse>),
+}
+
+/// A copy of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// Where the copy goes.
+    pub backend: Arc<Backend>,
+    /// How many requests are copied.
+    pub share: Share,
+}
+
+/// Cross-origin resource sharing (Fetch standard, section 3.2; Gateway API `HTTPCORSFilter`).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cors {
+    /// Origins that may call; the whole `Origin` value. Empty: none.
+    pub allow_origins: Vec<OriginMatch>,
+    /// True: `access-control-allow-credentials: true`.
+    pub allow_credentials: bool,
+    /// Methods; `*` alone: every one.
+    pub allow_methods: Vec<Box<str>>,
+    /// Headers; `*` alone: every one.
+    pub allow_headers: Vec<Box<str>>,
+    /// Headers that scripts may read.
+    pub expose_headers: Vec<Box<str>>,
+    /// How long a preflight's answer counts; `None`: 5 s, the standard's.
+    pub max_age: Option<Duration>,
+}
+
+/// Whether an origin may call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OriginMatch {
+    /// Every origin (`*`).
+    Any,
+    /// Exactly this one.
+    Exact(Box<str>),
+    /// A scheme and `*.` domain, or whatever else fits the condition.
+    Value(ValueCondition),
+}
+
+/// An answer that the mesh makes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectResponse {
+    /// Status, 200 to 599.
+    pub status: u16,
+    /// The body, at most 64 KiB.
+    pub body: Box<[u8]>,
+    /// Headers, names in lower case.
+    pub headers: Vec<(Box<str>, Box<str>)>,
 }
 
 /// Header edits, names in lower case: remove, then set, then add.

@@ -36,7 +36,10 @@ pub(crate) fn on_request(
             Filter::Redirect(redirect) => {
                 return Filtered::Redirect(redirect.status, location(redirect, request, port));
             }
-            Filter::ResponseHeaders(_) => {}
+            Filter::ResponseHeaders(_)
+            | Filter::Mirror(_)
+            | Filter::Cors(_)
+            | Filter::DirectResponse(_) => {}
         }
     }
     Filtered::Go

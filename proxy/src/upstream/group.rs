@@ -139,6 +139,8 @@ mod tests {
                 local: false,
                 weight: 1,
                 priority: *priority,
+                distance: 2,
+                locality: None,
                 preferred: *preferred,
                 host: None,
                 host_name: "".into(),
@@ -150,7 +152,9 @@ mod tests {
             service: ServiceId::parse("words").unwrap(),
             port: 80,
             protocol: AppProtocol::Http,
+            subset: "".into(),
             endpoints: endpoints.iter().map(endpoint).collect(),
+            policy: Arc::default(),
         };
         let lives: Vec<_> = endpoints
             .iter()

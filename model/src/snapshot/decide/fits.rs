@@ -1,10 +1,12 @@
 //! Whether a request or a caller fits a rule.
 
-use super::{AuthorizationRule, RequestView};
+use std::net::IpAddr;
+
+use super::{AuthorizationRule, RequestView, Source};
 use crate::{
     principal::SpiffeId,
     query::decoded,
-    snapshot::rule::{PathMatch, RequestMatch, ValueCondition},
+    snapshot::rule::{PathMatch, RequestMatch, SourceMatch, ValueCondition},
 };
 
 impl RequestMatch {
@@ -15,15 +17,86 @@ impl RequestMatch {
                 .method
                 .as_deref()
                 .is_none_or(|method| method == request.method())
-            && self.headers.iter().all(|wanted| {
-                request
-                    .header(&wanted.name)
-                    .is_some_and(|value| wanted.value.fits(&value))
-            })
+            && self
+                .headers
+                .iter()
+                .all(|wanted| wanted.value.fits(request.header(&wanted.name).as_deref()))
             && self.query.iter().all(|wanted| {
-                query_value(request.query(), &wanted.name)
-                    .is_some_and(|value| wanted.value.fits(&value))
+                wanted
+                    .value
+                    .fits(query_value(request.query(), &wanted.name).as_deref())
             })
+            && self.authority.as_ref().is_none_or(|wanted| {
+                let host = request
+                    .authority()
+                    .map(|text| without_port(text).as_bytes());
+                wanted.fits(host)
+            })
+            && self
+                .source
+                .as_ref()
+                .is_none_or(|wanted| wanted.fits(&request.source()))
+    }
+}
+
+/// The host of an authority; an IPv6 address keeps its brackets.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+impl SourceMatch {
+    /// True when the caller fits every list that is given.
+    pub fn fits(&self, source: &Source<'_>) -> bool {
+        let any = |list: bool, fits: bool| list || fits;
+        any(self.services.is_empty(), self.fits_service(source))
+            && any(
+                self.namespaces.is_empty(),
+                source
+                    .identity
+                    .is_some_and(|id| self.namespaces.contains(&id.namespace)),
+            )
+            && self.labels.iter().all(|(key, value)| {
+                source
+                    .labels
+                    .is_some_and(|labels| labels.get(key) == Some(value))
+            })
+            && any(
+                self.addresses.is_empty(),
+                source.address.is_some_and(|address| {
+                    let address = address.to_canonical();
+                    self.addresses.iter().any(|range| inside(range, address))
+                }),
+            )
+    }
+
+    /// By the caller's own service, or the service account of its identity where only that is known.
+    fn fits_service(&self, source: &Source<'_>) -> bool {
+        self.services.iter().any(|wanted| {
+            source.service == Some(wanted)
+                || source.service.is_none()
+                    && source.identity.is_some_and(|id| {
+                        id.namespace == wanted.namespace
+                            && id.service_account.as_str() == wanted.name.as_str()
+                    })
+        })
+    }
+}
+
+fn inside(range: &(IpAddr, u8), address: IpAddr) -> bool {
+    let (network, length) = *range;
+    let high = |bits: u128, width: u32| {
+        let drop = width.saturating_sub(length.into());
+        if drop >= width { 0 } else { bits >> drop }
+    };
+    match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            high(a.to_bits().into(), 32) == high(b.to_bits().into(), 32)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => high(a.to_bits(), 128) == high(b.to_bits(), 128),
+        _ => false,
     }
 }
 
@@ -36,17 +109,29 @@ impl PathMatch {
             Self::Prefix(prefix) => path
                 .strip_prefix(&**prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Begins(start) => path.starts_with(&**start),
+            Self::AnyCase { text, begins } => {
+                let head = if *begins {
+                    path.get(..text.len())
+                } else {
+                    Some(path)
+                };
+                head.is_some_and(|head| head.eq_ignore_ascii_case(text))
+            }
             Self::Regex(regex) => regex.is_match(path.as_bytes()),
         }
     }
 }
 
 impl ValueCondition {
-    /// True when the value fits.
-    pub fn fits(&self, value: &[u8]) -> bool {
+    /// True when the value, or its absence, fits.
+    pub fn fits(&self, value: Option<&[u8]>) -> bool {
         match self {
-            Self::Exact(exact) => exact.as_bytes() == value,
-            Self::Regex(regex) => regex.is_match(value),
+            Self::Exact(exact) => value.is_some_and(|value| exact.as_bytes() == value),
+            Self::Prefix(start) => value.is_some_and(|value| value.starts_with(start.as_bytes())),
+            Self::Regex(regex) => value.is_some_and(|value| regex.is_match(value)),
+            Self::Present => value.is_some(),
+            Self::Not(condition) => !condition.fits(value),
         }
     }
 }
@@ -163,6 +248,7 @@ mod tests {
             method: Some("GET".into()),
             headers: vec![value("x-version", "two")],
             query: vec![value("animal", "a b%")],
+            ..RequestMatch::default()
         };
         let headers: &[_] = &[("x-version", "two")];
         assert!(rule.fits(&Request("GET", "/", "x=1&animal=a+b%25", headers)));
@@ -178,7 +264,11 @@ mod tests {
             &[("x-version", "twofold")]
         )));
         let regex = ValueCondition::Regex(Regex::new("t.o|three").unwrap());
-        assert!(regex.fits(b"two") && regex.fits(b"three") && !regex.fits(b"threefold"));
+        assert!(
+            regex.fits(Some(b"two"))
+                && regex.fits(Some(b"three"))
+                && !regex.fits(Some(b"threefold"))
+        );
     }
 
     #[test]

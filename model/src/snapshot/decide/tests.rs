@@ -18,7 +18,9 @@ fn backend_of(name: &str, port: u16) -> Arc<Backend> {
         service: service(name),
         port,
         protocol: AppProtocol::Http,
+        subset: "".into(),
         endpoints: Vec::new(),
+        policy: Arc::default(),
     })
 }
 
@@ -37,6 +39,8 @@ fn rule(index: usize, matches: crate::snapshot::RequestMatch, to: &str) -> Arc<R
         target: Target::Backend(backend_of(to, 80)),
         timeouts: Timeouts::default(),
         retry: Retry::default(),
+        faults: Arc::from([]),
+        persistence: None,
     })
 }
 
@@ -51,6 +55,8 @@ fn frontend(rules: RuleTable, consumer: BTreeMap<Namespace, RuleTable>) -> Front
         rules,
         consumer_rules: consumer,
         tcp_rules: RuleTable::default(),
+        tls_rules: Vec::new(),
+        faults: Arc::from([]),
         backend: backend_of("words", 80),
     }
 }

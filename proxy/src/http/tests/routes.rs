@@ -32,6 +32,8 @@ fn rule(target: Target) -> Rule {
         target,
         timeouts: Timeouts::default(),
         retry: Retry::default(),
+        faults: Arc::from([]),
+        persistence: None,
     }
 }
 
@@ -62,7 +64,9 @@ fn version(stage: &Stage, key: u64, address: std::net::SocketAddr) -> Arc<Backen
         service: ServiceId::parse(&format!("shop/web-v{key}")).unwrap(),
         port: 80,
         protocol: AppProtocol::Http,
+        subset: "".into(),
         endpoints: vec![Arc::new(stage.endpoint(key, address))],
+        policy: Arc::default(),
     })
 }
 
@@ -296,6 +300,7 @@ fn bounds_on_time() {
                     timeouts: Timeouts {
                         request: short,
                         backend_request: None,
+                        idle: None,
                     },
                     ..rule(Target::Backend(Arc::clone(backend)))
                 };
@@ -303,6 +308,7 @@ fn bounds_on_time() {
                     timeouts: Timeouts {
                         request: None,
                         backend_request: short,
+                        idle: None,
                     },
                     retry: Retry {
                         attempts: 1,
