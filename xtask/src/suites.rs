@@ -12,6 +12,10 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::command::{self, heading, say};
+use built::Built;
+
+/// The test programs.
+mod built;
 
 /// Tests that ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,21 +78,44 @@ fn suite(name: &str, minutes: u32, script: &str) -> Suite {
 /// Unit tests, properties, contract suites, the simulation, the laws.
 const UNIT: &str = "unit, property and simulation tests";
 
-/// Everything that needs no built programs.
-fn plain() -> Vec<Suite> {
+/// Everything that needs no release build.
+fn plain(built: &[Built]) -> Vec<Suite> {
+    let room = |name: &'static str| built.iter().filter(move |one| one.room() == name);
+    let alone = ["tests", "intercept"];
     vec![
         suite(
             UNIT,
             30,
-            "cargo test --workspace --all-features --exclude mesh-tests --exclude mesh-intercept",
+            &each(
+                &mut built.iter().filter(|one| !alone.contains(&one.room())),
+                "",
+            ),
         ),
         suite(
             "interception in network namespaces",
             10,
-            "cargo test -p mesh-intercept --all-features -- --nocapture",
+            &each(&mut room("intercept"), "--nocapture"),
         ),
-        suite("the harness", 10, "cargo test -p mesh-tests --lib --bins"),
+        suite(
+            "the harness",
+            10,
+            &each(&mut room("tests").filter(|one| !one.apart), ""),
+        ),
     ]
+}
+
+/// One after the other; a failed one does not keep the next from running.
+fn each(programs: &mut dyn Iterator<Item = &Built>, arguments: &str) -> String {
+    let mut script = "ended=0\n".to_owned();
+    for one in programs {
+        let name = format!("{}/{}", one.room(), one.target);
+        script.push_str(&format!(
+            "echo '     Running {name}'\n({}) || {{ ended=1; echo 'failed: {name}'; }}\n",
+            one.line(arguments)
+        ));
+    }
+    script.push_str("exit $ended");
+    script
 }
 
 /// What is built before the suites that drive real programs.
@@ -96,44 +123,37 @@ fn build() -> Suite {
     suite(
         "release build",
         30,
-        "cargo build --release -p meshd -p meshctl -p mesh-tests --bins && cargo test -p mesh-tests --no-run",
+        "cargo build --release -p meshd -p meshctl -p mesh-tests --bins",
     )
 }
 
 /// The suites that drive real programs, one per test target; the package last.
-fn driven() -> anyhow::Result<Vec<Suite>> {
-    let mut targets: Vec<String> = std::fs::read_dir(command::root().join("tests/tests"))
-        .context("tests/tests cannot be read")?
-        .filter_map(Result::ok)
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()?
-                .strip_suffix(".rs")
-                .map(str::to_owned)
-        })
-        .collect();
-    targets.sort();
-    let is_package = |name: &String| name.contains("package");
-    let run = |name: &str| {
-        format!("cargo test -p mesh-tests --test {name} -- --test-threads=1 --nocapture")
-    };
+fn driven(built: &[Built]) -> Vec<Suite> {
+    let hosts = built
+        .iter()
+        .filter(|one| one.room() == "tests" && one.apart);
+    let (packages, others): (Vec<_>, Vec<_>) =
+        hosts.partition(|one| one.target.contains("package"));
+    let arguments = "--test-threads=1 --nocapture";
     let mut all = Vec::new();
-    all.extend(targets.iter().filter(|name| !is_package(name)).map(|name| {
+    all.extend(others.iter().map(|one| {
         suite(
-            &format!("hosts: {name}"),
+            &format!("hosts: {}", one.target),
             15,
-            &format!("bash scripts/private.sh {}", run(name)),
+            &format!(
+                "bash scripts/private.sh bash -c \"{}\"",
+                one.line(arguments)
+            ),
         )
     }));
-    all.extend(targets.iter().filter(|name| is_package(name)).map(|name| {
+    all.extend(packages.iter().map(|one| {
         suite(
-            &format!("a booted system: {name}"),
+            &format!("a booted system: {}", one.target),
             20,
-            &format!("cargo xtask package && {}", run(name)),
+            &format!("cargo xtask package && {}", one.line(arguments)),
         )
     }));
-    Ok(all)
+    all
 }
 
 /// Runs the suites whose name contains `only`, or all of them.
@@ -150,13 +170,16 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
         }
         Ok(ok)
     };
-    for suite in plain().into_iter().filter(wanted) {
-        step(suite)?;
-    }
-    let driven: Vec<Suite> = driven()?.into_iter().filter(wanted).collect();
-    if !driven.is_empty() && step(build())? {
-        for suite in driven {
+    if step(suite("test programs", 40, built::BUILD))? {
+        let built = built::list()?;
+        for suite in plain(&built).into_iter().filter(wanted) {
             step(suite)?;
+        }
+        let driven: Vec<Suite> = driven(&built).into_iter().filter(wanted).collect();
+        if !driven.is_empty() && step(build())? {
+            for suite in driven {
+                step(suite)?;
+            }
         }
     }
     heading(&format!("the end, after {} s", began.elapsed().as_secs()));
