@@ -105,6 +105,7 @@ fn host_info(statement: &Statement<'_>) -> HostInfo {
         cluster_port: boot.cluster.listen.port().into(),
         region: text(&boot.locality.region),
         zone: text(&boot.locality.zone),
+        sub_zone: text(&boot.locality.sub_zone),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_ms: statement.host.started_ms,
         authority: statement.authority,

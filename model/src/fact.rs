@@ -122,6 +122,9 @@ pub struct HostInfo {
     /// Number of those commits.
     #[prost(uint64, tag = "13")]
     pub applied_count: u64,
+    /// Sub-zone, such as a rack; may be empty.
+    #[prost(string, tag = "14")]
+    pub sub_zone: String,
 }
 
 /// Health on the wire; the meaning is [`crate::endpoint::Health`]'s.

@@ -90,6 +90,8 @@ pub struct Outbound {
     pub direct: Map<SocketAddr, Direct>,
     /// Backends by service and port: what dtabs and routes name.
     pub backends: BTreeMap<(ServiceId, u16), Arc<Backend>>,
+    /// Subsets of backends, by service, port and name: what only rules lead to.
+    pub subsets: BTreeMap<(ServiceId, u16, Arc<str>), Arc<Backend>>,
     /// Base delegation of the mesh: tables of all namespaces in force, for per-request dtabs.
     pub delegations: BTreeMap<Namespace, Arc<crate::dtab::Dtab>>,
 }
@@ -114,8 +116,10 @@ pub struct Frontend {
     /// Consumer routes, by the caller's namespace; they replace the producer's.
     pub consumer_rules: BTreeMap<Namespace, RuleTable>,
     /// Where opaque connections go when a TCPRoute is attached; of a rule's matches only the source counts.
+    /// Read by [`decide::connected`].
     pub tcp_rules: RuleTable,
-    /// Where TLS connections go that are passed on unopened (TLSRoute), best first.
+    /// Where TLS connections go that are passed on unopened (TLSRoute), best first; one that fits none is an
+    /// opaque connection like any other. Read by [`decide::connected`].
     pub tls_rules: Vec<TlsRule>,
     /// Faults for requests to this service.
     pub faults: Arc<[Fault]>,

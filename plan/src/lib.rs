@@ -75,6 +75,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
         by_host: frontends::by_host(&routed.frontends, &mesh.domain),
         direct: backends.direct.clone(),
         backends: backends.by_service.clone(),
+        subsets: std::collections::BTreeMap::new(),
         delegations: tables.by_namespace,
         frontends: routed.frontends,
     };

@@ -437,7 +437,8 @@ impl Upstream {
     pub(crate) fn retire(&self, snapshot: &Snapshot) {
         let outbound = &snapshot.outbound;
         let frontends = outbound.frontends.iter().map(|frontend| &frontend.backend);
-        let all = outbound.backends.values().chain(frontends);
+        let subsets = outbound.subsets.values();
+        let all = outbound.backends.values().chain(frontends).chain(subsets);
         let mut endpoints = HashSet::new();
         let mut backends = HashSet::new();
         for backend in all {

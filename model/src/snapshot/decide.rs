@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Authorization, AuthorizationRule, Backend, Caller, Filter, Frontend, Outbound, Rule, RuleTable,
-    Snapshot, Target, WeightedTarget,
+    Authorization, AuthorizationRule, Backend, Caller, Filter, Frontend, Outbound, RouteReference,
+    Rule, RuleTable, Snapshot, Target, WeightedTarget,
 };
 use crate::{
     dtab::{self, Bound, Dtab, delegate::service_path},
@@ -93,6 +93,64 @@ pub fn matched<'a>(
         .iter()
         .find(|rule| rule.matches.fits(request))
         .map_or(Matched::NoRule, Matched::Rule)
+}
+
+/// How an opaque connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening<'a> {
+    /// A TLS ClientHello, with the server name that it asks for (lower case).
+    Tls(Option<&'a str>),
+    /// Anything else, or nothing at all.
+    Other,
+}
+
+/// What the rules say of an opaque connection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Connected<'a> {
+    /// A rule's target.
+    Rule {
+        /// Where the rule comes from.
+        route: &'a Arc<RouteReference>,
+        /// Where the connection goes.
+        target: &'a Target,
+    },
+    /// No route is attached: the service's own backend takes it.
+    Default(&'a Arc<Backend>),
+    /// Routes are attached and none matches: refused.
+    NoRule,
+}
+
+/// Finds where an opaque connection goes: by its server name when it is TLS, else by who calls.
+pub fn connected<'a>(
+    frontend: &'a Frontend,
+    opening: Opening<'_>,
+    source: &Source<'_>,
+) -> Connected<'a> {
+    if let Opening::Tls(name) = opening {
+        let found = frontend
+            .tls_rules
+            .iter()
+            .find(|rule| rule.fits(name, source));
+        if let Some(rule) = found {
+            return Connected::Rule {
+                route: &rule.route,
+                target: &rule.target,
+            };
+        }
+    }
+    let table = &frontend.tcp_rules;
+    let fits = |rule: &&Arc<Rule>| {
+        let wanted = rule.matches.source.as_ref();
+        wanted.is_none_or(|wanted| wanted.fits(source))
+    };
+    match table.rules.iter().find(fits) {
+        Some(rule) => Connected::Rule {
+            route: &rule.route,
+            target: &rule.target,
+        },
+        None if table.attached => Connected::NoRule,
+        None => Connected::Default(&frontend.backend),
+    }
 }
 
 /// A backend chosen from a target, with the filters met on the way.

@@ -4,9 +4,13 @@ use std::net::IpAddr;
 
 use super::{AuthorizationRule, RequestView, Source};
 use crate::{
+    name::Namespace,
     principal::SpiffeId,
     query::decoded,
-    snapshot::rule::{PathMatch, RequestMatch, SourceMatch, ValueCondition},
+    snapshot::{
+        TlsRule,
+        rule::{PathMatch, RequestMatch, SourceMatch, ValueCondition},
+    },
 };
 
 impl RequestMatch {
@@ -47,6 +51,23 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
+impl TlsRule {
+    /// True when the server name (lower case) and the caller fit. `*.` stands for one or more labels.
+    pub fn fits(&self, name: Option<&str>, source: &Source<'_>) -> bool {
+        let named = self.server_name.as_deref().is_none_or(|wanted| {
+            name.is_some_and(|name| match wanted.strip_prefix('*') {
+                Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+                None => name == wanted,
+            })
+        });
+        named
+            && self
+                .source
+                .as_ref()
+                .is_none_or(|wanted| wanted.fits(source))
+    }
+}
+
 impl SourceMatch {
     /// True when the caller fits every list that is given.
     pub fn fits(&self, source: &Source<'_>) -> bool {
@@ -54,9 +75,7 @@ impl SourceMatch {
         any(self.services.is_empty(), self.fits_service(source))
             && any(
                 self.namespaces.is_empty(),
-                source
-                    .identity
-                    .is_some_and(|id| self.namespaces.contains(&id.namespace)),
+                source.identity.is_some_and(|id| self.fits_namespace(id)),
             )
             && self.labels.iter().all(|(key, value)| {
                 source
@@ -70,6 +89,15 @@ impl SourceMatch {
                     self.addresses.iter().any(|range| inside(range, address))
                 }),
             )
+    }
+
+    /// By the identity's namespace; a host's own programs are callers of `default`, as for consumer routes.
+    fn fits_namespace(&self, id: &SpiffeId) -> bool {
+        if id.as_host().is_some() {
+            self.namespaces.contains(&Namespace::default())
+        } else {
+            self.namespaces.contains(&id.namespace)
+        }
     }
 
     /// By the caller's own service, or the service account of its identity where only that is known.
