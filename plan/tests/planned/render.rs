@@ -6,7 +6,7 @@ use mesh_model::{
     admin::{Explain, ExplainStep},
     snapshot::{
         AuthorizationRule, BackendEndpoint, Filter, Frontend, RequestMatch, Rule, RuleTable,
-        Target,
+        SourceMatch, Target,
         rule::{PathMatch, ValueCondition, ValueMatch},
     },
 };
@@ -157,15 +157,16 @@ fn match_text(matches: &RequestMatch) -> String {
         PathMatch::Any => "any".to_owned(),
         PathMatch::Exact(path) => format!("={path}"),
         PathMatch::Prefix(path) => format!("{path}/*"),
+        PathMatch::Begins(path) => format!("{path}*"),
+        PathMatch::AnyCase { text, begins } => {
+            format!("any-case:{text}{}", if *begins { "*" } else { "" })
+        }
         PathMatch::Regex(regex) => format!("~{}", regex.as_str()),
     };
     if let Some(method) = &matches.method {
         write!(text, " {method}").unwrap();
     }
-    let value = |one: &ValueMatch| match &one.value {
-        ValueCondition::Exact(value) => format!("{}={value}", one.name),
-        ValueCondition::Regex(regex) => format!("{}~{}", one.name, regex.as_str()),
-    };
+    let value = |one: &ValueMatch| format!("{}{}", one.name, condition(&one.value));
     matches
         .headers
         .iter()
@@ -174,6 +175,44 @@ fn match_text(matches: &RequestMatch) -> String {
         .query
         .iter()
         .for_each(|one| write!(text, " query:{}", value(one)).unwrap());
+    if let Some(authority) = &matches.authority {
+        write!(text, " authority{}", condition(authority)).unwrap();
+    }
+    if let Some(source) = &matches.source {
+        write!(text, " from{}", source_text(source)).unwrap();
+    }
+    text
+}
+
+fn condition(one: &ValueCondition) -> String {
+    match one {
+        ValueCondition::Exact(value) => format!("={value}"),
+        ValueCondition::Prefix(value) => format!("={value}*"),
+        ValueCondition::Regex(regex) => format!("~{}", regex.as_str()),
+        ValueCondition::Present => "?".to_owned(),
+        ValueCondition::Not(other) => format!("!{}", condition(other)),
+    }
+}
+
+fn source_text(source: &SourceMatch) -> String {
+    let mut text = String::new();
+    let joined = |all: Vec<String>| all.join("|");
+    if !source.services.is_empty() {
+        let all = source.services.iter().map(ToString::to_string).collect();
+        write!(text, " services={}", joined(all)).unwrap();
+    }
+    if !source.namespaces.is_empty() {
+        let all = source.namespaces.iter().map(ToString::to_string).collect();
+        write!(text, " namespaces={}", joined(all)).unwrap();
+    }
+    for (key, value) in &source.labels {
+        write!(text, " {key}={value}").unwrap();
+    }
+    if !source.addresses.is_empty() {
+        let range = |(address, length): &(std::net::IpAddr, u8)| format!("{address}/{length}");
+        let all = source.addresses.iter().map(range).collect();
+        write!(text, " addresses={}", joined(all)).unwrap();
+    }
     text
 }
 
