@@ -3,7 +3,7 @@
 //! In: compiled plans. Out: an applied intent, put back when something disturbs it, and a names file; or
 //! findings. Never: keeps a rule that the plan no longer asks for, or makes the planner wait for nft.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use mesh_intercept::{Intent, Interceptor, Removal, Settings};
 use mesh_model::{
@@ -50,6 +50,7 @@ impl CaptureRoom {
             interceptor,
             followed,
             requests,
+            told: BTreeSet::new(),
         };
         ground.tasks.spawn(keeper.run(stop));
         Ok(Self {
@@ -117,6 +118,8 @@ struct Keeper {
     interceptor: Interceptor,
     followed: watch::Receiver<Option<Intent>>,
     requests: mpsc::Receiver<Asked>,
+    /// Code and subject of the findings of the last apply.
+    told: BTreeSet<(String, String)>,
 }
 
 impl Keeper {
@@ -158,13 +161,7 @@ impl Keeper {
             Ok(applied) => {
                 tracing::debug!(how = ?applied.how, "interception");
                 self.ground.raise("capture-failed", "interception", None);
-                for finding in applied.findings {
-                    self.ground.raise(
-                        &finding.code.clone(),
-                        &finding.subject.clone(),
-                        Some(finding),
-                    );
-                }
+                self.tell(applied.findings);
                 Ok(())
             }
             Err(error) => {
@@ -173,6 +170,19 @@ impl Keeper {
                     .raise("capture-failed", "interception", Some(failed(text.clone())));
                 Err(text)
             }
+        }
+    }
+
+    /// Tells what the kernel's state asks people to do; what was told before and is solved is taken back.
+    fn tell(&mut self, findings: Vec<Finding>) {
+        let before = std::mem::take(&mut self.told);
+        for finding in findings {
+            let about = (finding.code.clone(), finding.subject.clone());
+            self.ground.raise(&about.0, &about.1, Some(finding));
+            self.told.insert(about);
+        }
+        for (code, subject) in before.difference(&self.told) {
+            self.ground.raise(code, subject, None);
         }
     }
 

@@ -19,10 +19,13 @@ mod effective;
 mod file;
 /// The reference of every key.
 mod reference;
+/// Discovery sources as meant.
+pub mod source;
 
 pub use check::{ConfigError, Sources, read};
 pub use effective::effective;
 pub use reference::reference;
+pub use source::{Access, DnsRecord, EtcdLayout, SourceConfig, SourceKind, SourceTls};
 
 /// Where a daemon keeps and finds things, which ports it opens. Changing it needs a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,27 +232,6 @@ pub enum HealthKind {
         port: u16,
         /// Path, such as `/health`.
         path: String,
-    },
-}
-
-/// A discovery source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceConfig {
-    /// Unique id, such as `file/etc`.
-    pub id: String,
-    /// Whether the view is shared with the mesh, or only used here.
-    pub publish: bool,
-    /// What kind, and its settings.
-    pub kind: SourceKind,
-}
-
-/// Settings by kind of source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceKind {
-    /// A directory of TOML, watched.
-    File {
-        /// The directory.
-        directory: PathBuf,
     },
 }
 

@@ -1,12 +1,57 @@
 //! Settings to a source: the only match over the kinds.
 
-use mesh_model::config::{SourceConfig, SourceKind};
+use std::{convert::Infallible, time::Duration};
 
-use crate::{file::FileSource, source::Source};
+use async_trait::async_trait;
+use mesh_model::config::{SourceConfig, SourceKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    demand::Demand,
+    file::FileSource,
+    sink::Sink,
+    source::{Capabilities, Reach, Source, SourceError},
+};
 
 /// A fresh instance of the source. Nothing is read before it runs.
 pub fn open(config: &SourceConfig) -> Box<dyn Source> {
     match &config.kind {
         SourceKind::File { directory } => Box::new(FileSource::new(&config.id, directory)),
+        other => Box::new(Missing {
+            id: config.id.clone(),
+            kind: other.word(),
+        }),
+    }
+}
+
+/// A kind that this build cannot read: says so, and changes nothing.
+#[derive(Debug)]
+struct Missing {
+    id: String,
+    kind: &'static str,
+}
+
+#[async_trait]
+impl Source for Missing {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            reach: Reach::All,
+            pushes: false,
+            health: false,
+            weights: false,
+            latency: Duration::MAX,
+        }
+    }
+    async fn run(
+        &mut self,
+        _out: Sink,
+        _demand: Demand,
+        _stop: CancellationToken,
+    ) -> Result<Infallible, SourceError> {
+        let what = format!("sources of kind {} are not in this build", self.kind);
+        Err(SourceError::Config(what))
     }
 }

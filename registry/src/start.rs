@@ -185,6 +185,7 @@ impl Registry {
         let config = SourceConfig {
             id: id.to_owned(),
             publish,
+            services: None,
             kind,
         };
         let restored = saved

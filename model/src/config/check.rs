@@ -18,6 +18,7 @@ use crate::{
 mod boot;
 mod clash;
 mod service;
+mod source;
 
 /// The text of every file that was read, in order: `meshd.toml`, `conf.d/*.toml`, `services.d/*.toml`.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +62,7 @@ pub fn read(sources: &Sources) -> Result<(Boot, Live), Vec<ConfigError>> {
         let boot = boot::boot(&root, &at);
         let live = Live {
             services: service::services(&root.service, &at.key("service"), sources),
-            sources: service::sources(&root.source, &at.key("source")),
+            sources: source::sources(&root.source, &at.key("source")),
             access_log: boot::access_log(root.access_log.as_ref(), &at.key("access_log")),
             drain_timeout: root
                 .drain_timeout

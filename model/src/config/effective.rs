@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{AccessLogDestination, Boot, Capture, HealthKind, Live, LocalService, SourceKind};
+use super::{AccessLogDestination, Boot, Capture, HealthKind, Live, LocalService};
 use crate::duration;
+
+/// Discovery sources.
+mod source;
 
 /// The whole configuration as TOML; each service names the file and line that it was read from.
 pub fn effective(boot: &Boot, live: &Live) -> String {
@@ -15,16 +18,8 @@ pub fn effective(boot: &Boot, live: &Live) -> String {
     for service in &live.services {
         write_service(&mut out, service);
     }
-    for source in &live.sources {
-        out.section("[[source]]");
-        out.text("id", &source.id);
-        match &source.kind {
-            SourceKind::File { directory } => {
-                out.text("kind", "file");
-                out.text("directory", &directory.to_string_lossy());
-            }
-        }
-        out.raw("publish", source.publish);
+    for one in &live.sources {
+        source::write(&mut out, one);
     }
     out.0
 }

@@ -248,21 +248,99 @@ written! {
 }
 
 written! {
-    /// A discovery source.
+    /// A discovery source. Which keys it takes depends on its kind; `docs/registries.md` has a page for each.
     FileSource as "[[source]]" {
         /// Unique id of the source.
         id: Option<String>, "`kind/` and a number", "1 to 63 of a-z 0-9 - /";
-        /// `file`: a directory of TOML files, watched.
-        kind: Option<String>, "must be given", "file";
-        /// Directory of a `file` source.
-        directory: Option<String>, "must be given", "an absolute path";
+        /// What is read.
+        kind: Option<String>, "must be given", "file, consul, etcd, eureka, nomad, marathon, serverset, zk-leader, curator, dns, kubernetes";
         /// True: what it says is told to the mesh; false: used on this host only.
         publish: Option<bool>, "true", "true, false";
+        /// Services that are read.
+        services: Option<Vec<String>>, "all, or those that somebody needs", "names";
+        /// `file`: the directory.
+        directory: Option<String>, "must be given", "an absolute path";
+        /// Servers, tried in order.
+        addresses: Option<Vec<String>>, "must be given", "URLs; `host:port` for `ZooKeeper`";
+        /// File with a token. Read again when it changes and when the registry refuses.
+        token_file: Option<String>, "none", "an absolute path";
+        /// User name.
+        username: Option<String>, "none", "";
+        /// File with the password. Read again as the token.
+        password_file: Option<String>, "none", "an absolute path";
+        /// Certificates.
+        tls: Option<FileSourceTls>, "", "";
+        /// `consul`: the datacenter.
+        datacenter: Option<String>, "the agent's", "";
+        /// `consul` (Enterprise), `nomad`: the registry's namespace.
+        namespace: Option<String>, "none; `*` for nomad", "";
+        /// `consul` (Enterprise): the admin partition.
+        partition: Option<String>, "none", "";
+        /// `consul`: tags that an instance must carry, all of them.
+        tags: Option<Vec<String>>, "[]", "";
+        /// `consul`: true leaves out instances whose checks warn.
+        passing: Option<bool>, "false", "true, false";
+        /// `etcd`: how services are written there.
+        layout: Option<String>, "\"meshd\"", "meshd, skydns, registrator, grpc, go-micro";
+        /// `etcd`, `marathon`: where services begin.
+        prefix: Option<String>, "by layout; all groups", "";
+        /// `eureka`: zone whose servers and instances are near.
+        zone: Option<String>, "none", "";
+        /// `eureka`: time between two deltas.
+        poll: Option<String>, "\"30s\"", "5s to 5m";
+        /// `eureka`: true uses the secure port of an instance when it is enabled.
+        secure_port: Option<bool>, "false", "true, false";
+        /// `nomad`: the region.
+        region: Option<String>, "the agent's", "";
+        /// `marathon`: index of the port of apps whose ports have no names.
+        port_index: Option<u16>, "0", "";
+        /// `serverset`, `zk-leader`, `curator`: path below which services are.
+        path: Option<String>, "/discovery, /leaders, /services", "begins with /";
+        /// `dns`: servers.
+        servers: Option<Vec<String>>, "the system's", "IP addresses";
+        /// `dns`: what is asked.
+        record: Vec<FileDnsRecord>, "", "";
+        /// `dns`: true asks SRV over UDP first; such answers may silently lack records.
+        udp: Option<bool>, "false", "true, false";
+        /// `kubernetes`: settings of the client.
+        kubeconfig: Option<String>, "the pod's account", "an absolute path";
+        /// `kubernetes`: context of the kubeconfig.
+        context: Option<String>, "its current one", "";
+        /// `kubernetes`: namespaces that are read.
+        namespaces: Option<Vec<String>>, "all", "";
+        /// `kubernetes`: label selector of Services.
+        selector: Option<String>, "\"\"", "";
+    }
+}
+
+written! {
+    /// Certificates for a registry. Read again when the files change.
+    FileSourceTls as "[source.tls]" {
+        /// Roots that the registry's certificate must lead to (PEM).
+        ca: Option<String>, "the system's", "an absolute path";
+        /// Own certificate chain (PEM); with `key`.
+        certificate: Option<String>, "none", "an absolute path";
+        /// Own key (PEM), readable for meshd only.
+        key: Option<String>, "none", "an absolute path";
+        /// The name that the registry's certificate must have.
+        server_name: Option<String>, "the address's host", "";
+    }
+}
+
+written! {
+    /// A name that is asked of DNS.
+    FileDnsRecord as "[[source.record]]" {
+        /// The service that it becomes.
+        service: Option<String>, "must be given", "a service name";
+        /// The name that is asked for.
+        name: Option<String>, "must be given", "a DNS name";
+        /// Port of A and AAAA answers; SRV is asked without one.
+        port: Option<u16>, "none", "1 to 65535";
     }
 }
 
 /// Every section in the order of the reference.
-pub(crate) const SECTIONS: [Section; 12] = [
+pub(crate) const SECTIONS: [Section; 14] = [
     FileRoot::SECTION,
     FileHost::SECTION,
     FileLocality::SECTION,
@@ -275,6 +353,8 @@ pub(crate) const SECTIONS: [Section; 12] = [
     FilePort::SECTION,
     FileHealth::SECTION,
     FileSource::SECTION,
+    FileSourceTls::SECTION,
+    FileDnsRecord::SECTION,
 ];
 
 /// `user`: a name, a number, or a list of them.

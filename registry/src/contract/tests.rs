@@ -218,6 +218,7 @@ async fn reload_keeps_what_is_unchanged() {
     let config = |id: &str, publish| mesh_model::config::SourceConfig {
         id: id.to_owned(),
         publish,
+        services: None,
         kind: mesh_model::config::SourceKind::File {
             directory: world.root.path().join("d"),
         },

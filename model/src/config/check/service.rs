@@ -1,12 +1,12 @@
-//! Programs of this host and discovery sources.
+//! Programs of this host.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Sources, absolute, ip, labels, place_text, range, span};
+use super::{Sources, ip, labels, place_text, range, span};
 use crate::{
     config::{
-        HealthCheck, HealthKind, LocalService, Recognise, SourceConfig, SourceKind,
-        file::{FileHealth, FilePort, FileService, FileSource, User},
+        HealthCheck, HealthKind, LocalService, Recognise,
+        file::{FileHealth, FilePort, FileService, User},
     },
     name::{NameError, Namespace, ServiceAccount, ServiceName, is_label},
     service::{AppProtocol, ServicePort},
@@ -294,53 +294,4 @@ fn health_check(given: &FileHealth, ports: &[ServicePort], at: &At<'_>) -> Optio
         unhealthy_after: count(given.unhealthy_after, 2, "unhealthy_after"),
         healthy_after: count(given.healthy_after, 1, "healthy_after"),
     })
-}
-
-pub(super) fn sources(given: &[FileSource], at: &At<'_>) -> Vec<SourceConfig> {
-    let mut found: Vec<SourceConfig> = Vec::new();
-    for (index, source) in given.iter().enumerate() {
-        let at = at.index(index);
-        match source.kind.as_deref() {
-            Some("file") => {}
-            Some(other) => {
-                at.key("kind").fault(
-                    format!("{other:?} is no kind of source of this version"),
-                    "write file",
-                );
-                continue;
-            }
-            None => {
-                at.key("kind").fault("is missing", "write kind = \"file\"");
-                continue;
-            }
-        }
-        let Some(directory) = &source.directory else {
-            at.key("directory")
-                .fault("is missing", "write the directory to watch");
-            continue;
-        };
-        let id = source
-            .id
-            .clone()
-            .unwrap_or_else(|| format!("file/{}", index + 1));
-        let plain = id.split('/').all(is_label);
-        if !plain || id.len() > 63 {
-            at.key("id")
-                .fault(format!("{id:?} is no id"), "use 1 to 63 of a-z 0-9 - and /");
-        }
-        if found.iter().any(|other| other.id == id) {
-            at.key("id").fault(
-                format!("{id:?} is the id of another source"),
-                "give each source its own id",
-            );
-        }
-        let directory = absolute(directory, &at.key("directory"));
-        let publish = source.publish.unwrap_or(true);
-        found.push(SourceConfig {
-            id,
-            publish,
-            kind: SourceKind::File { directory },
-        });
-    }
-    found
 }

@@ -74,6 +74,68 @@ id = "file/etc"
 kind = "file"
 directory = "/etc/meshd/discovery"
 publish = false
+
+[[source]]
+kind = "consul"
+services = ["web", "api"]
+addresses = ["unix:///run/consul.sock", "https://consul:8501"]
+token_file = "/etc/meshd/consul.token"
+datacenter = "dc1"
+namespace = "team"
+partition = "east"
+tags = ["v2"]
+passing = true
+tls = { ca = "/etc/ca.pem", certificate = "/etc/cert.pem", key = "/etc/key.pem", server_name = "server.dc1.consul" }
+
+[[source]]
+kind = "etcd"
+addresses = ["http://127.0.0.1:2379"]
+username = "meshd"
+password_file = "/etc/meshd/etcd.password"
+layout = "registrator"
+prefix = "/apps"
+
+[[source]]
+kind = "eureka"
+addresses = ["http://eureka:8761/eureka"]
+zone = "z1"
+poll = "10s"
+secure_port = true
+
+[[source]]
+kind = "nomad"
+addresses = ["http://127.0.0.1:4646"]
+region = "eu"
+
+[[source]]
+kind = "marathon"
+addresses = ["http://marathon:8080"]
+prefix = "/prod"
+port_index = 1
+
+[[source]]
+kind = "curator"
+addresses = ["zk1:2181", "zk2:2181"]
+path = "/discovery"
+
+[[source]]
+kind = "dns"
+servers = ["10.0.0.53", "[fd00::1]:5353"]
+udp = true
+[[source.record]]
+service = "web"
+name = "_web._tcp.example.net"
+[[source.record]]
+service = "db"
+name = "db.example.net"
+port = 5432
+
+[[source]]
+kind = "kubernetes"
+kubeconfig = "/etc/meshd/kubeconfig"
+context = "prod"
+namespaces = ["shop"]
+selector = "mesh=on"
 "#;
 
 #[test]
@@ -317,10 +379,40 @@ const FAULTS: &[(&str, Expected)] = &[
         &[(3, "service[0].version", "differs")],
     ),
     (
-        "[[source]]\nkind = \"consul\"\n[[source]]\nkind = \"file\"",
+        "[[source]]\nkind = \"consol\"\n[[source]]\nkind = \"file\"",
         &[
-            (2, "source[0].kind", "write file"),
+            (2, "source[0].kind", "did you mean `consul`?"),
             (3, "source[1].directory", "is missing"),
+        ],
+    ),
+    (
+        "[[source]]\nkind = \"consul\"\ntags = [\"a\"]\n[[source]]\nkind = \"etcd\"\naddresses = [\"127.0.0.1:2379\"]\ntags = [\"a\"]\nlayout = \"skydnss\"\nusername = \"u\"",
+        &[
+            (1, "source[0].addresses", "write where consul is"),
+            (6, "source[1].addresses[0]", "http://127.0.0.1:2379"),
+            (7, "source[1].tags", "use addresses, username"),
+            (8, "source[1].layout", "did you mean `skydns`?"),
+            (9, "source[1].username", "belong together"),
+        ],
+    ),
+    (
+        "[[source]]\nkind = \"dns\"\nservers = [\"ns1\"]\n[[source.record]]\nservice = \"web\"\n[[source.record]]\nservice = \"W_b\"\nname = \"x\"",
+        &[
+            (3, "source[0].servers[0]", "write an IP address"),
+            (4, "source[0].record[0].name", "the name to ask for"),
+            (
+                7,
+                "source[0].record[1].service",
+                "the service that it becomes",
+            ),
+        ],
+    ),
+    (
+        "[[source]]\nkind = \"curator\"\naddresses = [\"http://zk:2181\"]\npath = \"services\"\n[source.tls]\nkey = \"/k\"",
+        &[
+            (3, "source[0].addresses[0]", "zk1:2181"),
+            (4, "source[0].path", "write \"/services\""),
+            (5, "source[0].tls", "write both"),
         ],
     ),
     ("workers = 2\n[host", &[(2, "", "TOML")]),
