@@ -17,6 +17,7 @@ use mesh_model::{
 
 use crate::{
     key::Stable,
+    locality,
     world::{Instance, View, World, health, labels},
 };
 
@@ -71,8 +72,8 @@ pub(crate) fn of_instance(
         local: instance.own,
         weight: instance.weight,
         priority: 0,
-        distance: 2,
-        locality: None,
+        distance: world.distance(instance.locality.as_ref()),
+        locality: instance.locality.clone(),
         preferred: instance.reluctant.is_none() && instance.health != Health::Degraded,
         host: Some(instance.host),
         host_name: Arc::clone(&instance.host_name),
@@ -131,6 +132,11 @@ fn tunnel_to(world: &World<'_>, instance: &Instance, address: SocketAddr) -> Tun
     }
 }
 
+/// 0 is used first.
+fn priority(stated: &ViewEndpoint) -> u16 {
+    u16::try_from(stated.priority).unwrap_or(u16::MAX)
+}
+
 /// The name by which a tunnel's client asks for a local service: `<service>.<namespace>.<trust-domain>`.
 pub(crate) fn server_name(world: &World<'_>, service: &ServiceId) -> Arc<str> {
     Arc::from(format!(
@@ -155,10 +161,16 @@ pub(crate) fn of_view(
         if endpoint.left_out.is_none() && !by_registry.is_routable() {
             endpoint.left_out = Some(format!("{} says it is {}", view.source, word(by_registry)));
         }
+        // What a registry puts behind others stays there, whoever runs it.
+        endpoint.endpoint.priority = priority(stated);
         return endpoint;
     }
     let own = world.input.host_addresses.contains(&address.ip()) || is_loopback(address.ip());
     let loopback = is_loopback(address.ip()) && !world.input.host_addresses.contains(&address.ip());
+    let locality = match locality::of_labels(&stated.labels) {
+        None if own => world.own_locality(),
+        said => said,
+    };
     let left_out = if loopback && !view.own {
         Some("it is a loopback address of another host".to_owned())
     } else if by_registry.is_routable() {
@@ -174,9 +186,9 @@ pub(crate) fn of_view(
             tunnel: None,
             local: own,
             weight: stated.weight.max(1),
-            priority: u16::try_from(stated.priority).unwrap_or(u16::MAX),
-            distance: 2,
-            locality: None,
+            priority: priority(stated),
+            distance: world.distance(locality.as_ref()),
+            locality,
             preferred: by_registry != Health::Degraded,
             host: None,
             host_name: Arc::from(""),

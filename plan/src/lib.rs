@@ -23,6 +23,7 @@ mod frontends;
 mod inbound;
 mod input;
 mod key;
+mod locality;
 mod matches;
 mod overview;
 mod people;

@@ -8,7 +8,7 @@ use mesh_model::{
     snapshot::{Caller, Callers, HostRights, Trust},
 };
 
-use crate::world::World;
+use crate::world::{World, labels};
 
 /// Local callers: programs of this host by unit, user and service; everybody else as the host.
 pub(crate) fn callers(world: &World<'_>) -> Callers {
@@ -38,7 +38,7 @@ pub(crate) fn callers(world: &World<'_>) -> Callers {
                 namespace: id.namespace.clone(),
                 label: Arc::from(id.to_string()),
                 trusted: true,
-                labels: Arc::new(service.labels.clone()),
+                labels: labels(&service.labels, &id.name),
             })
         });
         for uid in &service.recognise.uids {

@@ -14,14 +14,14 @@ use mesh_model::{
     catalog::{Catalog, HostFacts, Liveness, MeshFacts},
     config::LocalService,
     document::Spec,
-    endpoint::Health,
+    endpoint::{Health, Locality},
     fact::{RegistryView, WireHealth, Workload},
     grant::{HostGrant, covers},
     name::{HostId, Namespace, ServiceAccount, ServiceId, ServiceName},
     service::ServicePort,
 };
 
-use crate::{Input, findings::Findings};
+use crate::{Input, findings::Findings, locality};
 
 /// Everything known, as one truth.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ pub(crate) struct Instance {
     pub(crate) tunnel: Option<SocketAddr>,
     pub(crate) health: Health,
     pub(crate) weight: u32,
+    /// Where its host is.
+    pub(crate) locality: Option<Arc<Locality>>,
     pub(crate) strict: bool,
     pub(crate) fail_closed: bool,
     /// Name of the instance on its host.
@@ -136,6 +138,17 @@ impl<'a> World<'a> {
     pub(crate) fn own_name(&self) -> Arc<str> {
         let configured = self.input.boot.host_name.as_deref().map(Arc::from);
         configured.unwrap_or_else(|| self.host_name(self.mesh.host))
+    }
+
+    /// Where this host is by its own configuration.
+    pub(crate) fn own_locality(&self) -> Option<Arc<Locality>> {
+        let own = &self.input.boot.locality;
+        (*own != Locality::default()).then(|| Arc::new(own.clone()))
+    }
+
+    /// How far an endpoint is from this host.
+    pub(crate) fn distance(&self, locality: Option<&Arc<Locality>>) -> u8 {
+        locality::distance(&self.input.boot.locality, locality)
     }
 
     pub(crate) fn host_name(&self, host: HostId) -> Arc<str> {
@@ -198,6 +211,11 @@ impl<'a> World<'a> {
             tunnel: if own { None } else { tunnel(host, first) },
             health: health(workload.health),
             weight: workload.weight.clamp(1, 1000),
+            locality: if own {
+                self.own_locality()
+            } else {
+                locality::of_host(host.info.as_deref())
+            },
             strict: workload.strict,
             fail_closed: workload.fail_closed,
             name: workload.instance.clone(),

@@ -114,6 +114,14 @@ fn endpoint_text(one: &BackendEndpoint) -> String {
     if one.weight != 1 {
         write!(text, " weight={}", one.weight).unwrap();
     }
+    if one.priority != 0 {
+        write!(text, " priority={}", one.priority).unwrap();
+    }
+    if let Some(at) = &one.locality {
+        let part = |part: &Option<std::sync::Arc<str>>| part.as_deref().unwrap_or("-").to_owned();
+        let parts = [part(&at.region), part(&at.zone), part(&at.sub_zone)];
+        write!(text, " at={} distance={}", parts.join("/"), one.distance).unwrap();
+    }
     if !one.preferred {
         text.push_str(" reluctant");
     }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! mesh m.internal mesh.internal [strict]
-//! host h1 10.0.0.1 own                      | down | left | leaving | stale | no-tunnel | no-grant | grant=ns/*,x
+//! host h1 10.0.0.1 own                      | down | left | leaving | stale | no-tunnel | no-grant | grant=ns/*,x | at=eu/eu-1/r7
 //! work h1 words http:80>8080/http version=v1 | health=… strict loopback closed account=x instance=x weight=n user=n unit=x
-//! view local file/etc legacy port=80 10.0.0.9:8080 10.0.0.10:8080!unhealthy version=v1
+//! view local file/etc legacy port=80 10.0.0.9:8080 10.0.0.10:8080!unhealthy version=v1 priority=1
 //! ask simon GET http://words/ [header: value]
 //! tell GET /path caller server-name address
 //! ```
@@ -108,7 +108,17 @@ impl World {
     fn host(&mut self, name: &str, address: &str, rest: &[&str]) {
         let has = |word: &str| rest.contains(&word);
         let id = Self::host_id(name);
+        let at = rest.iter().find_map(|word| word.strip_prefix("at="));
+        let mut at = at.unwrap_or_default().split('/').map(str::to_owned);
+        let mut part = || at.next().unwrap_or_default();
+        let (region, zone, sub_zone) = (part(), part(), part());
         if has("own") {
+            let known = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
+            self.boot.locality = mesh_model::endpoint::Locality {
+                region: known(&region),
+                zone: known(&zone),
+                sub_zone: known(&sub_zone),
+            };
             self.catalog.mesh.as_mut().unwrap().host = id;
             self.addresses = address.split(',').map(|ip| ip.parse().unwrap()).collect();
         }
@@ -125,6 +135,9 @@ impl World {
             name: name.to_owned(),
             addresses: address.split(',').map(str::to_owned).collect(),
             tunnel_port: if has("no-tunnel") { 0 } else { 15008 },
+            region,
+            zone,
+            sub_zone,
             ..HostInfo::default()
         };
         let facts = HostFacts {
@@ -213,8 +226,10 @@ impl World {
             ..RegistryView::default()
         };
         let mut labels = BTreeMap::new();
+        let mut priority = 0;
         for word in rest {
             match word.split_once('=') {
+                Some(("priority", number)) => priority = number.parse().unwrap(),
                 Some(("port", port)) => view.port = port.parse().unwrap(),
                 Some((key, value)) => {
                     labels.insert(key.to_owned(), value.to_owned());
@@ -226,7 +241,7 @@ impl World {
                         address: address.to_owned(),
                         health: wire(health).into(),
                         weight: 1,
-                        priority: 0,
+                        priority,
                         labels: labels.clone(),
                     });
                 }
