@@ -3,7 +3,7 @@
 //! In: the error of one operation. Out: a `Failure` with everything that follows from it.
 //! Never: shows a caller more than the fixed text of the code.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// A documented error code: the word in `mesh-error`, in the access log, in metrics and in `meshctl why`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +52,10 @@ pub enum Code {
     NotReady,
     /// The other daemon broke the rules of the hop.
     ProtocolError,
+    /// A rate limit has nothing left for the request.
+    RateLimited,
+    /// A fault was injected: somebody asked for this failure.
+    FaultInjected,
 }
 
 /// Whose fault.
@@ -115,6 +119,10 @@ pub struct Failure {
     pub what: Cow<'static, str>,
     /// Whether it may be tried again.
     pub retry: Retry,
+    /// gRPC status that differs from the code's usual one.
+    pub grpc: Option<u8>,
+    /// When asking again makes sense: `retry-after`, and `grpc-retry-pushback-ms`.
+    pub after: Option<Duration>,
 }
 
 impl Failure {
@@ -125,6 +133,8 @@ impl Failure {
             status: None,
             what: what.into(),
             retry: code.documented().retry,
+            grpc: None,
+            after: None,
         }
     }
     /// The same with another HTTP status.
@@ -139,6 +149,18 @@ impl Failure {
         self.retry = retry;
         self
     }
+    /// The same with another gRPC status.
+    #[must_use]
+    pub fn with_grpc(mut self, status: u8) -> Self {
+        self.grpc = Some(status);
+        self
+    }
+    /// The same with a time after which asking again makes sense.
+    #[must_use]
+    pub fn with_after(mut self, after: Duration) -> Self {
+        self.after = Some(after);
+        self
+    }
     /// Whose fault.
     pub fn blame(&self) -> Blame {
         self.code.documented().blame
@@ -148,6 +170,7 @@ impl Failure {
         let usual = self.code.documented().reply;
         Reply {
             status: self.status.unwrap_or(usual.status),
+            grpc: self.grpc.unwrap_or(usual.grpc),
             ..usual
         }
     }
@@ -204,7 +227,7 @@ static UNLISTED: Documented = entry(
     ("the mesh failed", "ask `meshctl why` for the id"),
 );
 
-static DOCUMENTED: [Documented; 22] = [
+static DOCUMENTED: [Documented; 24] = [
     entry(
         Code::NoRoute,
         "no-route",
@@ -444,6 +467,28 @@ static DOCUMENTED: [Documented; 22] = [
             "compare their versions: `meshctl members`",
         ),
     ),
+    entry(
+        Code::RateLimited,
+        "rate-limited",
+        (429, 8),
+        Blame::Downstream,
+        Retry::IfRepeatable,
+        (
+            "there are too many requests",
+            "ask again after the time in `retry-after`; `meshctl why` names the RateLimit",
+        ),
+    ),
+    entry(
+        Code::FaultInjected,
+        "fault-injected",
+        (503, 14),
+        Blame::Mesh,
+        Retry::Never,
+        (
+            "this failure was asked for",
+            "delete the fault when the experiment is over; `meshctl why` names it",
+        ),
+    ),
 ];
 
 #[cfg(test)]
@@ -460,7 +505,7 @@ mod tests {
             assert!((1..=16).contains(&entry.reply.grpc), "{}", entry.word);
             assert!(!entry.reply.text.is_empty() && !entry.remedy.is_empty());
         }
-        assert_eq!(Code::ProtocolError as usize + 1, DOCUMENTED.len());
+        assert_eq!(Code::FaultInjected as usize + 1, DOCUMENTED.len());
         assert_eq!(Code::parse("nothing"), None);
     }
 
