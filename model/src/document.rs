@@ -6,16 +6,26 @@ use std::collections::BTreeMap;
 
 use crate::name::Namespace;
 
+/// `DestinationRule`, as written.
+pub mod destination_rule;
 /// The kinds, their versions, how each body is read.
 mod kind;
+/// `RateLimit`, `FaultInjection`, `DirectResponse`, as written.
+pub mod limit;
 /// Reads documents out of YAML or JSON text, every fault with its line.
 pub mod parse;
 /// The route kinds of Gateway API, as written.
 pub mod route;
+/// Which requests, and from whom, as our own kinds write it.
+pub mod source;
+/// Small values, read when the document is.
+pub mod span;
 /// Our own kinds, as written.
 pub mod spec;
 /// Whether a document means something.
 mod validate;
+/// `VirtualService`, as written.
+pub mod virtual_service;
 
 pub use parse::{DocumentError, parse_documents};
 pub use spec::Spec;
@@ -75,6 +85,21 @@ pub struct Metadata {
     pub managed_fields: Option<serde_json::Value>,
 }
 
+/// A part of a document that is read and not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Unsupported {
+    /// Where, such as `spec.http[0].delegate`.
+    pub path: String,
+    /// Why, and what acts instead, one sentence.
+    pub why: String,
+}
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.why)
+    }
+}
+
 /// A checked document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
@@ -86,6 +111,8 @@ pub struct Document {
     pub metadata: Metadata,
     /// The typed body.
     pub spec: Spec,
+    /// What is read and has no equivalent in the mesh, in written order.
+    pub reports: Vec<Unsupported>,
     /// The whole document as JSON, keys in written order, `status` dropped: what is stored and shown.
     pub json: serde_json::Value,
 }

@@ -284,6 +284,15 @@ pub(crate) fn suggestion(word: &str, known: &[&str]) -> String {
     }
 }
 
+/// What to do about an unknown word of a short closed list: the nearest one, and all of them.
+pub(crate) fn choice(word: &str, known: &[&str]) -> String {
+    let all = known.join(", ");
+    match nearest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`? write one of {all}"),
+        None => format!("write one of {all}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,6 +54,7 @@ pub fn parse(text: &str) -> Option<Document> {
             ..Metadata::default()
         },
         spec,
+        reports: Vec::new(),
         json: <_>::default(),
     })
 }

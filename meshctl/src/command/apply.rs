@@ -129,6 +129,7 @@ mod tests {
                 ..Metadata::default()
             },
             spec: Spec::DelegationTable(DelegationTableSpec { dtab: dtab.into() }),
+            reports: Vec::new(),
             json,
         }
     }

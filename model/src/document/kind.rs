@@ -18,7 +18,15 @@ pub(super) struct Kind {
 
 const OWN: &str = "meshd.io/v1alpha1";
 
-const KINDS: [Kind; 9] = [
+/// Versions of Istio's traffic kinds, and ours of the same body.
+const TRAFFIC: [&str; 4] = [
+    "networking.istio.io/v1",
+    "networking.istio.io/v1beta1",
+    "networking.istio.io/v1alpha3",
+    OWN,
+];
+
+const KINDS: [Kind; 14] = [
     Kind {
         name: "Service",
         aliases: &[],
@@ -49,7 +57,10 @@ const KINDS: [Kind; 9] = [
     Kind {
         name: "TCPRoute",
         aliases: &[],
-        api_versions: &["gateway.networking.k8s.io/v1alpha2"],
+        api_versions: &[
+            "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1alpha2",
+        ],
         namespaced: true,
         spec_optional: false,
         decode: |node, faults| body(node, faults, Spec::TcpRoute),
@@ -65,6 +76,46 @@ const KINDS: [Kind; 9] = [
         namespaced: true,
         spec_optional: false,
         decode: |node, faults| body(node, faults, Spec::TlsRoute),
+    },
+    Kind {
+        name: "VirtualService",
+        aliases: &[],
+        api_versions: &TRAFFIC,
+        namespaced: true,
+        spec_optional: false,
+        decode: |node, faults| body(node, faults, Spec::VirtualService),
+    },
+    Kind {
+        name: "DestinationRule",
+        aliases: &[],
+        api_versions: &TRAFFIC,
+        namespaced: true,
+        spec_optional: false,
+        decode: |node, faults| body(node, faults, |spec| Spec::DestinationRule(Box::new(spec))),
+    },
+    Kind {
+        name: "RateLimit",
+        aliases: &[],
+        api_versions: &[OWN],
+        namespaced: true,
+        spec_optional: false,
+        decode: |node, faults| body(node, faults, Spec::RateLimit),
+    },
+    Kind {
+        name: "FaultInjection",
+        aliases: &[],
+        api_versions: &[OWN],
+        namespaced: true,
+        spec_optional: false,
+        decode: |node, faults| body(node, faults, Spec::FaultInjection),
+    },
+    Kind {
+        name: "DirectResponse",
+        aliases: &[],
+        api_versions: &[OWN],
+        namespaced: true,
+        spec_optional: false,
+        decode: |node, faults| body(node, faults, Spec::DirectResponse),
     },
     Kind {
         name: "DelegationTable",
@@ -101,20 +152,16 @@ const KINDS: [Kind; 9] = [
 ];
 
 /// Kinds that the mesh will know, and does not carry out yet.
-const LATER: [&str; 13] = [
+const LATER: [&str; 9] = [
     "Workload",
     "ServiceSource",
     "Gateway",
     "ServiceEntry",
-    "DestinationRule",
     "RequestAuthentication",
-    "RateLimit",
-    "FaultInjection",
     "Scope",
     "Sidecar",
     "Telemetry",
     "Extension",
-    "VirtualService",
 ];
 
 /// The kind of the document at `at`, when kind and version are right.

@@ -162,6 +162,7 @@ fn assemble(node: &Node, faults: &Faults) -> Option<Document> {
         kind: kind.name.to_owned(),
         metadata,
         spec,
+        reports: Vec::new(),
         json,
     })
 }

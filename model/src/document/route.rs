@@ -90,6 +90,9 @@ pub struct HttpRule {
     /// Retries.
     #[serde(default)]
     pub retry: Option<HttpRetry>,
+    /// Whose requests stay with one endpoint.
+    #[serde(default)]
+    pub session_persistence: Option<SessionPersistenceSpec>,
 }
 
 /// All given conditions must hold.
@@ -154,6 +157,15 @@ pub struct HttpFilter {
     /// For `URLRewrite`.
     #[serde(default, rename = "urlRewrite")]
     pub url_rewrite: Option<RewriteSpec>,
+    /// For `RequestMirror`.
+    #[serde(default)]
+    pub request_mirror: Option<MirrorSpec>,
+    /// For `CORS`.
+    #[serde(default)]
+    pub cors: Option<CorsSpec>,
+    /// For `ExtensionRef`: a `DirectResponse` of the route's namespace.
+    #[serde(default)]
+    pub extension_ref: Option<ExtensionReference>,
     /// Everything else; the document is refused when there is any.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -215,6 +227,117 @@ pub struct RewriteSpec {
     /// New path.
     #[serde(default)]
     pub path: Option<PathModifier>,
+}
+
+/// `requestMirror:`; at most one of `percent` and `fraction` is set, all requests unless one is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// Where copies go.
+    pub backend_ref: MirrorBackend,
+    /// 0 to 100.
+    #[serde(default)]
+    pub percent: Option<u32>,
+    /// A share in other parts than hundredths.
+    #[serde(default)]
+    pub fraction: Option<Fraction>,
+}
+
+/// `requestMirror.backendRef`: a backend without a share.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorBackend {
+    /// `""` or left out: core kinds.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// `Service` unless set.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The route's own namespace unless set.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The service's port.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// A share: `numerator` of `denominator`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fraction {
+    /// At most `denominator`.
+    pub numerator: u32,
+    /// 100 unless given, at least 1.
+    #[serde(default)]
+    pub denominator: Option<u32>,
+}
+
+/// `cors:`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CorsSpec {
+    /// `scheme://host[:port]`, the host perhaps with a `*` label in front; `*` alone: every origin.
+    #[serde(default)]
+    pub allow_origins: Vec<String>,
+    /// Whether cookies and authorization may be sent.
+    #[serde(default)]
+    pub allow_credentials: Option<bool>,
+    /// Methods; `*` alone: every one.
+    #[serde(default)]
+    pub allow_methods: Vec<String>,
+    /// Headers; `*` alone: every one.
+    #[serde(default)]
+    pub allow_headers: Vec<String>,
+    /// Headers that scripts may read.
+    #[serde(default)]
+    pub expose_headers: Vec<String>,
+    /// Seconds that a preflight's answer counts, at least 1; 5 unless given.
+    #[serde(default)]
+    pub max_age: Option<u32>,
+}
+
+/// `extensionRef:`: something of the route's own namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExtensionReference {
+    /// `meshd.io`.
+    pub group: String,
+    /// `DirectResponse`.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
+
+/// `sessionPersistence:` (GEP-1619).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionPersistenceSpec {
+    /// `Cookie` (unless given) or `Header`.
+    #[serde(default, rename = "type")]
+    pub type_: Option<String>,
+    /// Name of the cookie or header; `mesh-session` unless given.
+    #[serde(default)]
+    pub session_name: Option<String>,
+    /// After this a session ends whatever happens.
+    #[serde(default)]
+    pub absolute_timeout: Option<String>,
+    /// Reported: sessions do not end for being idle.
+    #[serde(default)]
+    pub idle_timeout: Option<String>,
+    /// For `Cookie`.
+    #[serde(default)]
+    pub cookie_config: Option<CookieConfig>,
+}
+
+/// `cookieConfig:`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CookieConfig {
+    /// `Session` (unless given): until the caller's session ends; `Permanent`: for `absoluteTimeout`.
+    #[serde(default)]
+    pub lifetime_type: Option<String>,
 }
 
 /// How a path changes.
@@ -290,6 +413,9 @@ pub struct GrpcRule {
     /// Where calls go.
     #[serde(default)]
     pub backend_refs: Vec<BackendReference>,
+    /// Whose calls stay with one endpoint.
+    #[serde(default)]
+    pub session_persistence: Option<SessionPersistenceSpec>,
 }
 
 /// All given conditions must hold.

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::route::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
+use super::{
+    destination_rule::DestinationRuleSpec,
+    limit::{DirectResponseSpec, FaultInjectionSpec, RateLimitSpec},
+    route::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec},
+    virtual_service::VirtualServiceSpec,
+};
 
 /// The body of a document, by kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +24,16 @@ pub enum Spec {
     TcpRoute(TcpRouteSpec),
     /// `gateway.networking.k8s.io/v1 TLSRoute` (also v1alpha2, v1alpha3).
     TlsRoute(TlsRouteSpec),
+    /// `networking.istio.io/v1 VirtualService` (also v1beta1, v1alpha3, and `meshd.io/v1alpha1`).
+    VirtualService(VirtualServiceSpec),
+    /// `networking.istio.io/v1 DestinationRule` (also v1beta1, v1alpha3, and `meshd.io/v1alpha1`).
+    DestinationRule(Box<DestinationRuleSpec>),
+    /// `meshd.io/v1alpha1 RateLimit`.
+    RateLimit(RateLimitSpec),
+    /// `meshd.io/v1alpha1 FaultInjection`.
+    FaultInjection(FaultInjectionSpec),
+    /// `meshd.io/v1alpha1 DirectResponse`: an answer that routes name by `ExtensionRef`.
+    DirectResponse(DirectResponseSpec),
     /// `meshd.io/v1alpha1 DelegationTable` (alias `Dtab`).
     DelegationTable(DelegationTableSpec),
     /// `meshd.io/v1alpha1 PeerAuthentication`.

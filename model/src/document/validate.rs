@@ -4,7 +4,11 @@
 //! formed. Whether what they name exists is for `plan` to say.
 
 use super::{Metadata, Spec};
-use crate::{duration, snapshot::rule::Regex, written::At};
+use crate::{
+    duration,
+    snapshot::rule::Regex,
+    written::{At, choice},
+};
 
 mod filter;
 mod own;
@@ -26,6 +30,11 @@ pub(super) fn spec(spec: &Spec, at: &At<'_>, metadata: &Metadata) {
             route::hostnames(&route.hostnames, &at.key("hostnames"));
             route::tcp(&route.rules, &at.key("rules"));
         }
+        Spec::VirtualService(_)
+        | Spec::DestinationRule(_)
+        | Spec::RateLimit(_)
+        | Spec::FaultInjection(_)
+        | Spec::DirectResponse(_) => {}
         Spec::DelegationTable(table) => own::delegation_table(table, &at.key("dtab")),
         Spec::PeerAuthentication(policy) => {
             own::selector(policy.selector.as_ref(), &at.key("selector"));
@@ -48,10 +57,7 @@ fn one_of(word: Option<&str>, known: &[&str], at: &At<'_>) {
     if let Some(word) = word
         && !known.contains(&word)
     {
-        at.fault(
-            format!("{word:?} is not known here"),
-            format!("write one of {}", known.join(", ")),
-        );
+        at.fault(format!("{word:?} is not known here"), choice(word, known));
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::{
     VariantAccess, Visitor, value::StrDeserializer,
 };
 
-use super::{Faults, Key, Node, Value, join, suggestion};
+use super::{Faults, Key, Node, Value, choice, join, suggestion};
 
 /// Decodes a node; `None` when no value could be made, with the reason among the faults.
 pub(crate) fn decode<T: DeserializeOwned>(node: &Node, path: &str, faults: &Faults) -> Option<T> {
@@ -107,7 +107,11 @@ impl<'a> Decoder<'a> {
                     "is missing",
                     format!("write `{key}`"),
                 ),
-                Stop::Other(what) => self.fault(what, "see the reference of this key"),
+                // Values that know what would be right say it behind a semicolon.
+                Stop::Other(what) => match what.split_once("; ") {
+                    Some((what, remedy)) => self.fault(what, remedy),
+                    None => self.fault(what, "see the reference of this key"),
+                },
             }
             Stop::Noted
         })
@@ -278,10 +282,9 @@ impl<'a> Deserializer<'a> for Decoder<'a> {
         let word = match &self.node.value {
             Value::Text(text) if variants.contains(&text.as_str()) => text,
             Value::Text(text) => {
-                let known = variants.join(", ");
                 self.fault(
                     format!("{text:?} is not known here"),
-                    format!("write one of {known}"),
+                    choice(text, variants),
                 );
                 first
             }
@@ -493,7 +496,10 @@ mod tests {
         let text = "mode = 'of'\nlist = [\n {nam = 'x'},\n {name = 1, port = 70000},\n 'no',\n {name='ok', port=1}\n]\n[inner]\nport = 'x'\n[labels]\nversion = 2\n[what]\n";
         let found = faults_of(text);
         let wanted = [
-            (1, "mode: \"of\" is not known here; write one of on, off"),
+            (
+                1,
+                "mode: \"of\" is not known here; did you mean `on`? write one of on, off",
+            ),
             (3, "list[0].nam: is no known key; did you mean `name`?"),
             (3, "list[0].name: is missing; write `name`"),
             (
