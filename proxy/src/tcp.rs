@@ -25,7 +25,7 @@ use crate::{
     connection::{InboundOrigin, OutboundOrigin},
     io::Io,
     observe::{self, Direction, RequestRecord},
-    upstream::{Call, DialError, Picked},
+    upstream::{Call, DialError, Picked, Wish},
     worker::Worker,
 };
 
@@ -216,10 +216,18 @@ pub(crate) async fn open(
     worker.upstream.deposit(&backend);
     let authority = format!("{}:{}", backend.service, backend.port);
     let mut tried: Vec<EndpointKey> = Vec::new();
+    // Held by the try that it allows.
+    let mut _permit = None;
     loop {
         let picked = match callee {
             Callee::Direct(direct) => Some(worker.upstream.direct(direct)),
-            Callee::Frontend(_) => worker.upstream.pick(&backend, &tried),
+            Callee::Frontend(_) => {
+                let wish = Wish {
+                    tried: &tried,
+                    ..Wish::default()
+                };
+                worker.upstream.pick(&backend, &wish)
+            }
         };
         let Some(picked) = picked else {
             let what = format!("{} has no endpoint", backend.service);
@@ -249,7 +257,8 @@ pub(crate) async fn open(
                 tried.push(picked.endpoint.key);
                 let again = tried.len() <= ATTEMPTS && error.may_retry();
                 let again = again && matches!(callee, Callee::Frontend(_));
-                if !again || !worker.upstream.withdraw(&backend) {
+                _permit = again.then(|| worker.upstream.retry(&backend)).flatten();
+                if _permit.is_none() {
                     return Err(refuse(&told, error.code(), &chain(&error)));
                 }
             }

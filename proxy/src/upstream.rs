@@ -93,6 +93,9 @@ pub(crate) enum DialError {
         /// Its `mesh-error` header, if any.
         mesh_error: Option<Arc<str>>,
     },
+    /// A limit of the backend's policy is reached.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// A way that this daemon cannot go.
     #[error("an endpoint behind a gateway cannot be reached by this version")]
     Gateway,
@@ -105,6 +108,7 @@ impl DialError {
             Self::NoIdentity => "no-identity",
             Self::Tls { .. } => "peer-identity",
             Self::Tunnel { status: 401, .. } => "denied",
+            Self::Full(_) => "overloaded",
             Self::Connect { .. }
             | Self::Timeout(_)
             | Self::Http2 { .. }
@@ -117,6 +121,7 @@ impl DialError {
         match self {
             Self::NoIdentity
             | Self::Gateway
+            | Self::Full(_)
             | Self::Tunnel {
                 status: 400 | 401, ..
             } => None,
@@ -128,8 +133,44 @@ impl DialError {
     }
     /// True when another endpoint may do better; false for a refusal that all would give.
     pub(crate) fn may_retry(&self) -> bool {
-        !matches!(self, Self::NoIdentity | Self::Tunnel { status: 401, .. })
+        !matches!(
+            self,
+            Self::NoIdentity | Self::Full(_) | Self::Tunnel { status: 401, .. }
+        )
     }
+}
+
+/// What a request asks of the pick.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wish<'w> {
+    /// Endpoints that were tried: none of them while another is left.
+    pub(crate) tried: &'w [EndpointKey],
+    /// Number of the request's hash key, for consistent hashing.
+    pub(crate) hash: Option<u64>,
+    /// The endpoint that holds the caller's session: it wins while it is usable and was not tried.
+    pub(crate) held: Option<EndpointKey>,
+}
+
+/// A place among a backend's requests under way; given back on drop. Keep it until the exchange has ended.
+#[derive(Debug)]
+pub(crate) struct Admitted(());
+
+/// The right to one retry; given back on drop. Keep it until the retry's answer has ended.
+#[derive(Debug)]
+pub(crate) struct RetryPermit(());
+
+/// Which limit of a backend's policy is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    /// All connections are in use, and nobody may wait.
+    #[error("the backend's limit of {0} connections is reached")]
+    Connections(u32),
+    /// Too many wait already.
+    #[error("the backend's limit of {0} waiting requests is reached")]
+    Pending(u32),
+    /// Too many run already.
+    #[error("the backend's limit of {0} requests under way is reached")]
+    Requests(u32),
 }
 
 /// How a try ended, when it did not succeed.
@@ -143,8 +184,6 @@ pub(crate) enum Failed {
     Reset,
     /// No answer in time: ejects after five in a row.
     Timeout,
-    /// An answer that is the program's own failure (5xx): never ejects.
-    Answer,
 }
 
 /// An endpoint that was picked; counts as load on it while alive.
@@ -172,12 +211,20 @@ impl Picked {
         self.live.health.did_well();
     }
 
+    /// It answered after `latency` (to the response head); `grpc` is the status in a head that ends the answer.
+    /// Decides by the backend's policy what that means for the endpoint.
+    pub(crate) fn answered(&self, status: u16, _grpc: Option<u8>, latency: Duration) {
+        if status >= 500 {
+            self.live.health.did_well();
+        } else {
+            self.succeeded(latency);
+        }
+    }
+
     /// The try failed.
     pub(crate) fn failed(&self, how: Failed) {
         let health = &self.live.health;
         let probe = match how {
-            // It was reached and it spoke.
-            Failed::Answer => return health.did_well(),
             Failed::Reset | Failed::Timeout if !health.too_many() => return,
             Failed::Reset | Failed::Timeout | Failed::Program => false,
             Failed::Dial => true,
@@ -285,10 +332,20 @@ impl Upstream {
         }))
     }
 
-    /// Picks an endpoint: least loaded of two, never one in `tried` while another is left. `None`: the backend is empty.
-    pub(crate) fn pick(&self, backend: &Arc<Backend>, tried: &[EndpointKey]) -> Option<Picked> {
-        let (endpoint, live) = self.0.group(backend).pick(tried)?;
+    /// Picks an endpoint by the backend's policy. `None`: the backend is empty.
+    pub(crate) fn pick(&self, backend: &Arc<Backend>, wish: &Wish<'_>) -> Option<Picked> {
+        let (endpoint, live) = self.0.group(backend).pick(wish.tried)?;
         Some(Picked::new(endpoint, live, Rc::clone(&self.0)))
+    }
+
+    /// A place among the backend's `max_requests`; refused when all are taken. Once per request, not per try.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "limits come with the circuit breaker"
+    )]
+    pub(crate) fn admit(&self, _backend: &Arc<Backend>) -> Result<Admitted, Full> {
+        Ok(Admitted(()))
     }
 
     /// The endpoint that was dialled by its own address: nothing to choose.
@@ -415,8 +472,8 @@ impl Upstream {
         self.0.group(backend).budget.deposit();
     }
 
-    /// Takes one retry from the backend's budget (20 % of requests and 10 per second); false: none left.
-    pub(crate) fn withdraw(&self, backend: &Arc<Backend>) -> bool {
+    /// The right to one retry: from the backend's budget, and a place among its `max_retries`. `None`: refused.
+    pub(crate) fn retry(&self, backend: &Arc<Backend>) -> Option<RetryPermit> {
         let taken = self.0.group(backend).budget.withdraw(self.0.elapsed_ms());
         let counter = if taken {
             &self.0.transport.retries
@@ -424,7 +481,7 @@ impl Upstream {
             &self.0.transport.retries_refused
         };
         counter.add(1);
-        taken
+        taken.then_some(RetryPermit(()))
     }
 
     /// Lets go of connections that are too old, idle too long, or dead.

@@ -20,7 +20,7 @@ use crate::{
         route::{self, To, Way},
         wire::{Wire, WriteError},
     },
-    upstream::{Failed, H2Handle, Picked},
+    upstream::{Failed, H2Handle, Picked, RetryPermit, Wish},
 };
 use connect::connect;
 use wait::Wrong;
@@ -74,6 +74,8 @@ pub(crate) async fn tries(
         0
     };
     let mut stale = STALE_LIMIT;
+    // Held by the try that it allows.
+    let mut permit: Option<RetryPermit> = None;
     loop {
         let since = Instant::now();
         let picked = pick(exchange, snapshot, way, &tried)?;
@@ -84,8 +86,9 @@ pub(crate) async fn tries(
             .and_then(|bound| since.checked_add(bound));
         match attempt(exchange, way, picked, by).await? {
             Ok(up) => {
-                if let Some(up) = judge(exchange, way, up, left, since).await {
-                    return Ok(up);
+                match judge(exchange, way, up, left, since).await {
+                    Ok(up) => return Ok(up),
+                    Err(further) => permit = Some(further),
                 }
             }
             Err(missed) if missed.stale && stale > 0 => {
@@ -99,7 +102,8 @@ pub(crate) async fn tries(
                 if !again || !may_repeat(exchange) || left == 0 {
                     return Err(missed.failure.into());
                 }
-                if !budgeted(exchange, way) {
+                permit = budgeted(exchange, way);
+                if permit.is_none() {
                     let what = format!("the retry budget is spent, after: {}", missed.failure.what);
                     return Err(Failure::new(Code::RetryBudget, what).into());
                 }
@@ -113,14 +117,14 @@ pub(crate) async fn tries(
     }
 }
 
-/// An answer's head is there: is it the one, or is it thrown away (`None`) and tried again?
+/// An answer's head is there: is it the one, or is it thrown away and tried again with a permit?
 async fn judge(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
     up: Up,
     left: u32,
     since: Instant,
-) -> Option<Up> {
+) -> Result<Up, RetryPermit> {
     let Messages { request, response } = &*exchange.messages;
     let far = up.daemon.then(|| retry::far_code(response)).flatten();
     if let Some(picked) = &up.picked {
@@ -128,17 +132,20 @@ async fn judge(
             Some(Code::ConnectFailed | Code::UnknownService | Code::Draining | Code::NotReady) => {
                 picked.failed(Failed::Program);
             }
-            _ if response.status >= 500 => picked.failed(Failed::Answer),
-            _ => picked.succeeded(since.elapsed()),
+            _ => {
+                let grpc = response.grpc.then(|| response.grpc_status()).flatten();
+                let grpc = grpc.map(|status| u8::try_from(status).unwrap_or(u8::MAX));
+                picked.answered(response.status, grpc, since.elapsed());
+            }
         }
     }
     let again = left > 0
         && retry::after_answer(response, up.daemon, way.retry, request)
         && may_repeat(exchange);
-    if !again || !budgeted(exchange, way) {
+    let Some(permit) = again.then(|| budgeted(exchange, way)).flatten() else {
         exchange.story.far_code = far;
-        return Some(up);
-    }
+        return Ok(up);
+    };
     let response = &exchange.messages.response;
     let what = match (far, response.grpc_status()) {
         (Some(code), _) => format!("its host answered {}", code.as_str()),
@@ -147,14 +154,14 @@ async fn judge(
     };
     exchange.story.tried(&what, since);
     discard(exchange, up).await;
-    None
+    Err(permit)
 }
 
 /// Takes a retry from the budget.
-fn budgeted(exchange: &Exchange<'_>, way: &Way<'_>) -> bool {
+fn budgeted(exchange: &Exchange<'_>, way: &Way<'_>) -> Option<RetryPermit> {
     match way.to {
-        To::Backend(backend) => exchange.session.worker.upstream.withdraw(backend),
-        To::Direct(_) | To::Local(_) => false,
+        To::Backend(backend) => exchange.session.worker.upstream.retry(backend),
+        To::Direct(_) | To::Local(_) => None,
     }
 }
 
@@ -189,10 +196,16 @@ fn pick(
             return Ok(None);
         }
         To::Direct(direct) => upstream.direct(direct),
-        To::Backend(backend) => upstream.pick(backend, tried).ok_or_else(|| {
-            let what = format!("{} has no routable endpoint", backend.service);
-            Failure::new(Code::NoEndpoint, what)
-        })?,
+        To::Backend(backend) => {
+            let wish = Wish {
+                tried,
+                ..Wish::default()
+            };
+            upstream.pick(backend, &wish).ok_or_else(|| {
+                let what = format!("{} has no routable endpoint", backend.service);
+                Failure::new(Code::NoEndpoint, what)
+            })?
+        }
     };
     let endpoint = &picked.endpoint;
     exchange.story.endpoint = Some(Arc::clone(endpoint));
