@@ -12,7 +12,8 @@ mod mesh;
 mod resources;
 
 pub(crate) use ask::{
-    CheckArgs, CurlArgs, EndpointsArgs, ExplainArgs, ServicesArgs, StatArgs, WhyArgs,
+    CheckArgs, CostArgs, CurlArgs, EdgesArgs, EndpointsArgs, ExplainArgs, ServicesArgs, StatArgs,
+    TapArgs, WhyArgs,
 };
 pub(crate) use host::{BackupArgs, BypassArgs, EnrolArgs, RestoreArgs};
 pub(crate) use mesh::{
@@ -169,6 +170,12 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Requests by source, destination and route
     Stat(StatArgs),
+    /// Who calls whom in the whole mesh: rate, success, latency, mTLS or plain
+    Edges(EdgesArgs),
+    /// This host's requests as they end
+    Tap(TapArgs),
+    /// What the mesh adds to calls from one service to another
+    Cost(CostArgs),
     /// One call as a local service, and how it came about
     Curl(CurlArgs),
     /// Take meshd out of this host's path until `unbypass`; works without the daemon

@@ -17,10 +17,12 @@ mod bypass;
 mod check;
 mod completions;
 mod confirm;
+mod cost;
 mod curl;
 mod daemon;
 mod delete;
 mod docs;
+mod edges;
 mod endpoints;
 mod enrol;
 mod explain;
@@ -38,6 +40,7 @@ mod services;
 mod split;
 mod stat;
 mod status;
+mod tap;
 mod token;
 mod validate;
 mod version;
@@ -113,6 +116,9 @@ pub(crate) async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Explain(args) => explain::run(s, args).await,
         Command::Why(args) => why::run(s, &args).await,
         Command::Stat(args) => stat::run(s, &args).await,
+        Command::Edges(args) => edges::run(s, &args).await,
+        Command::Tap(args) => tap::run(s, &args).await,
+        Command::Cost(args) => cost::run(s, &args).await,
         Command::Curl(args) => curl::run(s, args).await,
         Command::Bypass(args) => bypass::run(s, &args, bypass::Way::Out).await,
         Command::Unbypass(args) => bypass::run(s, &args, bypass::Way::In).await,

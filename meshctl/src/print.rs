@@ -192,6 +192,11 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Shows a line of a stream, harmless for the terminal.
+pub(crate) fn line(line: &str) -> Result<(), Failure> {
+    text(&harmless(line))
+}
+
 /// A remark for people, on standard error so that it never mixes with a machine's output.
 pub(crate) fn note(text: &str) {
     write_error(&format!("{text}\n"));

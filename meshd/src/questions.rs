@@ -1,11 +1,12 @@
 //! Answers the questions of other hosts, which come over links whose ends TLS has proven.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh_model::{catalog::Catalog, name::HostId};
 
 use crate::{
+    admin::live,
     admission::RELAY_KIND,
     certificates::{self, AUTHORITY_KIND, ISSUE_KIND},
     cluster::Handler,
@@ -14,6 +15,8 @@ use crate::{
 
 /// The kind of call that asks for failure records by id.
 pub(crate) const WHY_KIND: &str = "why";
+/// The kind of call that asks for counts by edge, over so many milliseconds.
+pub(crate) const EDGES_KIND: &str = "edges";
 /// The kind of call that asks what the receiving side of a request would do.
 pub(crate) const EXPLAIN_KIND: &str = "explain";
 
@@ -44,6 +47,11 @@ async fn answer(
         WHY_KIND => {
             let id = std::str::from_utf8(&body).map_err(|error| error.to_string())?;
             json(&running.failures(id))
+        }
+        EDGES_KIND => {
+            let text = std::str::from_utf8(&body).map_err(|error| error.to_string())?;
+            let over = text.parse().map_err(|_no_number| "no milliseconds".to_owned())?;
+            json(&live::sample(&running, Duration::from_millis(over)).await)
         }
         EXPLAIN_KIND => {
             let question = serde_json::from_slice(&body).map_err(|error| error.to_string())?;

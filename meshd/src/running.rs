@@ -11,7 +11,10 @@ use anyhow::Context as _;
 use mesh_identity::credentials::Credentials;
 use mesh_intercept::Removal;
 use mesh_model::{
-    admin::{Enrol, Explain, FailureRecord, StatRow},
+    admin::{
+        Enrol, Explain, FailureRecord, StatRow,
+        live::{EdgeSample, TapFilter},
+    },
     cause,
     config::Capture,
     snapshot::{
@@ -23,7 +26,7 @@ use mesh_plan::{
     Compiled,
     explain::{Told, View},
 };
-use mesh_proxy::Proxy;
+use mesh_proxy::{Proxy, Tap};
 use mesh_registry::Registry;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -200,6 +203,17 @@ impl Running {
     /// Request counts.
     pub(crate) fn stats(&self) -> Vec<StatRow> {
         self.with_proxy(Proxy::stats).unwrap_or_default()
+    }
+
+    /// Counts by edge since the start, and the CPU time of the data plane in microseconds.
+    pub(crate) fn edges(&self) -> (Vec<EdgeSample>, u64) {
+        self.with_proxy(|proxy| (proxy.edges(), proxy.cpu_us()))
+            .unwrap_or_default()
+    }
+
+    /// Looks at live requests; `None` while the data plane closes.
+    pub(crate) fn tap(&self, filter: TapFilter) -> Option<Tap> {
+        self.with_proxy(|proxy| proxy.tap(filter))
     }
 
     /// What this host remembers of a failed request.

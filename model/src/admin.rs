@@ -22,6 +22,9 @@
 //! | `GET /v1/why/{id}` | | `Why` |
 //! | `POST /v1/curl` | `Curl` | `CurlAnswer` |
 //! | `GET /v1/stat` | | `Vec<StatRow>` |
+//! | `GET /v1/edges?over=MS` | | `live::Edges` of the whole mesh, counted over so long |
+//! | `GET /v1/cost?source=&destination=&over=MS` | | `live::Cost` |
+//! | `POST /v1/tap` | `live::TapFilter` | stream of `live::TapRecord`, one JSON object a line |
 //! | `POST /v1/init` | `Init` | `InitAnswer` |
 //! | `POST /v1/join` | `Join` | stream of `JoinStep`, one JSON object a line |
 //! | `POST /v1/token` | `CreateToken` | `Token` |
@@ -36,6 +39,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{catalog::Liveness, commit::CommitId, endpoint::Health, finding::Finding};
+
+/// What is seen of traffic while it runs.
+pub mod live;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

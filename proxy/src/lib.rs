@@ -65,4 +65,8 @@ mod uses;
 mod worker;
 
 pub use config::{Config, Limits};
+pub use observe::{
+    edges::{is_bucket, quantile_of},
+    tap::Tap,
+};
 pub use start::{Proxy, StartError, start};

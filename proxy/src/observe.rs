@@ -21,10 +21,14 @@ use crate::{clock::now_ms, failure::Code, listen::Kind};
 
 /// Counters and histograms with one writer.
 pub(crate) mod cells;
+/// Counts by source and destination.
+pub(crate) mod edges;
 /// The access log.
 pub(crate) mod log;
 /// The text of metrics, and rows of `stat`.
 pub(crate) mod page;
+/// Live requests for whoever looks.
+pub(crate) mod tap;
 
 pub(crate) use cells::{Counter, Transport};
 
@@ -96,6 +100,10 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) sent: u64,
     /// From the first byte of the head to the end of the answer.
     pub(crate) duration: Duration,
+    /// Of it spent in this daemon; `None` where long bodies leave that open.
+    pub(crate) own: Option<Duration>,
+    /// True over mTLS, or within this host.
+    pub(crate) secured: bool,
     /// W3C trace id, when the request carried one; empty otherwise.
     pub(crate) trace: &'a str,
 }
@@ -150,6 +158,7 @@ impl Observe {
     /// Records a request: counters, histogram, access log, and the failure ring when it failed. Once per request.
     pub(crate) fn request(&self, record: &RequestRecord<'_>) {
         self.series(record).record(record);
+        self.cells.taps.tell(record);
         if !record.code.is_empty() {
             self.cells.errors.add(record.direction, record.code);
         }

@@ -10,7 +10,10 @@ use std::{
 
 use mesh_identity::Credentials;
 use mesh_model::{
-    admin::{FailureRecord, StatRow},
+    admin::{
+        FailureRecord, StatRow,
+        live::{EdgeSample, TapFilter},
+    },
     snapshot::{EndpointKey, cell::Reader},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,7 +22,11 @@ use crate::{
     config::Config,
     drain::Drain,
     listen::{self, Bound, Kind},
-    observe::{cells::Cells, log, page},
+    observe::{
+        cells::Cells,
+        edges, log, page,
+        tap::Tap,
+    },
     origin::units::Units,
     thread, upstream,
     worker::{Parts, Worker},
@@ -70,6 +77,8 @@ pub struct Proxy {
     addresses: Vec<(Kind, SocketAddr)>,
 }
 
+/// What the names of the workers' threads begin with.
+const THREAD: &str = "mesh-proxy-";
 /// Time that forced workers get to go.
 const FORCED: Duration = Duration::from_secs(2);
 
@@ -88,7 +97,7 @@ pub fn start(
     let log = log::Writer::start(&config.access_log).map_err(StartError::AccessLog)?;
     let (mut sockets, addresses) = bind(&config)?;
     let proxy = Proxy {
-        cells: (0..config.worker_count()).map(|_| Arc::default()).collect(),
+        cells: cells(config.worker_count()),
         drain: Drain::below(&stop),
         threads: TaskTracker::new(),
         shared: Arc::default(),
@@ -120,6 +129,16 @@ pub fn start(
     Ok(proxy)
 }
 
+/// Nothing counted; who looks at live requests is shared.
+fn cells(workers: usize) -> Vec<Arc<Cells>> {
+    let taps = Arc::default();
+    let one = || Cells {
+        taps: Arc::clone(&taps),
+        ..Cells::default()
+    };
+    (0..workers).map(|_| Arc::new(one())).collect()
+}
+
 /// What all workers begin with.
 #[derive(Clone)]
 struct Beginning {
@@ -133,6 +152,22 @@ impl Proxy {
     /// Appends the metrics of the data plane: Prometheus text.
     pub fn render_metrics(&self, out: &mut String) {
         page::render(&self.cells, self.shared.ejected().len(), out);
+    }
+
+    /// Counts by direction, source and destination since the start.
+    pub fn edges(&self) -> Vec<EdgeSample> {
+        edges::sample(&self.cells)
+    }
+
+    /// CPU time of the data plane's threads since the start, in microseconds.
+    pub fn cpu_us(&self) -> u64 {
+        thread::cpu_us(THREAD)
+    }
+
+    /// Looks at live requests until dropped.
+    pub fn tap(&self, filter: TapFilter) -> Tap {
+        let taps = self.cells.first().map(|cells| Arc::clone(&cells.taps));
+        taps.unwrap_or_default().open(filter)
     }
 
     /// Rows of `meshctl stat`, ordered.
@@ -256,7 +291,7 @@ impl Proxy {
         };
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
-            .name(format!("mesh-proxy-{index}"))
+            .name(format!("{THREAD}{index}"))
             .spawn(move || {
                 let _running = running;
                 let runtime = match runtime() {

@@ -175,6 +175,11 @@ impl Told {
             received: moved.received,
             sent: moved.sent,
             duration: self.begun.elapsed(),
+            own: None,
+            secured: match self.direction {
+                Direction::Outbound => !self.peer.is_empty(),
+                Direction::Inbound => self.caller.starts_with("spiffe://"),
+            },
             trace: "",
         });
     }

@@ -56,3 +56,21 @@ fn same_trust(a: &Snapshot, b: &Snapshot) -> bool {
     let Trust { bundles, grants } = &a.trust;
     *bundles == b.trust.bundles && *grants == b.trust.grants && a.mesh == b.mesh
 }
+
+/// CPU time of this process's threads whose names begin so, in microseconds; 0 where the kernel does not tell.
+pub(crate) fn cpu_us(name: &str) -> u64 {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+    let nanos = threads.flatten().filter_map(|thread| {
+        let folder = thread.path();
+        let own = std::fs::read_to_string(folder.join("comm")).ok()?;
+        if !own.starts_with(name) {
+            return None;
+        }
+        // Time on a CPU, time waiting for one, and turns (proc(5)).
+        let told = std::fs::read_to_string(folder.join("schedstat")).ok()?;
+        told.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    nanos.sum::<u64>() / 1_000
+}

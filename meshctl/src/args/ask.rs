@@ -59,6 +59,65 @@ pub(crate) struct StatArgs {
     pub(crate) over: Option<Duration>,
 }
 
+/// Flags of `edges`.
+#[derive(Debug, Args)]
+pub(crate) struct EdgesArgs {
+    /// Only edges from or to this service
+    pub(crate) service: Option<String>,
+    /// Count over this time from now, at most 1m; 0s: since each daemon's start
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "2s")]
+    pub(crate) over: Duration,
+}
+
+/// Flags of `cost`.
+#[derive(Debug, Args)]
+pub(crate) struct CostArgs {
+    /// The calling service, NAME or NAMESPACE/NAME; `host` for a host's own calls
+    pub(crate) source: String,
+    /// The called service
+    pub(crate) destination: String,
+    /// Count over this time from now, at most 1m; 0s: since each daemon's start
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "0s")]
+    pub(crate) over: Duration,
+}
+
+/// Flags of `tap`.
+#[derive(Debug, Args)]
+pub(crate) struct TapArgs {
+    /// Only to this service
+    pub(crate) service: Option<String>,
+    /// Only from this service
+    #[arg(long, value_name = "SERVICE", default_value = "")]
+    pub(crate) from: String,
+    /// Only `outbound` (from this host's programs) or `inbound`
+    #[arg(long, value_parser = ["outbound", "inbound"], default_value = "", hide_default_value = true)]
+    pub(crate) direction: String,
+    /// Only by this route
+    #[arg(long, value_name = "ROUTE", default_value = "")]
+    pub(crate) route: String,
+    /// Only with this method
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "")]
+    pub(crate) method: String,
+    /// Only paths that begin so
+    #[arg(long, value_name = "PATH", default_value = "")]
+    pub(crate) path: String,
+    /// Only this status (`503`) or class (`5xx`)
+    #[arg(long, value_name = "STATUS", default_value = "")]
+    pub(crate) status: String,
+    /// Only what failed
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// End after so many requests
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) limit: u64,
+}
+
 /// Flags of `curl`.
 #[derive(Debug, Args)]
 pub(crate) struct CurlArgs {

@@ -112,7 +112,7 @@ fn text(rows: &[Row]) -> String {
 }
 
 /// A share in per cent with two places; rounded down, so that 100 % means all.
-fn share(part: u64, whole: u64) -> String {
+pub(super) fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         return String::new();
     }

@@ -9,7 +9,7 @@ use hyper::{Method, Request, body::Incoming};
 use super::{
     Caller,
     answer::{Answer, from_outcome, refuse, unknown},
-    check, lifecycle,
+    check, lifecycle, live,
     request::{self, Query, parse},
     resources, state, story,
 };
@@ -53,6 +53,8 @@ async fn read(daemon: &Arc<Daemon>, parts: &[&str], query: &Query) -> Answer {
         ["v1", "services"] => from_outcome(state::services(daemon)),
         ["v1", "endpoints"] => from_outcome(state::endpoints(daemon, query)),
         ["v1", "stat"] => from_outcome(state::stat(daemon)),
+        ["v1", "edges"] => from_outcome(live::edges(daemon, query).await),
+        ["v1", "cost"] => from_outcome(live::cost(daemon, query).await),
         ["v1", "operators"] => from_outcome(lifecycle::operators(daemon).await),
         ["v1", "resources"] => from_outcome(resources::list(daemon, query)),
         ["v1", "history"] => from_outcome(resources::history(daemon, query).await),
@@ -84,6 +86,7 @@ async fn write(
             Ok(request) => from_outcome(story::explain(daemon, &request).await),
             Err(refused) => from_outcome::<()>(Err(refused)),
         },
+        ["v1", "tap"] => live::tap(daemon, body),
         _ if !caller.owner => from_outcome::<()>(Err(refuse(
             403,
             "not-permitted",

@@ -15,8 +15,10 @@ use super::{
     message::{Request, Version},
     session::Session,
 };
-use crate::{failure::Failure, observe::RequestRecord};
+use crate::{connection::Origin, failure::Failure, observe::RequestRecord};
 
+/// Bytes of both bodies up to which the time between head and end is this daemon's.
+const SMALL: u64 = 32 << 10;
 /// Most tries that are told in words.
 const TRIES: usize = 16;
 
@@ -102,8 +104,20 @@ impl Story {
         self.tries.push(format!("{place}: {what}, {elapsed:.1?}"));
     }
 
+    /// True when nobody between the hosts could read it: mTLS, or no way between hosts at all.
+    fn secured(&self, session: &Session) -> bool {
+        match &*session.origin {
+            Origin::Inbound(origin) => origin.principal.is_some(),
+            Origin::Outbound(_) => {
+                let local = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.local);
+                self.peer.is_some() || local
+            }
+        }
+    }
+
     /// Ends: records the request. Reached on every path.
     pub(crate) fn settle(&self, session: &Session, request: &Request) {
+        let duration = self.started.elapsed();
         let observe = &session.worker.observe;
         let failure = self.failure.as_ref();
         let program;
@@ -152,7 +166,9 @@ impl Story {
             attempts: &self.tries,
             received: self.received,
             sent: self.sent,
-            duration: self.started.elapsed(),
+            duration,
+            own: (self.sent + self.received <= SMALL).then(|| duration.saturating_sub(self.waited)),
+            secured: self.secured(session),
             trace: headers::trace(&request.fields),
         });
     }

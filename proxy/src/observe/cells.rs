@@ -12,7 +12,7 @@ use std::{
 
 use mesh_model::admin::FailureRecord;
 
-use super::{Direction, RequestRecord, micros};
+use super::{Direction, RequestRecord, micros, tap::Taps};
 use crate::{failure, listen::Kind};
 
 /// A number that one thread writes and all may read.
@@ -135,6 +135,8 @@ pub(crate) struct Cells {
     pub(crate) log_dropped: Counter,
     /// Tasks that panicked.
     pub(crate) panics: Arc<Counter>,
+    /// Who looks at live requests; the same for all workers.
+    pub(crate) taps: Arc<Taps>,
 }
 
 /// What requests are counted by.
@@ -183,6 +185,8 @@ pub(crate) struct Series {
     pub(crate) key: SeriesKey,
     /// By class.
     pub(crate) classes: [Counter; CLASSES.len()],
+    /// Of them over mTLS, or within this host.
+    pub(crate) secured: Counter,
     /// Tries beyond the first.
     pub(crate) retries: Counter,
     /// Bytes of requests.
@@ -191,6 +195,8 @@ pub(crate) struct Series {
     pub(crate) sent: Counter,
     /// Durations.
     pub(crate) durations: Histogram,
+    /// Of them spent in this daemon.
+    pub(crate) own: Histogram,
 }
 
 impl Series {
@@ -199,10 +205,12 @@ impl Series {
         Self {
             key,
             classes: array::from_fn(|_| Counter::default()),
+            secured: Counter::default(),
             retries: Counter::default(),
             received: Counter::default(),
             sent: Counter::default(),
             durations: Histogram::default(),
+            own: Histogram::default(),
         }
     }
     /// Counts a request.
@@ -216,6 +224,12 @@ impl Series {
         self.received.add(record.received);
         self.sent.add(record.sent);
         self.durations.record(record.duration);
+        if record.secured {
+            self.secured.add(1);
+        }
+        if let Some(own) = record.own {
+            self.own.record(own);
+        }
     }
     /// Requests of all classes.
     pub(crate) fn requests(&self) -> u64 {
