@@ -68,12 +68,16 @@ mod session;
 mod story;
 /// One HTTP/2 stream.
 mod stream;
+/// Changes of protocol in both spellings.
+mod upgrade;
+/// Floods of HTTP/2 frames.
+mod watched;
 /// One side of an exchange.
 mod wire;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use h1::verdict::judge as judge_head;
-pub(crate) use serve::h1::Connected;
+pub(crate) use serve::{Connected, Onward};
 
 /// Serves an HTTP/1 connection; `first` was read already. CONNECT is refused.
 pub(crate) async fn serve_http1(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {
@@ -94,9 +98,20 @@ pub(crate) async fn serve_explicit(
     serve::h1::serve(worker, io, first, Origin::Outbound(origin)).await
 }
 
-/// Serves an HTTP/2 connection with prior knowledge; `first` was read already.
+/// Serves an HTTP/2 connection with prior knowledge; `first` was read already. CONNECT is refused.
 pub(crate) async fn serve_http2(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {
-    serve::h2::serve(worker, io, first, origin).await;
+    serve::h2::serve(worker, io, first, origin, None).await;
+}
+
+/// Serves an HTTP/2 connection that says where it goes; `onward` carries what a CONNECT opens.
+pub(crate) async fn serve_http2_explicit(
+    worker: Rc<Worker>,
+    io: Io,
+    first: BytesMut,
+    origin: OutboundOrigin,
+    onward: Onward,
+) {
+    serve::h2::serve(worker, io, first, Origin::Outbound(origin), Some(onward)).await;
 }
 
 /// Serves one HTTP stream of a tunnel connection.
@@ -107,7 +122,7 @@ pub(crate) async fn serve_stream(
     origin: Rc<Origin>,
 ) {
     let session = session::Session::new(worker, origin);
-    serve::h2::stream(&session, request, respond).await;
+    serve::h2::stream(&session, request, respond, serve::h2::Asked::default()).await;
 }
 
 /// Whole requests through one and two daemons.

@@ -10,7 +10,7 @@ use mesh_model::{
 use tokio::net::TcpStream;
 
 use crate::{
-    connection::{Destination, Origin, OutboundOrigin},
+    connection::{Destination, OutboundOrigin},
     detect::Spoken,
     first::{self, First, Speaker},
     http,
@@ -137,8 +137,14 @@ impl Requests {
     async fn serve(self, io: Io, first: BytesMut, origin: OutboundOrigin) {
         match self.spoken {
             First::Spoken(Spoken::Http2) => {
-                let origin = Origin::Outbound(origin);
-                Box::pin(http::serve_http2(self.worker, io, first, origin)).await;
+                Box::pin(http::serve_http2_explicit(
+                    self.worker,
+                    io,
+                    first,
+                    origin,
+                    onward,
+                ))
+                .await;
             }
             First::Spoken(_) => {
                 let worker = Rc::clone(&self.worker);
@@ -151,6 +157,13 @@ impl Requests {
             First::Silent | First::Broken => {}
         }
     }
+}
+
+/// Carries what a CONNECT stream of HTTP/2 opened.
+fn onward(worker: Rc<Worker>, connected: http::Connected) {
+    let http::Connected { io, first, origin } = connected;
+    let task = Rc::clone(&worker);
+    worker.spawn(async move { Box::pin(serve(task, io, first, origin)).await });
 }
 
 /// Whom an address belongs to.

@@ -63,7 +63,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         tracing::debug!(%error, %peer, "a peer is not believed");
         return;
     }
-    let handshake = h2::server::Builder::new()
+    let mut builder = h2::server::Builder::new();
+    if verified.mesh {
+        // A foreign peer may ask for plain CONNECT only.
+        builder.enable_connect_protocol();
+    }
+    let handshake = builder
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -72,7 +77,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(Some(ERRORS))
-        .enable_connect_protocol()
         .handshake::<_, Bytes>(stream);
     match tokio::time::timeout(limit, Box::pin(handshake)).await {
         Ok(Ok(connection)) => {

@@ -14,6 +14,7 @@ use super::{
     h1::framing::Declared,
     malformed::HeadError,
     message::{Form, Framing, Request, Response, Version, Wishes},
+    upgrade,
 };
 
 /// Reads a request head; `ended` when no body follows.
@@ -38,22 +39,14 @@ pub(crate) fn request_from(
     let place = named.or(host.as_deref()).ok_or(HeadError::Host)?;
     authority::parse(place.as_bytes()).ok_or(HeadError::Host)?;
     request.set_authority(place.as_bytes());
-    if parts.method == http::Method::CONNECT {
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
+    if parts.method == http::Method::CONNECT && protocol.is_none() {
         request.form = Form::Authority;
-    } else {
-        let target = parts
-            .uri
-            .path_and_query()
-            .ok_or(HeadError::Target)?
-            .as_str();
-        if target == "*" {
-            request.form = Form::Asterisk;
-        } else if !target.starts_with('/') || target.contains('#') {
-            return Err(HeadError::Target);
+        if declared.length().is_some() {
+            return Err(HeadError::ContentLength);
         }
-        request
-            .set_target(target.as_bytes())
-            .map_err(|_nul| HeadError::Target)?;
+    } else {
+        set_target(&parts.uri, request)?;
     }
     request.framing = body(&declared, ended);
     request.wishes = Wishes {
@@ -62,6 +55,45 @@ pub(crate) fn request_from(
         takes_trailers: declared.takes_trailers,
         grpc: declared.grpc,
     };
+    match protocol {
+        Some(protocol) => extended_connect(protocol.as_str(), &declared, request),
+        None => Ok(()),
+    }
+}
+
+/// Sets path and query; a scheme other than HTTP's is none that a program here could mean.
+fn set_target(uri: &Uri, request: &mut Request) -> Result<(), HeadError> {
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(HeadError::Target);
+    }
+    let target = uri.path_and_query().ok_or(HeadError::Target)?.as_str();
+    if target == "*" && request.method() == "OPTIONS" {
+        request.form = Form::Asterisk;
+    } else if !target.starts_with('/') || target.contains('#') {
+        return Err(HeadError::Target);
+    }
+    request
+        .set_target(target.as_bytes())
+        .map_err(|_nul| HeadError::Target)
+}
+
+/// An extended CONNECT is what HTTP/1 says as GET with `upgrade` (RFC 8441 section 5), and goes on as that.
+fn extended_connect(
+    protocol: &str,
+    declared: &Declared,
+    request: &mut Request,
+) -> Result<(), HeadError> {
+    if declared.length().is_some() {
+        return Err(HeadError::ContentLength);
+    }
+    if !upgrade::is_protocol(protocol.as_bytes()) {
+        return Err(HeadError::Target);
+    }
+    request.set_method(b"GET");
+    request.upgrade = Some(request.fields.store(protocol.as_bytes()));
+    request.extended = true;
+    request.framing = Framing::None;
+    request.fields.drop_named(upgrade::KEY);
     Ok(())
 }
 
@@ -118,6 +150,15 @@ fn read(map: &HeaderMap, fields: &mut Fields) -> Result<Declared, HeadError> {
     Ok(declared)
 }
 
+/// To whom a request of HTTP/2 goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Towards<'a> {
+    /// Another daemon.
+    Daemon(Hop<'a>),
+    /// A program; a change of protocol is asked for by extended CONNECT.
+    Program,
+}
+
 /// What a request carries over the hop beside its own fields.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hop<'a> {
@@ -145,10 +186,19 @@ pub(crate) fn request_to(
     request: &Request,
     default_host: &str,
     expect: bool,
-    hop: Option<&Hop<'_>>,
+    towards: &Towards<'_>,
 ) -> Option<http::Request<()>> {
     let mut head = http::Request::new(());
     *head.method_mut() = http::Method::from_bytes(request.method().as_bytes()).ok()?;
+    let extended = match (towards, request.upgrade_name()) {
+        (Towards::Program, Some(protocol)) => {
+            *head.method_mut() = http::Method::CONNECT;
+            head.extensions_mut()
+                .insert(h2::ext::Protocol::from(protocol));
+            true
+        }
+        _ => false,
+    };
     let place = request.authority().unwrap_or(default_host);
     let mut parts = http::uri::Parts::default();
     parts.authority = Some(Authority::try_from(place).ok()?);
@@ -169,7 +219,10 @@ pub(crate) fn request_to(
     if request.wishes.takes_trailers || request.wishes.grpc {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(hop) = hop {
+    if extended {
+        headers.remove("sec-websocket-key");
+    }
+    if let Towards::Daemon(hop) = towards {
         headers.insert(
             HeaderName::from_static(TARGET),
             HeaderValue::from(hop.target),
@@ -307,8 +360,42 @@ mod tests {
     }
 
     #[test]
+    fn extended_connects_come_in_as_upgrades() {
+        let connect = |protocol: &str| {
+            http::Request::builder()
+                .method("CONNECT")
+                .uri("http://web/chat?a")
+                .header("sec-websocket-version", "13")
+                .extension(h2::ext::Protocol::from(protocol))
+        };
+        let request = read_request(connect("websocket"), false).unwrap();
+        assert_eq!((request.method(), request.raw_path()), ("GET", "/chat"));
+        assert_eq!(
+            (request.upgrade_name(), request.framing),
+            (Some("websocket"), Framing::None)
+        );
+        assert!(request.extended && request.form == Form::Origin);
+        for refused in ["h2c", "a b", ""] {
+            assert_eq!(
+                read_request(connect(refused), false).unwrap_err(),
+                HeadError::Target
+            );
+        }
+        let sized = connect("websocket").header("content-length", "3");
+        assert_eq!(
+            read_request(sized, false).unwrap_err(),
+            HeadError::ContentLength
+        );
+    }
+
+    #[test]
     fn malformed_requests_are_refused() {
         for (build, wanted) in [
+            (
+                http::Request::get("*").header("host", "a"),
+                HeadError::Target,
+            ),
+            (http::Request::get("ftp://a/"), HeadError::Target),
             (http::Request::get("/x"), HeadError::Host),
             (
                 http::Request::get("http://a/").header("host", "b"),
@@ -359,7 +446,8 @@ mod tests {
             id: "0123",
             http1: true,
         };
-        let head = request_to(&request, "default", false, Some(&hop)).unwrap();
+        let hop = Towards::Daemon(hop);
+        let head = request_to(&request, "default", false, &hop).unwrap();
         assert_eq!(head.uri().to_string(), "http://web/a%7Cb?c%3Cd");
         let headers = head.headers();
         assert_eq!(
@@ -372,8 +460,21 @@ mod tests {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         request.upgrade = Some(request.fields.store(b"websocket"));
-        let head = request_to(&request, "default", false, Some(&hop)).unwrap();
-        assert_eq!(head.headers()[UPGRADE], "websocket");
+        let head = request_to(&request, "default", false, &hop).unwrap();
+        assert_eq!(
+            (head.method(), &head.headers()[UPGRADE]),
+            (&http::Method::GET, &"websocket".parse().unwrap())
+        );
+        request.fields.push(b"Sec-WebSocket-Key", b"x");
+        let head = request_to(&request, "default", false, &Towards::Program).unwrap();
+        assert_eq!(head.method(), http::Method::CONNECT);
+        assert_eq!(head.uri().to_string(), "http://web/a%7Cb?c%3Cd");
+        let protocol = head.extensions().get::<h2::ext::Protocol>().unwrap();
+        assert_eq!(protocol.as_str(), "websocket");
+        assert!(
+            !head.headers().contains_key("sec-websocket-key")
+                && !head.headers().contains_key(UPGRADE)
+        );
     }
 
     #[test]

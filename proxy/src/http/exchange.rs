@@ -279,7 +279,7 @@ impl<'x> Exchange<'x> {
         goal: Called<'_>,
         origin: &OutboundOrigin,
     ) -> Result<Ended, Failure> {
-        if origin.destination != Destination::Explicit || matches!(self.down, Wire::H2(_)) {
+        if origin.destination != Destination::Explicit {
             return Err(no_connect());
         }
         let address = match goal {

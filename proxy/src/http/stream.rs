@@ -243,6 +243,16 @@ impl Stream {
         self.is_written = true;
     }
 
+    /// The server's side: true while no head of an answer was sent.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.respond.is_some()
+    }
+
+    /// The server's side after its head was sent: what bytes go out and come in by.
+    pub(crate) fn into_parts(self) -> Option<(SendStream<Bytes>, RecvStream)> {
+        Some((self.send?, self.recv?))
+    }
+
     /// Resolves when the other end has reset the stream or its connection has ended.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let gone = match (&mut self.respond, &mut self.send) {

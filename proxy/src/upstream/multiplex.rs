@@ -122,6 +122,8 @@ pub(crate) struct Connection {
 struct Life {
     uses: Rc<Uses>,
     closed: Cell<bool>,
+    /// Once the other end's settings are known, or it has ended.
+    settled: CancellationToken,
     kill: CancellationToken,
 }
 
@@ -147,6 +149,7 @@ impl Connection {
             peer: self.peer.clone(),
             mesh: self.verified.as_ref().is_some_and(|verified| verified.mesh),
             in_use: uses.begin(),
+            life: Rc::clone(&self.life),
         })
     }
 }
@@ -162,6 +165,14 @@ pub(crate) struct H2Handle {
     pub(crate) mesh: bool,
     /// The right itself.
     pub(crate) in_use: InUse,
+    life: Rc<Life>,
+}
+
+impl H2Handle {
+    /// Waits until the other end's settings are known, or it has ended.
+    pub(crate) async fn settled(&self) {
+        self.life.settled.cancelled().await;
+    }
 }
 
 type Opened = Result<Rc<Connection>, DialError>;
@@ -401,6 +412,7 @@ impl Inner {
         let life = Rc::new(Life {
             uses: Uses::none(),
             closed: Cell::new(false),
+            settled: CancellationToken::new(),
             kill: CancellationToken::new(),
         });
         self.transport.tunnels_opened.add(1);
@@ -410,6 +422,7 @@ impl Inner {
         self.tasks.spawn_local(async move {
             drive(driver, &shared, tell).await;
             shared.closed.set(true);
+            shared.settled.cancel();
             transport.tunnels_closed.add(1);
         });
         let retire_at = self.retire_at(None);
@@ -466,6 +479,8 @@ async fn unanswered(
     loop {
         match tokio::time::timeout(PONG, ping.ping(h2::Ping::opaque())).await {
             Ok(Ok(_pong)) => {
+                // Settings come before everything else (RFC 9113 section 3.4).
+                life.settled.cancel();
                 if let Some(tell) = tell.take() {
                     // Whoever asked may be gone.
                     drop(tell.send(Ok(())));

@@ -23,7 +23,7 @@ use crate::http::{
     replay::Replay,
     reply,
     route::Way,
-    story,
+    story, upgrade,
     wire::{Wire, WriteError},
 };
 
@@ -39,6 +39,8 @@ pub(crate) async fn answer(
     if switch::is_agreed(exchange, &up) {
         return switch::switch(exchange, up).await;
     }
+    let Messages { request, response } = &*exchange.messages;
+    upgrade::check_ordinary(request, response)?;
     headers::clean_response(&mut exchange.messages.response, up.daemon);
     exchange.filter_answer(way);
     tell(exchange);
@@ -247,8 +249,16 @@ fn limit(exchange: &Exchange<'_>) -> Option<Instant> {
 pub(crate) async fn connected(exchange: &mut Exchange<'_>) -> bool {
     exchange.story.status = 200;
     let by = limit(exchange);
-    if let Wire::H1(down) = &mut *exchange.down {
-        down.interject(|out| out.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n"));
+    match &mut *exchange.down {
+        Wire::H1(down) => {
+            down.interject(|out| out.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n"));
+        }
+        Wire::H2(down) => {
+            if let Err(error) = down.send_response(http::Response::new(()), false) {
+                tracing::trace!(%error, "a CONNECT went away");
+                return false;
+            }
+        }
     }
     poll_fn(|cx| match exchange.down.poll_flush(cx) {
         Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),

@@ -15,6 +15,7 @@ use crate::http::{
     message::Framing,
     relay::{Flow, RelayError},
     replay::Replay,
+    upgrade,
     wire::Wire,
 };
 
@@ -23,10 +24,12 @@ pub(super) fn is_agreed(exchange: &Exchange<'_>, up: &Up) -> bool {
     let Messages { request, response } = &*exchange.messages;
     match &up.wire {
         Wire::H1(_) => response.status == 101,
-        Wire::H2(_) => {
+        Wire::H2(_) if up.daemon => {
             let agreed = response.fields.named(convert::UPGRADE.as_bytes()).next();
-            up.daemon && response.status == 200 && agreed.is_some() && request.upgrade.is_some()
+            response.status == 200 && agreed.is_some() && request.upgrade.is_some()
         }
+        // The wish went out as extended CONNECT, or it was taken back.
+        Wire::H2(_) => request.upgrade.is_some() && (200..300).contains(&response.status),
     }
 }
 
@@ -35,6 +38,8 @@ pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<En
     let Messages { request, response } = &mut *exchange.messages;
     let name = request.upgrade_name().unwrap_or_default();
     headers::clean_response(response, false);
+    let by_extended = matches!(up.wire, Wire::H2(_)) && !up.daemon;
+    upgrade::settle_key(request, response, by_extended)?;
     exchange.story.status = 101;
     match &mut *exchange.down {
         Wire::H1(down) => {
@@ -51,9 +56,11 @@ pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<En
         Wire::H2(down) => {
             response.status = 200;
             response.framing = Framing::Streamed;
-            response
-                .fields
-                .push(convert::UPGRADE.as_bytes(), name.as_bytes());
+            if !request.extended {
+                response
+                    .fields
+                    .push(convert::UPGRADE.as_bytes(), name.as_bytes());
+            }
             let head = convert::response_to(response).ok_or(Stop::Gone)?;
             down.send_response(head, false)
                 .map_err(|_gone| Stop::Gone)?;
@@ -98,7 +105,18 @@ async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
     .await;
     exchange.story.received += there.bytes;
     exchange.story.sent = back.bytes;
-    if whole { Ended::Close } else { Ended::Broken }
+    if whole {
+        return Ended::Close;
+    }
+    // The other end must see a break too, not an end.
+    match up.wire {
+        Wire::H1(wire) => wire.into_parts().0.reset(),
+        Wire::H2(mut stream) => stream.reset(h2::Reason::CANCEL),
+    }
+    if let Wire::H2(down) = &mut *exchange.down {
+        down.reset(h2::Reason::CANCEL);
+    }
+    Ended::Broken
 }
 
 fn is_broken(state: &Poll<Result<(), RelayError>>) -> bool {

@@ -5,9 +5,9 @@ use mesh_model::snapshot::decide::RequestView as _;
 use super::{HeadError, fields, framing::Declared};
 use crate::http::{
     authority,
-    fields::{Fields, Span},
+    fields::Span,
     message::{Form, Request, Version, Wishes},
-    octet,
+    octet, upgrade,
 };
 
 /// Longest method.
@@ -138,25 +138,13 @@ fn settle(declared: &Declared, request: &mut Request) -> Result<(), HeadError> {
     if declared.upgrade_option && version == Version::Http11 && !request.has_body() {
         request.upgrade = declared
             .upgrade
-            .filter(|name| is_upgrade(&request.fields, *name));
+            .filter(|name| upgrade::is_protocol(request.fields.at(*name)));
     }
     if request.form == Form::Authority && request.has_body() {
         return Err(HeadError::ContentLength);
     }
     declared.drop_nominated(&mut request.fields);
     Ok(())
-}
-
-/// One protocol, and not a second HTTP.
-fn is_upgrade(fields: &Fields, name: Span) -> bool {
-    let name = fields.at(name);
-    let stem = name.split(|byte| *byte == b'/').next().unwrap_or_default();
-    octet::is_token(stem)
-        && name.iter().all(|byte| !matches!(byte, b',' | b' ' | b'\t'))
-        && !stem.eq_ignore_ascii_case(b"h2c")
-        && !stem.eq_ignore_ascii_case(b"h2")
-        && !stem.eq_ignore_ascii_case(b"http")
-        && !stem.eq_ignore_ascii_case(b"tls")
 }
 
 /// A short copy that stays on the stack: the store may move while it is used.

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::BytesMut;
 
+use super::Connected;
 use crate::{
     connection::{Destination, Origin, OutboundOrigin},
     failure::{Code, Failure},
@@ -40,17 +41,6 @@ enum NoHead {
     Slow(Instant),
     /// The head breaks a rule.
     Bad(HeadError, Instant),
-}
-
-/// A CONNECT was answered: from here on the connection is one to the address in `origin`.
-#[derive(Debug)]
-pub(crate) struct Connected {
-    /// The connection.
-    pub io: Io,
-    /// What was read of it already.
-    pub first: BytesMut,
-    /// Where it comes from, and where it goes now.
-    pub origin: OutboundOrigin,
 }
 
 /// Serves a connection to its end, or to a CONNECT.

@@ -14,8 +14,9 @@ use crate::{
     connection::Origin,
     failure::{Code, Failure, Retry},
     http::{
+        alarm,
         carrier::Carrier,
-        convert::{self, Hop},
+        convert::{self, Hop, Towards},
         exchange::{Exchange, Stop},
         h1::{
             self,
@@ -26,6 +27,7 @@ use crate::{
         relay::Flow,
         route::{self, To, Way},
         stream::Stream,
+        upgrade,
         wire::Wire,
     },
     upstream::{DialError, H1Connection, H2Handle, HttpUpstream, Picked},
@@ -107,6 +109,7 @@ fn open_h1(exchange: &mut Exchange<'_>, way: &Way<'_>, mut lent: H1Connection, r
     let mut wire = h1::Connection::new(Carrier::Lent(lent), input);
     wire.expect_response();
     forward(exchange, way);
+    upgrade::add_key(&mut exchange.messages.request);
     let request = &exchange.messages.request;
     let extras = RequestExtras {
         default_host: way.service.name.as_str(),
@@ -181,20 +184,23 @@ async fn open_h2(
         forward(exchange, way);
     }
     exchange.story.peer.clone_from(&handle.peer);
-    if !handle.mesh {
-        // HTTP/2 has no upgrades of this kind; a server may always ignore the wish.
-        exchange.messages.request.upgrade = None;
+    if !handle.mesh && exchange.messages.request.upgrade.is_some() {
+        ask_for_change(exchange, &handle, by).await?;
     }
     let request = &exchange.messages.request;
     let id = exchange.story.id;
-    let hop = picked.filter(|_| handle.mesh).map(|picked| Hop {
-        target: picked.endpoint.address.port(),
-        id: id.as_str(),
-        http1: request.version != Version::Http2 || exchange.words.http1,
-    });
+    let towards = picked
+        .filter(|_| handle.mesh)
+        .map_or(Towards::Program, |picked| {
+            Towards::Daemon(Hop {
+                target: picked.endpoint.address.port(),
+                id: id.as_str(),
+                http1: request.version != Version::Http2 || exchange.words.http1,
+            })
+        });
     let host = way.service.name.as_str();
     let expect = request.wishes.expects_continue;
-    let Some(head) = convert::request_to(request, host, expect, hop.as_ref()) else {
+    let Some(head) = convert::request_to(request, host, expect, &towards) else {
         let failure = Failure::new(Code::BadRequest, "the request cannot be one of HTTP/2");
         return Err(failure.into());
     };
@@ -219,4 +225,24 @@ async fn open_h2(
             })
         }
     })
+}
+
+/// Whether a program of HTTP/2 can be asked to change the protocol: known once its settings are.
+async fn ask_for_change(
+    exchange: &mut Exchange<'_>,
+    handle: &H2Handle,
+    by: Option<Instant>,
+) -> Result<(), Stop> {
+    let limit = Instant::now().checked_add(exchange.session.worker.config.limits.handshake);
+    let by = alarm::earlier(by, limit);
+    let mut settled = pin!(handle.settled());
+    poll_fn(|cx| match settled.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => exchange.alarm.poll(cx, by),
+    })
+    .await;
+    if handle.send.is_extended_connect_protocol_enabled() {
+        return Ok(());
+    }
+    upgrade::withdraw(&mut exchange.messages.request).map_err(Stop::Failed)
 }
