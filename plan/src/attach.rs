@@ -1,8 +1,8 @@
 //! Which routes act on which service and port, for whom, and which only would.
 //!
 //! Of several kinds on one service and port one acts: GRPCRoute before HTTPRoute before TLSRoute before
-//! TCPRoute. A route in the service's own namespace acts for everybody (producer), one of another
-//! namespace for the callers of its namespace only (consumer); the groups are never joined (GEP-1294).
+//! TCPRoute before VirtualService. A route in the service's own namespace acts for everybody (producer), one of
+//! another namespace for the callers of its namespace only (consumer); the groups are never joined (GEP-1294).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,16 +12,20 @@ use mesh_model::{
     document::{
         Spec,
         route::{GrpcRouteSpec, HttpRouteSpec, ParentReference, TcpRouteSpec, TlsRouteSpec},
+        virtual_service::VirtualServiceSpec,
     },
     name::{Namespace, ServiceId, ServiceName},
-    service::AppProtocol,
 };
 
 use crate::{
     findings::Findings,
+    hosts,
     services::{Service, Services},
+    status::Outcome,
     world::World,
 };
+
+mod decide;
 
 /// Kinds in order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +34,7 @@ pub(crate) enum RouteKind {
     Http,
     Tls,
     Tcp,
+    Virtual,
 }
 
 impl RouteKind {
@@ -39,6 +44,7 @@ impl RouteKind {
             Self::Http => "HTTPRoute",
             Self::Tls => "TLSRoute",
             Self::Tcp => "TCPRoute",
+            Self::Virtual => "VirtualService",
         }
     }
 }
@@ -49,8 +55,8 @@ pub(crate) enum Body<'a> {
     Http(&'a HttpRouteSpec),
     Grpc(&'a GrpcRouteSpec),
     Tcp(&'a TcpRouteSpec),
-    /// Accepted as a document, not carried out.
     Tls(&'a TlsRouteSpec),
+    Virtual(&'a VirtualServiceSpec),
 }
 
 /// A route.
@@ -82,8 +88,10 @@ pub(crate) type Place = (ServiceId, u16, Option<Namespace>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParentState {
     pub(crate) reference: ParentReference,
-    /// Reason and message when it is not accepted.
-    pub(crate) refused: Option<(&'static str, String)>,
+    /// Reason and message when it is not accepted: it acts on no port that the reference means.
+    pub(crate) refused: Option<Refusal>,
+    /// Why it does not act on some of the ports; empty: it acts on all.
+    pub(crate) partly: String,
 }
 
 /// All routes, and where they act.
@@ -94,6 +102,21 @@ pub(crate) struct Attached<'a> {
     pub(crate) places: BTreeMap<Place, Vec<usize>>,
     /// By route: the state of each reference to a service.
     pub(crate) parents: Vec<Vec<ParentState>>,
+}
+
+impl<'a> Attached<'a> {
+    /// What became of every route.
+    pub(crate) fn outcomes(self, mut unresolved: BTreeMap<usize, Refusal>) -> Vec<Outcome<'a>> {
+        let all = self.routes.into_iter().zip(self.parents).enumerate();
+        all.map(|(index, (route, parents))| Outcome {
+            key: route.key,
+            revision: route.revision,
+            changed_ms: route.changed_ms,
+            parents,
+            unresolved: unresolved.remove(&index),
+        })
+        .collect()
+    }
 }
 
 /// Attaches every route.
@@ -107,12 +130,8 @@ pub(crate) fn attach<'a>(
     let mut parents = Vec::new();
     for (index, route) in routes.iter().enumerate() {
         let mut states = Vec::new();
-        for reference in references(route)
-            .iter()
-            .filter(|reference| is_service(reference))
-        {
+        for (reference, found) in wishes(world, route, services) {
             let number = states.len();
-            let found = places(route, reference, services);
             let refused = match found {
                 Ok(found) => {
                     for place in found {
@@ -125,32 +144,42 @@ pub(crate) fn attach<'a>(
                         code,
                         &route.subject(),
                         why.clone(),
-                        "correct the parentRef, or start the service",
+                        "correct the name, or start the service",
                     );
                     Some(("NoMatchingParent", why))
                 }
             };
             states.push(ParentState {
-                reference: reference.clone(),
+                reference,
                 refused,
+                partly: String::new(),
             });
         }
         if states.is_empty() {
-            findings.warning(
-                "route-without-parent",
-                &route.subject(),
-                "the route names no service in parentRefs, so it acts on nothing",
-                "write a parentRef with `group: \"\"`, `kind: Service` and the service's name",
-            );
+            tell_nowhere(route, findings);
         }
         parents.push(states);
     }
-    let places = decide(&routes, wanted, &mut parents, services, findings);
+    let places = decide::decide(&routes, wanted, &mut parents, services, findings);
     Attached {
         routes,
         places,
         parents,
     }
+}
+
+fn tell_nowhere(route: &Route<'_>, findings: &Findings) {
+    let (what, remedy) = match route.kind {
+        RouteKind::Virtual => (
+            "it is for gateways only, so it acts on nothing inside the mesh",
+            "leave `gateways` out, or add `mesh` to them",
+        ),
+        RouteKind::Grpc | RouteKind::Http | RouteKind::Tls | RouteKind::Tcp => (
+            "the route names no service in parentRefs, so it acts on nothing",
+            "write a parentRef with `group: \"\"`, `kind: Service` and the service's name",
+        ),
+    };
+    findings.warning("route-without-parent", &route.subject(), what, remedy);
 }
 
 fn gather<'a>(world: &World<'a>) -> Vec<Route<'a>> {
@@ -160,6 +189,7 @@ fn gather<'a>(world: &World<'a>) -> Vec<Route<'a>> {
             Spec::GrpcRoute(spec) => (RouteKind::Grpc, Body::Grpc(spec)),
             Spec::TcpRoute(spec) => (RouteKind::Tcp, Body::Tcp(spec)),
             Spec::TlsRoute(spec) => (RouteKind::Tls, Body::Tls(spec)),
+            Spec::VirtualService(spec) => (RouteKind::Virtual, Body::Virtual(spec)),
             _ => return None,
         };
         Some(Route {
@@ -185,30 +215,142 @@ fn gather<'a>(world: &World<'a>) -> Vec<Route<'a>> {
     routes
 }
 
-fn references<'r>(route: &Route<'r>) -> &'r [ParentReference] {
-    match route.body {
+/// What a route wants to act on: each reference to a service with its places, or why there are none.
+fn wishes(
+    world: &World<'_>,
+    route: &Route<'_>,
+    services: &Services,
+) -> Vec<(ParentReference, Result<Vec<Place>, Refusal>)> {
+    let references = match route.body {
         Body::Http(spec) => &spec.parent_refs,
         Body::Grpc(spec) => &spec.parent_refs,
         Body::Tcp(spec) => &spec.parent_refs,
         Body::Tls(spec) => &spec.parent_refs,
+        Body::Virtual(spec) => return hosts(world, route, spec, services),
+    };
+    references
+        .iter()
+        .filter(|reference| is_service(reference))
+        .map(|reference| {
+            let found = find(&route.namespace, reference, services).and_then(routable);
+            let found = found.map(|(id, _, ports)| {
+                let consumer = (id.namespace != route.namespace).then(|| route.namespace.clone());
+                let place = |port| (id.clone(), port, consumer.clone());
+                ports.into_iter().map(place).collect()
+            });
+            (reference.clone(), found)
+        })
+        .collect()
+}
+
+/// The services that a VirtualService names, each as the reference that a route would write.
+fn hosts(
+    world: &World<'_>,
+    route: &Route<'_>,
+    spec: &VirtualServiceSpec,
+    services: &Services,
+) -> Vec<(ParentReference, Result<Vec<Place>, Refusal>)> {
+    let meshed = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == "mesh");
+    let hosts = if meshed { &spec.hosts[..] } else { &[] };
+    hosts
+        .iter()
+        .map(|host| {
+            let id = hosts::service(host, &route.namespace, &world.mesh.domain);
+            let (name, namespace) = match &id {
+                Some(id) => (id.name.to_string(), Some(&id.namespace)),
+                None => (host.clone(), None),
+            };
+            let reference = ParentReference {
+                group: Some(String::new()),
+                kind: Some("Service".to_owned()),
+                namespace: namespace
+                    .filter(|namespace| **namespace != route.namespace)
+                    .map(ToString::to_string),
+                name,
+                section_name: None,
+                port: None,
+            };
+            let found = if id.is_some() {
+                find(&route.namespace, &reference, services)
+            } else {
+                Err((
+                    "route-unknown-parent",
+                    format!("{host} is no name of a service of the mesh"),
+                ))
+            };
+            let found = found.and_then(routable).and_then(|(id, service, _)| {
+                let audience = audience(route, spec, &id)?;
+                let ports = service.ports.keys();
+                let pairs = ports.flat_map(|port| audience.iter().map(move |one| (port, one)));
+                Ok(pairs
+                    .map(|(port, consumer)| (id.clone(), *port, consumer.clone()))
+                    .collect())
+            });
+            (reference, found)
+        })
+        .collect()
+}
+
+/// For whose callers a VirtualService acts: everybody's (`None`) or those of some namespaces. One of another
+/// namespace than the service's acts for the callers of its own only, whatever it exports.
+fn audience(
+    route: &Route<'_>,
+    spec: &VirtualServiceSpec,
+    id: &ServiceId,
+) -> Result<Vec<Option<Namespace>>, Refusal> {
+    let own = &route.namespace;
+    let exports = &spec.export_to;
+    let all = exports.is_empty() || exports.iter().any(|one| one == "*");
+    let mut named: Vec<Namespace> = exports
+        .iter()
+        .filter_map(|one| match one.as_str() {
+            "." => Some(own.clone()),
+            name => Namespace::new(name).ok(),
+        })
+        .collect();
+    named.sort();
+    named.dedup();
+    if id.namespace == *own {
+        let named = named.into_iter().map(Some);
+        return Ok(if all { vec![None] } else { named.collect() });
     }
+    if all || named.contains(own) {
+        return Ok(vec![Some(own.clone())]);
+    }
+    Err((
+        "route-without-effect",
+        format!("it is not exported to its own namespace, and {id} is of another"),
+    ))
 }
 
 fn is_service(reference: &ParentReference) -> bool {
     reference.group.as_deref() == Some("") && reference.kind.as_deref() == Some("Service")
 }
 
-type Refusal = (&'static str, String);
+/// Reason (or code of the finding) and message.
+pub(crate) type Refusal = (&'static str, String);
 
-fn places(
-    route: &Route<'_>,
+/// A service, and those of its ports that are meant.
+pub(crate) type Found<'s> = (ServiceId, &'s Service, Vec<u16>);
+
+fn routable(found: Found<'_>) -> Result<Found<'_>, Refusal> {
+    let (id, service, _) = &found;
+    if service.headless {
+        return Err((
+            "route-headless-parent",
+            format!("{id} is headless, so calls to it cannot be routed"),
+        ));
+    }
+    Ok(found)
+}
+
+/// The service and the ports that a reference from a namespace means.
+pub(crate) fn find<'s>(
+    own: &Namespace,
     reference: &ParentReference,
-    services: &Services,
-) -> Result<Vec<Place>, Refusal> {
-    let namespace = reference
-        .namespace
-        .as_deref()
-        .unwrap_or(route.namespace.as_str());
+    services: &'s Services,
+) -> Result<Found<'s>, Refusal> {
+    let namespace = reference.namespace.as_deref().unwrap_or(own.as_str());
     let unknown = || {
         (
             "route-unknown-parent",
@@ -221,12 +363,6 @@ fn places(
     };
     let id = ServiceId::new(parent, name);
     let service = services.by_id.get(&id).ok_or_else(unknown)?;
-    if service.headless {
-        return Err((
-            "route-headless-parent",
-            format!("{id} is headless, so calls to it cannot be routed"),
-        ));
-    }
     let ports = matching_ports(service, reference);
     if ports.is_empty() {
         let said = match (&reference.section_name, reference.port) {
@@ -236,11 +372,7 @@ fn places(
         };
         return Err(("route-unknown-parent", format!("{id} has no {said}")));
     }
-    let consumer = (id.namespace != route.namespace).then(|| route.namespace.clone());
-    Ok(ports
-        .into_iter()
-        .map(|port| (id.clone(), port, consumer.clone()))
-        .collect())
+    Ok((id, service, ports))
 }
 
 fn matching_ports(service: &Service, reference: &ParentReference) -> Vec<u16> {
@@ -256,82 +388,4 @@ fn matching_ports(service: &Service, reference: &ParentReference) -> Vec<u16> {
         })
         .map(|(number, _)| *number)
         .collect()
-}
-
-/// Of the kinds at one place the first acts; the others are told.
-fn decide(
-    routes: &[Route<'_>],
-    wanted: BTreeMap<Place, Vec<(usize, usize)>>,
-    parents: &mut [Vec<ParentState>],
-    services: &Services,
-    findings: &Findings,
-) -> BTreeMap<Place, Vec<usize>> {
-    let mut places = BTreeMap::new();
-    for (place, all) in wanted {
-        let judged: Vec<_> = all
-            .into_iter()
-            .filter_map(|(index, parent)| {
-                let route = routes.get(index)?;
-                Some((index, parent, route, unfit(route, &place, services)))
-            })
-            .collect();
-        let fit = judged.iter().filter(|(.., unfit)| unfit.is_none());
-        let winner = fit.map(|(_, _, route, _)| route.kind).min();
-        let mut acting = Vec::new();
-        for (index, parent, route, unfit) in judged {
-            let refused = unfit.or_else(|| {
-                (Some(route.kind) != winner).then(|| {
-                    let other = winner.map_or("", RouteKind::name);
-                    let (id, port, _) = &place;
-                    (
-                        "Conflicted",
-                        format!("{other} is attached to {id}:{port} and goes before"),
-                    )
-                })
-            });
-            match refused {
-                None => acting.push(index),
-                Some((reason, why)) => {
-                    findings.warning(
-                        "route-without-effect",
-                        &route.subject(),
-                        why.clone(),
-                        "attach the route to the ports on which it can act (parentRefs.port)",
-                    );
-                    if let Some(state) = parents.get_mut(index).and_then(|all| all.get_mut(parent))
-                    {
-                        state.refused = Some((reason, why));
-                    }
-                }
-            }
-        }
-        acting.dedup();
-        if !acting.is_empty() {
-            places.insert(place, acting);
-        }
-    }
-    places
-}
-
-/// Why a route cannot act there, whatever else is attached.
-fn unfit(route: &Route<'_>, place: &Place, services: &Services) -> Option<(&'static str, String)> {
-    let (id, number, consumer) = place;
-    let protocol = services.by_id.get(id)?.ports.get(number)?.protocol;
-    match route.kind {
-        RouteKind::Tcp if consumer.is_some() => Some((
-            "UnsupportedValue",
-            format!(
-                "a TCPRoute of another namespace than {id}'s is not carried out by this version"
-            ),
-        )),
-        RouteKind::Tls => Some((
-            "UnsupportedValue",
-            "TLSRoutes are not carried out by this version".to_owned(),
-        )),
-        RouteKind::Http | RouteKind::Grpc if protocol == AppProtocol::Tcp => Some((
-            "UnsupportedProtocol",
-            format!("{id}:{number} speaks tcp, in which there are no requests to route"),
-        )),
-        RouteKind::Tcp | RouteKind::Http | RouteKind::Grpc => None,
-    }
 }

@@ -1,19 +1,32 @@
-//! Backends: of each service and port the endpoints that may be used, shared with the last plan.
+//! Backends: of each service, port and subset the endpoints that may be used, shared with the last plan.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_model::{
     endpoint::{Tunnel, TunnelKind},
     name::ServiceId,
-    snapshot::{Backend, BackendKey, Direct, Map, Snapshot},
+    snapshot::{Backend, BackendEndpoint, BackendKey, Direct, Map, Snapshot, TrafficPolicy},
 };
 
-use crate::{Candidate, endpoints::Considered, key::Stable, services::Services, share};
+use crate::{
+    Candidate,
+    destination::{Destinations, Subset},
+    endpoints::Considered,
+    findings::Findings,
+    key::Stable,
+    services::{Port, Services},
+    share,
+    world::selects,
+};
+
+/// Subsets by service, port and name.
+pub(crate) type Subsets = BTreeMap<(ServiceId, u16, Arc<str>), Arc<Backend>>;
 
 /// All backends.
 #[derive(Debug, Default)]
 pub(crate) struct Backends {
     pub(crate) by_service: BTreeMap<(ServiceId, u16), Arc<Backend>>,
+    pub(crate) subsets: Subsets,
     /// Other hosts' endpoints with a tunnel, healthy or not, by their own addresses.
     pub(crate) direct: Map<SocketAddr, Direct>,
     /// Where calls go while no daemon runs, ordered.
@@ -21,32 +34,19 @@ pub(crate) struct Backends {
     pub(crate) candidates: BTreeMap<(ServiceId, u16), Vec<Candidate>>,
 }
 
-pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backends {
+pub(crate) fn build(
+    services: &Services,
+    rules: &Destinations<'_>,
+    previous: Option<&Snapshot>,
+    findings: &Findings,
+) -> Backends {
     let mut backends = Backends::default();
     for (id, service) in &services.by_id {
         for (number, port) in &service.ports {
-            let key = (id.clone(), *number);
-            let used = port.candidates.iter().filter(|one| one.left_out.is_none());
-            let fresh = Backend {
-                key: backend_key(id, *number),
-                service: id.clone(),
-                port: *number,
-                protocol: port.protocol,
-                subset: Arc::from(""),
-                endpoints: used.map(|one| Arc::new(one.endpoint.clone())).collect(),
-                policy: Arc::default(),
-            };
-            let before = previous.and_then(|previous| previous.outbound.backends.get(&key));
-            let backend = share::backend(fresh, before);
-            backends
-                .fallback
-                .insert(key.clone(), fallback(&port.candidates));
-            backends
-                .candidates
-                .insert(key.clone(), port.candidates.iter().map(told).collect());
-            backends.by_service.insert(key, backend);
+            backends.add(id, *number, port, rules, previous);
         }
     }
+    tell_empty(&backends, findings);
     // The address of a workload belongs to the service of its name; to another only when that has none.
     for home in [true, false] {
         for (id, service) in &services.by_id {
@@ -65,6 +65,44 @@ pub(crate) fn build(services: &Services, previous: Option<&Snapshot>) -> Backend
 }
 
 impl Backends {
+    fn add(
+        &mut self,
+        id: &ServiceId,
+        number: u16,
+        port: &Port,
+        rules: &Destinations<'_>,
+        previous: Option<&Snapshot>,
+    ) {
+        let key = (id.clone(), number);
+        let before = previous.and_then(|previous| previous.outbound.backends.get(&key));
+        let used = port.candidates.iter().filter(|one| one.left_out.is_none());
+        let fresh = Backend {
+            key: backend_key(id, number, ""),
+            service: id.clone(),
+            port: number,
+            protocol: port.protocol,
+            subset: Arc::from(""),
+            endpoints: placed(
+                used.map(|one| Arc::new(one.endpoint.clone())),
+                rules.failover(id, number),
+            ),
+            policy: kept_policy(rules.policy(id, number), before),
+        };
+        let whole = share::backend(fresh, before);
+        let subsets = rules.subsets(id, number);
+        for subset in &subsets {
+            let key = (id.clone(), number, Arc::clone(&subset.name));
+            let before = previous.and_then(|previous| previous.outbound.subsets.get(&key));
+            let fresh = part(&whole, subset, before);
+            self.subsets.insert(key, share::backend(fresh, before));
+        }
+        self.fallback
+            .insert(key.clone(), fallback(&port.candidates));
+        let told = port.candidates.iter().map(|one| told(one, &subsets));
+        self.candidates.insert(key.clone(), told.collect());
+        self.by_service.insert(key, whole);
+    }
+
     fn add_direct(&mut self, id: &ServiceId, port: u16, one: &Considered) {
         // A host says itself where its programs are. Only what lies where its tunnel has to answer is
         // believed, or a stolen host key could have calls of any address sent to itself.
@@ -87,12 +125,76 @@ impl Backends {
     }
 }
 
-fn backend_key(id: &ServiceId, port: u16) -> BackendKey {
+/// The endpoints of a subset. They keep their keys, so that what is known of each is known in every subset.
+fn part(whole: &Backend, subset: &Subset<'_>, before: Option<&Arc<Backend>>) -> Backend {
+    let fit = whole.endpoints.iter();
+    let fit = fit.filter(|one| selects(subset.labels, &one.labels));
+    Backend {
+        key: backend_key(&whole.service, whole.port, &subset.name),
+        service: whole.service.clone(),
+        port: whole.port,
+        protocol: whole.protocol,
+        subset: Arc::clone(&subset.name),
+        endpoints: placed(fit.cloned(), subset.failover),
+        policy: kept_policy(subset.policy.clone(), before),
+    }
+}
+
+/// Puts other regions than the one that takes over behind it.
+fn placed(
+    endpoints: impl Iterator<Item = Arc<BackendEndpoint>>,
+    failover: Option<&str>,
+) -> Vec<Arc<BackendEndpoint>> {
+    let Some(heir) = failover else {
+        return endpoints.collect();
+    };
+    endpoints
+        .map(|one| {
+            let locality = one.locality.as_ref();
+            let region = locality.and_then(|locality| locality.region.as_deref());
+            if one.distance != 2 || region == Some(heir) {
+                return one;
+            }
+            Arc::new(BackendEndpoint {
+                distance: 3,
+                ..(*one).clone()
+            })
+        })
+        .collect()
+}
+
+fn kept_policy(fresh: TrafficPolicy, before: Option<&Arc<Backend>>) -> Arc<TrafficPolicy> {
+    share::kept(fresh, before.map(|before| &before.policy))
+}
+
+/// Tells subsets that select nothing on any port while their service has endpoints.
+fn tell_empty(backends: &Backends, findings: &Findings) {
+    let mut full: BTreeMap<(&ServiceId, &str), bool> = BTreeMap::new();
+    for ((service, port, name), backend) in &backends.subsets {
+        let whole = backends.by_service.get(&(service.clone(), *port));
+        if whole.is_some_and(|whole| !whole.endpoints.is_empty()) {
+            *full.entry((service, name)).or_default() |= !backend.endpoints.is_empty();
+        }
+    }
+    for ((service, name), _) in full.into_iter().filter(|(_, full)| !full) {
+        findings.warning(
+            "subset-empty",
+            &service.to_string(),
+            format!("no usable endpoint carries the labels of the subset {name}"),
+            "correct the labels in the DestinationRule, or start an instance with them",
+        );
+    }
+}
+
+fn backend_key(id: &ServiceId, port: u16, subset: &str) -> BackendKey {
     let mut hash = Stable::new();
     hash.text("backend")
         .text(id.namespace.as_str())
         .text(id.name.as_str())
         .number(port.into());
+    if !subset.is_empty() {
+        hash.text(subset);
+    }
     BackendKey(hash.finish())
 }
 
@@ -113,7 +215,7 @@ fn fallback(candidates: &[Considered]) -> Vec<SocketAddr> {
     found
 }
 
-fn told(one: &Considered) -> Candidate {
+fn told(one: &Considered, subsets: &[Subset<'_>]) -> Candidate {
     let security = match &one.endpoint.tunnel {
         _ if one.endpoint.local => "local",
         Some(tunnel) if tunnel.kind == TunnelKind::Hbone => "hbone",
@@ -128,5 +230,10 @@ fn told(one: &Considered) -> Candidate {
         health: one.health,
         left_out: one.left_out.clone(),
         reluctant: one.reluctant.unwrap_or_default().to_owned(),
+        subsets: subsets
+            .iter()
+            .filter(|subset| selects(subset.labels, &one.endpoint.labels))
+            .map(|subset| Arc::clone(&subset.name))
+            .collect(),
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use mesh_model::{
@@ -64,4 +65,6 @@ pub struct Candidate {
     pub left_out: Option<String>,
     /// Why it is only used when nothing better is left; empty: it is as good as any.
     pub reluctant: String,
+    /// Subsets of the service that it belongs to.
+    pub subsets: Vec<Arc<str>>,
 }

@@ -18,6 +18,7 @@ use mesh_model::{
 use crate::{
     endpoints::server_name,
     findings::Findings,
+    limits::Limits,
     policies::Policies,
     world::{World, labels},
 };
@@ -32,7 +33,7 @@ pub(crate) struct Ports {
     pub(crate) captured: Vec<SocketAddr>,
 }
 
-pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Ports {
+pub(crate) fn build(world: &World<'_>, limits: &Limits<'_>, findings: &Findings) -> Ports {
     let policies = Policies::gather(world.input.catalog, world.mesh.strict);
     let mut ports = Ports::default();
     for service in &world.locals {
@@ -45,7 +46,7 @@ pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Ports {
             );
             continue;
         }
-        ports.add(world, service, &policies, findings);
+        ports.add(world, service, (&policies, limits), findings);
     }
     if !world.input.transparent || world.input.boot.capture == Capture::Off {
         ports.captured.clear();
@@ -82,7 +83,7 @@ impl Ports {
         &mut self,
         world: &World<'_>,
         service: &LocalService,
-        policies: &Policies<'_>,
+        (policies, limits): (&Policies<'_>, &Limits<'_>),
         findings: &Findings,
     ) {
         let id = &service.service;
@@ -101,7 +102,7 @@ impl Ports {
             strict: policies.refuses_plaintext(&id.namespace, &selectable),
             labels: Arc::new(service.labels.clone()),
             authorization: policies.authorization(&id.namespace, &selectable),
-            limits: Arc::from([]),
+            limits: limits.of(SocketAddr::new(world.own_target(service), port.target)),
         };
         let known = self
             .identities

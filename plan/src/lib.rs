@@ -6,34 +6,42 @@
 //! files, sockets.
 //!
 //! The recipe, in order: facts about one thing become one truth (`world`); services get ports and
-//! endpoints (`services`), virtual addresses (`addresses`) and backends (`backends`); routes and
-//! tables are attached and compiled (`attach`, `routes`, `tables`, `frontends`); then what comes in
-//! (`inbound`, `policies`), who calls and whom we believe (`people`).
+//! endpoints (`services`), virtual addresses (`addresses`), traffic policies (`destination`) and backends
+//! (`backends`); routes and tables are attached and compiled (`attach`, `routes`, `tables`, `frontends`); then
+//! what comes in (`inbound`, `policies`, `limits`), who calls and whom we believe (`people`).
 
 mod addresses;
 mod attach;
 mod backends;
 mod compiled;
+mod destination;
 mod digest;
 mod endpoints;
 /// What would happen to this request, and because of which fact.
 pub mod explain;
+mod faults;
 mod findings;
 mod frontends;
+mod hosts;
 mod inbound;
 mod input;
 mod key;
+mod limits;
 mod locality;
 mod matches;
+mod names;
 mod overview;
 mod people;
+mod percent;
 mod policies;
 mod proposal;
 mod routes;
 mod services;
 mod share;
+mod sources;
 mod status;
 mod tables;
+mod targets;
 mod world;
 
 use mesh_model::snapshot::{Inbound, MeshView, Outbound, Snapshot};
@@ -57,9 +65,12 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     let world = World::build(input, mesh, &findings);
     let services = services::build(&world, &findings);
     let allocations = addresses::allocate(&services, input)?;
-    let backends = backends::build(&services, input.previous);
+    let rules = destination::gather(&world, &services, &findings);
+    let backends = backends::build(&services, &rules, input.previous, &findings);
     let attached = attach::attach(&world, &services, &findings);
     let tables = tables::gather(&world);
+    let faults = faults::gather(&world, &services, &findings);
+    let limits = limits::gather(&world, &services, &findings);
     let routed = frontends::Room {
         world: &world,
         services: &services,
@@ -67,16 +78,17 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
         backends: &backends,
         attached: &attached,
         tables: &tables,
+        faults: &faults,
         findings: &findings,
     }
     .build();
-    let inbound = inbound::build(&world, &findings);
+    let inbound = inbound::build(&world, &limits, &findings);
     let outbound = Outbound {
-        by_address: frontends::by_address(&routed.frontends),
-        by_host: frontends::by_host(&routed.frontends, &mesh.domain),
+        by_address: names::by_address(&routed.frontends),
+        by_host: names::by_host(&routed.frontends, &mesh.domain),
         direct: backends.direct.clone(),
         backends: backends.by_service.clone(),
-        subsets: std::collections::BTreeMap::new(),
+        subsets: backends.subsets.clone(),
         delegations: tables.by_namespace,
         frontends: routed.frontends,
     };
@@ -101,20 +113,24 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     share::share(&mut snapshot, input.previous);
     snapshot.version = digest::of(&snapshot);
     overview::tell(&world, &services, &findings);
+    let mut outcomes = attached.outcomes(routed.resolved);
+    outcomes.extend(rules.outcomes);
+    outcomes.extend(faults.outcomes);
+    outcomes.extend(limits.outcomes);
     Ok(Compiled {
         findings: findings.into_sorted(),
-        names: frontends::names(
+        names: names::names(
             &services,
             &snapshot.outbound.frontends,
             &backends,
             input,
             &mesh.domain,
         ),
-        virtuals: frontends::virtuals(&snapshot.outbound.frontends, &backends, input),
-        direct: frontends::direct(&snapshot.outbound),
+        virtuals: names::virtuals(&snapshot.outbound.frontends, &backends, input),
+        direct: names::direct(&snapshot.outbound),
         inbound: inbound.captured,
         candidates: backends.candidates,
-        statuses: status::statuses(&attached, &routed.resolved),
+        statuses: status::statuses(outcomes),
         allocations,
         snapshot,
     })

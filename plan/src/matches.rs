@@ -1,19 +1,15 @@
-//! What a route asks of a request and what it changes, compiled; and which of two matches goes first.
+//! What a route asks of a request, compiled; and which of two matches goes first.
 //!
 //! Precedence is Gateway API's, over all routes attached and not per route: exact path, expression, longest
 //! prefix; then method, most headers, most query parameters, oldest route, `namespace/name`, first rule.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::cmp::Reverse;
 
 use mesh_model::{
-    document::route::{
-        GrpcMatch, HeaderModifier, HttpFilter, HttpMatch, PathModifier, ValueMatchSpec,
-    },
+    document::route::{GrpcMatch, HttpMatch, ValueMatchSpec},
     snapshot::{
-        Filter, RequestMatch,
-        rule::{
-            HeaderEdits, PathEdit, PathMatch, Redirect, Regex, Rewrite, ValueCondition, ValueMatch,
-        },
+        RequestMatch,
+        rule::{PathMatch, Regex, ValueCondition, ValueMatch},
     },
 };
 
@@ -22,6 +18,19 @@ pub(crate) type Rank = (PathRank, Reverse<bool>, Reverse<usize>, Reverse<usize>)
 
 /// Kinds of paths in order, then the longer first.
 pub(crate) type PathRank = (u8, Reverse<usize>);
+
+/// The rank of rules that act in the order in which they are written.
+pub(crate) const AS_WRITTEN: Rank = ((0, Reverse(0)), Reverse(false), Reverse(0), Reverse(0));
+
+/// The rank of a TLS rule: exact names, then the longest wildcard, then any.
+pub(crate) fn rank_of_name(name: Option<&str>) -> Rank {
+    let path = match name {
+        Some(name) if name.starts_with("*.") => (1, Reverse(name.len())),
+        Some(name) => (0, Reverse(name.len())),
+        None => (2, Reverse(0)),
+    };
+    (path, Reverse(false), Reverse(0), Reverse(0))
+}
 
 /// The rank of a compiled match.
 pub(crate) fn rank(matches: &RequestMatch) -> Rank {
@@ -137,70 +146,6 @@ fn values(given: &[ValueMatchSpec], names: Names) -> Option<Vec<ValueMatch>> {
         });
     }
     Some(found)
-}
-
-/// Filters for requests that came by `matches`, whose prefix a rewrite may replace.
-pub(crate) fn filters(given: &[HttpFilter], matches: &RequestMatch) -> Arc<[Filter]> {
-    given
-        .iter()
-        .filter_map(|one| filter(one, &matches.path))
-        .collect()
-}
-
-fn filter(one: &HttpFilter, path: &PathMatch) -> Option<Filter> {
-    if let Some(edits) = &one.request_header_modifier {
-        return Some(Filter::RequestHeaders(headers(edits)));
-    }
-    if let Some(edits) = &one.response_header_modifier {
-        return Some(Filter::ResponseHeaders(headers(edits)));
-    }
-    if let Some(redirect) = &one.request_redirect {
-        return Some(Filter::Redirect(Redirect {
-            scheme: redirect.scheme.as_deref().map(Into::into),
-            hostname: redirect.hostname.as_deref().map(Into::into),
-            port: redirect.port,
-            path: redirect
-                .path
-                .as_ref()
-                .and_then(|edit| path_edit(edit, path)),
-            status: redirect.status_code.unwrap_or(302),
-        }));
-    }
-    one.url_rewrite.as_ref().map(|rewrite| {
-        Filter::Rewrite(Rewrite {
-            hostname: rewrite.hostname.as_deref().map(Into::into),
-            path: rewrite.path.as_ref().and_then(|edit| path_edit(edit, path)),
-        })
-    })
-}
-
-fn headers(edits: &HeaderModifier) -> HeaderEdits {
-    let lower = |name: &str| name.to_ascii_lowercase().into_boxed_str();
-    let pairs = |list: &[mesh_model::document::route::HeaderValueSpec]| {
-        list.iter()
-            .map(|one| (lower(&one.name), one.value.as_str().into()))
-            .collect()
-    };
-    HeaderEdits {
-        set: pairs(&edits.set),
-        add: pairs(&edits.add),
-        remove: edits.remove.iter().map(|name| lower(name)).collect(),
-    }
-}
-
-fn path_edit(edit: &PathModifier, path: &PathMatch) -> Option<PathEdit> {
-    if let Some(full) = &edit.replace_full_path {
-        return Some(PathEdit::Full(full.as_str().into()));
-    }
-    let matched: &str = match path {
-        PathMatch::Prefix(prefix) => prefix,
-        _ => "",
-    };
-    let replacement = edit.replace_prefix_match.as_deref()?;
-    Some(PathEdit::Prefix {
-        matched: matched.into(),
-        replacement: replacement.into(),
-    })
 }
 
 #[cfg(test)]

@@ -1,56 +1,66 @@
-//! How this host sees each route: `status.parents` as Gateway API writes it.
+//! How this host sees each route and each policy of ours: `status.parents` as Gateway API writes it.
 
-use mesh_model::{document::route::ParentReference, fact::ResourceStatus, time::rfc3339};
+use mesh_model::{
+    catalog::ResourceKey, commit::CommitId, document::route::ParentReference, fact::ResourceStatus,
+    time::rfc3339,
+};
 use serde_json::{Value, json};
 
-use crate::{
-    attach::{Attached, Route},
-    routes::Unresolved,
-};
+use crate::attach::{ParentState, Refusal};
 
 /// Who writes the status.
 pub(crate) const CONTROLLER: &str = "meshd.io/meshd";
 
-/// The state of every route that names a service, ordered by kind and name.
-pub(crate) fn statuses(attached: &Attached<'_>, unresolved: &Unresolved) -> Vec<ResourceStatus> {
-    let mut found = Vec::new();
-    for (index, (route, parents)) in attached.routes.iter().zip(&attached.parents).enumerate() {
-        if parents.is_empty() {
-            continue;
-        }
-        let broken = unresolved.get(&index);
-        let parents: Vec<Value> = parents
-            .iter()
-            .map(|parent| {
-                let accepted = condition(route, "Accepted", parent.refused.as_ref(), "Accepted");
-                let resolved = condition(route, "ResolvedRefs", broken, "ResolvedRefs");
-                json!({
-                    "parentRef": reference(&parent.reference),
-                    "controllerName": CONTROLLER,
-                    "conditions": [accepted, resolved],
-                })
-            })
-            .collect();
-        found.push(ResourceStatus {
-            kind: route.key.kind.clone(),
-            namespace: route.key.namespace.clone(),
-            name: route.key.name.clone(),
-            revision: route.revision.0.to_vec(),
-            status: json!({ "parents": parents }).to_string().into_bytes(),
-        });
-    }
+/// What became of one resource.
+#[derive(Debug)]
+pub(crate) struct Outcome<'a> {
+    pub(crate) key: &'a ResourceKey,
+    pub(crate) revision: CommitId,
+    pub(crate) changed_ms: u64,
+    /// The state of each reference to a service.
+    pub(crate) parents: Vec<ParentState>,
+    /// The first reference that leads nowhere.
+    pub(crate) unresolved: Option<Refusal>,
+}
+
+/// The state of every resource that names a service, ordered by kind and name.
+pub(crate) fn statuses(outcomes: Vec<Outcome<'_>>) -> Vec<ResourceStatus> {
+    let mut found: Vec<ResourceStatus> = outcomes
+        .into_iter()
+        .filter(|outcome| !outcome.parents.is_empty())
+        .map(|outcome| {
+            let parents: Vec<Value> = outcome
+                .parents
+                .iter()
+                .map(|one| entry(&outcome, one))
+                .collect();
+            ResourceStatus {
+                kind: outcome.key.kind.clone(),
+                namespace: outcome.key.namespace.clone(),
+                name: outcome.key.name.clone(),
+                revision: outcome.revision.0.to_vec(),
+                status: json!({ "parents": parents }).to_string().into_bytes(),
+            }
+        })
+        .collect();
     found.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
     found
 }
 
-fn condition(
-    route: &Route<'_>,
-    kind: &str,
-    refused: Option<&(&'static str, String)>,
-    good: &str,
-) -> Value {
+fn entry(outcome: &Outcome<'_>, parent: &ParentState) -> Value {
+    let since = outcome.changed_ms;
+    let accepted = condition(since, "Accepted", parent.refused.as_ref(), &parent.partly);
+    let resolved = condition(since, "ResolvedRefs", outcome.unresolved.as_ref(), "");
+    json!({
+        "parentRef": reference(&parent.reference),
+        "controllerName": CONTROLLER,
+        "conditions": [accepted, resolved],
+    })
+}
+
+fn condition(changed_ms: u64, kind: &str, refused: Option<&Refusal>, otherwise: &str) -> Value {
     let (status, reason, message) = match refused {
-        None => ("True", good, ""),
+        None => ("True", kind, otherwise),
         Some((reason, message)) => ("False", *reason, message.as_str()),
     };
     json!({
@@ -58,7 +68,7 @@ fn condition(
         "status": status,
         "reason": reason,
         "message": message,
-        "lastTransitionTime": rfc3339(route.changed_ms),
+        "lastTransitionTime": rfc3339(changed_ms),
     })
 }
 

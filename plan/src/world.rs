@@ -11,7 +11,7 @@ use std::{
 
 use mesh_model::{
     address::is_loopback,
-    catalog::{Catalog, HostFacts, Liveness, MeshFacts},
+    catalog::{Catalog, HostFacts, Liveness, MeshFacts, Resource, ResourceKey},
     config::LocalService,
     document::Spec,
     endpoint::{Health, Locality},
@@ -164,6 +164,14 @@ impl<'a> World<'a> {
         } else {
             self.input.host_addresses.to_vec()
         }
+    }
+
+    /// Resources of a kind, oldest first, then by name.
+    pub(crate) fn by_age(&self, kind: &str) -> Vec<(&'a ResourceKey, &'a Arc<Resource>)> {
+        let resources = self.input.catalog.resources.iter();
+        let mut found: Vec<_> = resources.filter(|(key, _)| key.kind == kind).collect();
+        found.sort_by(|a, b| (a.1.created_ms, a.0).cmp(&(b.1.created_ms, b.0)));
+        found
     }
 
     fn instance(&self, id: HostId, host: &HostFacts, workload: &Workload) -> Option<Instance> {

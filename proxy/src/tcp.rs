@@ -17,7 +17,7 @@ use mesh_model::{
     principal::SpiffeId,
     snapshot::{
         Backend, BackendEndpoint, Caller, Direct, EndpointKey, Frontend, InboundPort, Snapshot,
-        decide::{self, Choice, Verdict},
+        decide::{self, Choice, Connected, Opening, Source, Verdict},
     },
 };
 
@@ -214,7 +214,7 @@ pub(crate) async fn open(
         told.refused(worker, 0, code, what);
         Refused
     };
-    let backend = match choose(worker, callee, &mut told) {
+    let backend = match choose(worker, callee, origin, &mut told) {
         Ok(backend) => backend,
         Err((code, what)) => return Err(refuse(&told, code, &what)),
     };
@@ -275,23 +275,26 @@ pub(crate) async fn open(
 fn choose(
     worker: &Worker,
     callee: &Callee,
+    origin: &OutboundOrigin,
     told: &mut Told,
 ) -> Result<Arc<Backend>, (&'static str, String)> {
     let Callee::Frontend(frontend) = callee else {
         return Ok(Arc::clone(callee.backend()));
     };
-    if !frontend.tcp_rules.attached {
-        return Ok(Arc::clone(&frontend.backend));
-    }
-    let Some(rule) = frontend.tcp_rules.rules.first() else {
-        return Err((
-            "no-route",
-            "a TCPRoute is attached that has no rule".to_owned(),
-        ));
+    let source = Source::local(&origin.caller, Some(origin.peer.ip()));
+    let (route, target) = match decide::connected(frontend, Opening::Other, &source) {
+        Connected::Rule { route, target } => (route, target),
+        Connected::Default(backend) => return Ok(Arc::clone(backend)),
+        Connected::NoRule => {
+            return Err((
+                "no-route",
+                "routes are attached and none takes this connection".to_owned(),
+            ));
+        }
     };
-    told.route = Arc::clone(&rule.route.name);
+    told.route = Arc::clone(&route.name);
     let mut draw = |below: u64| fastrand::u64(0..below.max(1));
-    match decide::choose(&rule.target, &mut draw, &|backend| {
+    match decide::choose(target, &mut draw, &|backend| {
         worker.upstream.usable(backend)
     }) {
         Choice::Backend { backend, .. } => {

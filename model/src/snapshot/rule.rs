@@ -320,11 +320,89 @@ pub enum PathEdit {
         /// What it becomes.
         replacement: Box<str>,
     },
+    /// What the path begins with is replaced, letter by letter (`rewrite.uri` of a VirtualService).
+    Begin {
+        /// How many bytes of the path the rule matched.
+        length: usize,
+        /// What they become.
+        replacement: Box<str>,
+    },
+    /// What an expression fits is replaced, everywhere (`rewrite.uriRegexRewrite` of a VirtualService).
+    Substitute(Substitution),
 }
+
+/// A compiled expression and what takes the place of what it fits; compares by the text of both.
+#[derive(Debug, Clone)]
+pub struct Substitution {
+    expression: regex::Regex,
+    replacement: Box<str>,
+}
+
+impl Substitution {
+    /// Compiles it (RE2 syntax, bounded size). In the replacement `\1` is the first group, `\\` a backslash.
+    pub fn new(pattern: &str, replacement: &str) -> Result<Self, regex::Error> {
+        let mut text = String::with_capacity(replacement.len());
+        let mut rest = replacement.chars();
+        while let Some(letter) = rest.next() {
+            match letter {
+                '$' => text.push_str("$$"),
+                '\\' => match rest.next() {
+                    Some(digit @ '0'..='9') => text.extend(['$', '{', digit, '}']),
+                    Some('$') => text.push_str("$$"),
+                    Some(other) => text.push(other),
+                    None => {}
+                },
+                other => text.push(other),
+            }
+        }
+        Ok(Self {
+            expression: regex::RegexBuilder::new(pattern)
+                .size_limit(1 << 20)
+                .build()?,
+            replacement: text.into(),
+        })
+    }
+    /// The path with everything replaced that the expression fits.
+    pub fn apply(&self, path: &str) -> String {
+        self.expression
+            .replace_all(path, &*self.replacement)
+            .into_owned()
+    }
+}
+
+impl PartialEq for Substitution {
+    fn eq(&self, other: &Self) -> bool {
+        self.expression.as_str() == other.expression.as_str()
+            && self.replacement == other.replacement
+    }
+}
+
+impl Eq for Substitution {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn substitutions() {
+        for (pattern, replacement, path, wanted) in [
+            (
+                "^/service/([^/]+)(/.*)$",
+                "\\2/instance/\\1",
+                "/service/foo/v1/api",
+                "/v1/api/instance/foo",
+            ),
+            ("one", "two", "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"),
+            ("a", "$1\\\\", "/a", "/$1\\"),
+            ("x", "y", "/a", "/a"),
+        ] {
+            assert_eq!(
+                Substitution::new(pattern, replacement).unwrap().apply(path),
+                wanted
+            );
+        }
+        assert!(Substitution::new("(", "").is_err());
+    }
 
     #[test]
     fn expressions_fit_whole_values_whatever_they_are() {

@@ -111,6 +111,14 @@ fn edited(edit: &PathEdit, request: &Request) -> String {
                 rooted(&[head, "/", rest].concat())
             }
         }
+        PathEdit::Begin {
+            length,
+            replacement,
+        } => {
+            let rest = request.path().get(*length..).unwrap_or_default();
+            rooted(&[&**replacement, rest].concat())
+        }
+        PathEdit::Substitute(substitution) => rooted(&substitution.apply(request.path())),
     }
 }
 
