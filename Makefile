@@ -23,9 +23,10 @@ test: ## every suite, with its set-up; the last line is the sum
 check: ## format, lints, laws, documents, unit tests
 	@. scripts/environment.sh && cargo xtask check
 
-bench: ## CPU per request beside HAProxy's, and memory, in one run
+bench: ## meshd beside Envoy, HAProxy and nginx (SCENARIO=hop ROUNDS=3 SECONDS_EACH=3 BENCH_QUICK=1)
 	@bash scripts/setup.sh bench
-	@. scripts/environment.sh && cargo build --release -p meshd -p meshctl -p mesh-bench && target/release/mesh-bench
+	@. scripts/environment.sh && cargo build --release -p meshd -p meshctl -p mesh-bench -p mesh-tests \
+		&& bash scripts/private.sh "$${CARGO_TARGET_DIR:-target}/release/mesh-bench"
 
 deb: ## target/packages/meshd_*.deb
 	@. scripts/environment.sh && cargo xtask package

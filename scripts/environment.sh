@@ -10,7 +10,13 @@ if [ -d "$MESH_TOOLS/root" ]; then
     done
     export LD_LIBRARY_PATH
 fi
+if [ -e "$MESH_TOOLS/root/usr/lib/nginx/modules/ngx_stream_module.so" ]; then
+    export NGINX_STREAM="$MESH_TOOLS/root/usr/lib/nginx/modules/ngx_stream_module.so"
+fi
 if [ -d "$MESH_TOOLS/root/usr/include/google/protobuf" ] && ! [ -d /usr/include/google/protobuf ]; then
     export PROTOC_INCLUDE="$MESH_TOOLS/root/usr/include"
 fi
+for folder in "$MESH_TOOLS"/envoy-*/bin; do
+    [ -d "$folder" ] && PATH="$PATH:$folder"
+done
 export PATH MESH_TOOLS

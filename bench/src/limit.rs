@@ -1,0 +1,228 @@
+//! The limits that hold for meshd, and whether they do.
+
+use serde_json::{Value, json};
+
+use crate::{
+    contender::Proxy,
+    results::{Column, Results},
+};
+
+/// What meshd's figure is compared with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Against {
+    /// A peer's figure of the same scenario, times a factor.
+    Peer(Proxy),
+    /// meshd's own figure of another scenario, times a factor.
+    Own(&'static str),
+    /// A number.
+    Number,
+}
+
+/// A limit: scenario, column, with what it is compared, and the most that is allowed.
+struct Limit(&'static str, Column, Against, f64);
+
+const LIMITS: [Limit; 22] = [
+    Limit(
+        "h1",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Haproxy),
+        1.1,
+    ),
+    Limit(
+        "h1",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Envoy),
+        0.45,
+    ),
+    Limit(
+        "redir",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Envoy),
+        0.40,
+    ),
+    Limit(
+        "hop",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Envoy),
+        0.40,
+    ),
+    Limit(
+        "hop",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Haproxy),
+        1.2,
+    ),
+    Limit(
+        "h2h1",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Envoy),
+        0.35,
+    ),
+    Limit("tcp", Column::CpuSPerGb, Against::Peer(Proxy::Envoy), 0.8),
+    Limit(
+        "tcpmtls",
+        Column::CpuSPerGb,
+        Against::Peer(Proxy::Envoy),
+        0.9,
+    ),
+    Limit("hop_4000", Column::P99Us, Against::Peer(Proxy::Envoy), 1.0),
+    Limit(
+        "hop_4000",
+        Column::P99Us,
+        Against::Peer(Proxy::Haproxy),
+        1.0,
+    ),
+    Limit(
+        "idle_h1_1000",
+        Column::KbPerConnection,
+        Against::Number,
+        4.0,
+    ),
+    Limit(
+        "idle_h1_10000",
+        Column::KbPerConnection,
+        Against::Number,
+        4.0,
+    ),
+    Limit(
+        "idle_tcp_1000",
+        Column::KbPerConnection,
+        Against::Number,
+        4.0,
+    ),
+    Limit(
+        "idle_hop_1000",
+        Column::KbPerConnection,
+        Against::Number,
+        12.0,
+    ),
+    Limit(
+        "idle_hop_10000",
+        Column::KbPerConnection,
+        Against::Number,
+        12.0,
+    ),
+    Limit(
+        "idle_tcpmtls_1000",
+        Column::KbPerConnection,
+        Against::Number,
+        12.0,
+    ),
+    Limit(
+        "idle_tcpmtls_9000",
+        Column::KbPerConnection,
+        Against::Number,
+        12.0,
+    ),
+    Limit("swap", Column::Failed, Against::Number, 0.0),
+    Limit("swap", Column::P99Us, Against::Own("swap_none"), 1.1),
+    Limit("slow_head", Column::RssKb, Against::Peer(Proxy::Envoy), 1.0),
+    Limit("slow_read", Column::RssKb, Against::Peer(Proxy::Envoy), 1.0),
+    Limit("slow_head", Column::Failed, Against::Number, 0.0),
+];
+
+/// A limit and what was measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Verdict {
+    /// The scenario.
+    pub(crate) scenario: &'static str,
+    /// What is limited.
+    pub(crate) column: Column,
+    /// What it is compared with, in words.
+    pub(crate) against: String,
+    /// The ratio, or the number itself.
+    pub(crate) value: f64,
+    /// The most that is allowed.
+    pub(crate) limit: f64,
+}
+
+impl Verdict {
+    /// True when the limit holds.
+    pub(crate) fn holds(&self) -> bool {
+        self.value <= self.limit
+    }
+
+    /// `ok`, or `NOT`.
+    pub(crate) fn word(&self) -> &'static str {
+        if self.holds() { "ok" } else { "NOT" }
+    }
+
+    /// As it stands in the file.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "scenario": self.scenario, "column": self.column.name(), "against": self.against,
+            "value": (self.value * 1000.0).round() / 1000.0, "limit": self.limit, "holds": self.holds(),
+        })
+    }
+}
+
+/// Every limit whose figures were measured.
+pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
+    LIMITS
+        .iter()
+        .filter_map(|Limit(scenario, column, against, limit)| {
+            let own = results.figure(scenario, Proxy::Meshd, *column)?;
+            let (against, value) = match against {
+                Against::Peer(peer) => (
+                    peer.title().to_owned(),
+                    own / results.figure(scenario, *peer, *column)?,
+                ),
+                Against::Own(other) => (
+                    (*other).to_owned(),
+                    own / results.figure(other, Proxy::Meshd, *column)?,
+                ),
+                Against::Number => (String::new(), own),
+            };
+            Some(Verdict {
+                scenario,
+                column: *column,
+                against,
+                value,
+                limit: *limit,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results() -> Results {
+        let mut results = Results::default();
+        for (proxy, cpu) in [
+            (Proxy::Meshd, 15.0),
+            (Proxy::Envoy, 40.0),
+            (Proxy::Haproxy, 10.0),
+        ] {
+            results.add("h1", proxy, vec![(Column::CpuUsPerRequest, cpu)]);
+        }
+        results.add("swap", Proxy::Meshd, vec![(Column::Failed, 1.0)]);
+        results
+    }
+
+    #[test]
+    fn ratios_are_judged_by_their_limits() {
+        let verdicts = judge(&results());
+        let words: Vec<_> = verdicts
+            .iter()
+            .map(|verdict| (verdict.scenario, verdict.against.as_str(), verdict.word()))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                ("h1", "HAProxy", "NOT"),
+                ("h1", "Envoy", "ok"),
+                ("swap", "", "NOT")
+            ]
+        );
+        assert!((verdicts[0].value - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_judged() {
+        let mut results = results();
+        results.rows.retain(|row| row.proxy != Proxy::Meshd);
+        assert!(judge(&results).is_empty());
+    }
+}

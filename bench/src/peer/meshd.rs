@@ -1,0 +1,157 @@
+//! Ours: a real mesh of two hosts, one worker each; the services of every measurement.
+
+use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use mesh_tests::{
+    Host, Mesh,
+    demo::CLIENT,
+    need,
+    process::{finished, sh},
+    wait::within,
+};
+
+use crate::{
+    contender::{Contender, Proxy, Way},
+    stage::{PROXY_CPU, backend, write},
+};
+
+/// The explicit listener of the client's host.
+const EXPLICIT: &str = "127.0.0.1:4140";
+
+/// The directory that the client's daemon reads as a source.
+pub(crate) fn source(mesh: &Mesh) -> PathBuf {
+    mesh.directory.path().join("source")
+}
+
+/// Configures and starts both daemons, makes the mesh, and waits until every way answers.
+pub(crate) fn form(mesh: &mut Mesh, back: Ipv4Addr) -> anyhow::Result<()> {
+    let source = source(mesh);
+    write(&source, "plain.toml", &plain(back))?;
+    for index in 0..2 {
+        let host = mesh.host(index);
+        let mut more = String::new();
+        if index == 0 {
+            write!(
+                more,
+                "[[source]]\nid = \"file/bench\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = false\n\
+                 [listeners]\nexplicit = \"{EXPLICIT}\"\n",
+                source.display()
+            )?;
+        }
+        let text = host.default_config(&more);
+        host.configure("meshd.toml", &text)?;
+        host.configure("services.d/bench.toml", &services(index == 0))?;
+    }
+    mesh.form(1, &[])?;
+    pin(mesh)?;
+    answers(mesh)
+}
+
+/// Ends and starts both daemons; they find what they knew on disk.
+pub(crate) fn restart(mesh: &mut Mesh) -> anyhow::Result<()> {
+    for host in &mut mesh.hosts {
+        host.stop_meshd()?;
+        host.start_meshd()?;
+    }
+    pin(mesh)?;
+    mesh.wait_members(Duration::from_secs(20))?;
+    answers(mesh)
+}
+
+/// Every thread of both daemons on the proxies' CPU.
+fn pin(mesh: &Mesh) -> anyhow::Result<()> {
+    for host in &mesh.hosts {
+        let pid = host.meshd_pid().context("meshd does not run")?;
+        sh(&format!("taskset -acp {PROXY_CPU} {pid}"))?;
+    }
+    Ok(())
+}
+
+fn answers(mesh: &Mesh) -> anyhow::Result<()> {
+    let host = client(mesh)?;
+    let ask = |words: &[&str]| {
+        within(Duration::from_secs(30), || {
+            let mut command = host.command_as(CLIENT, "curl");
+            command.args(["-sSf", "--max-time", "3", "-o", "/dev/null"]);
+            finished(&words.join(" "), &command.args(words).output()?).map(drop)
+        })
+        .with_context(|| {
+            format!(
+                "meshd says: {}",
+                mesh_tests::process::tail(&host.meshd_log(), 20)
+            )
+        })
+    };
+    for name in ["echo", "hop"] {
+        let header = format!("Host: {name}.mesh.internal");
+        ask(&["-H", &header, &format!("http://{EXPLICIT}/")])?;
+    }
+    ask(&["http://redir.mesh.internal/"])
+}
+
+fn client(mesh: &Mesh) -> anyhow::Result<&Host> {
+    mesh.hosts.first().context("no host")
+}
+
+/// The daemon on this way.
+pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
+    let host = mesh.hosts.first()?;
+    let mut pids = vec![host.meshd_pid()?];
+    if matches!(way, Way::Hop | Way::TcpMtls) {
+        pids.push(mesh.hosts.get(1)?.meshd_pid()?);
+    }
+    let authority = match way {
+        Way::Http1 | Way::H2ToH1 => "echo.mesh.internal",
+        Way::H2ToH2 => "echo2.mesh.internal",
+        Way::Grpc => "calls.mesh.internal",
+        Way::Redirect => "redir.mesh.internal",
+        Way::Hop => "hop.mesh.internal",
+        Way::Tcp => "plainbytes.mesh.internal",
+        Way::TcpMtls => "bytes.mesh.internal",
+    };
+    let address = match way {
+        Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => EXPLICIT.to_owned(),
+        Way::Redirect => format!("{authority}:80"),
+        Way::Tcp | Way::TcpMtls => format!("{authority}:{}", backend::TCP),
+    };
+    Some(Contender {
+        proxy: Proxy::Meshd,
+        host,
+        address,
+        authority,
+        pids,
+    })
+}
+
+/// Programs of the hosts: on the client's the client and local backends, on the server's the others.
+fn services(of_client: bool) -> String {
+    let service = |name: &str, port: u16, target: u16, protocol: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\naddress = \"127.0.0.1\"\n\
+             ports = [{{ name = \"main\", port = {port}, target = {target}, protocol = \"{protocol}\" }}]\n"
+        )
+    };
+    if !of_client {
+        return service("hop", 80, backend::HTTP1, "http")
+            + &service("bytes", backend::TCP, backend::TCP, "tcp");
+    }
+    let mut text = service("echo", 80, backend::HTTP1, "http")
+        + &service("echo2", 80, backend::HTTP2, "http2")
+        + &service("calls", 80, backend::GRPC, "grpc");
+    if need::real_root() {
+        text += &format!("[[service]]\nname = \"client\"\nuser = {CLIENT}\n");
+    }
+    text
+}
+
+/// Services on a host that no daemon runs on.
+fn plain(back: Ipv4Addr) -> String {
+    format!(
+        "[[service]]\nname = \"redir\"\nport = 80\nprotocol = \"http\"\nendpoint = [{{ address = \"{back}:{}\" }}]\n\
+         [[service]]\nname = \"plainbytes\"\nport = {}\nprotocol = \"tcp\"\nendpoint = [{{ address = \"{back}:{}\" }}]\n",
+        backend::HTTP1,
+        backend::TCP,
+        backend::TCP
+    )
+}

@@ -1,0 +1,107 @@
+//! What is measured: every scenario of the order, one after the other, its rounds interleaved.
+
+use crate::{
+    contender::{Contender, Proxy, Way},
+    limit,
+    machine::Machine,
+    order::{Order, Scenario},
+    report,
+    results::{Figures, Results},
+    stage::Stage,
+};
+
+/// Memory of idle connections.
+mod idle;
+/// HTTP at saturation, and at constant rates.
+mod requests;
+/// Memory under slow clients.
+mod slow;
+/// Ten thousand endpoints replaced under load.
+mod swap;
+/// TCP bytes and connections.
+mod tcp;
+
+/// Runs the order and writes what came of it.
+pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
+    let machine = Machine::read();
+    anyhow::ensure!(machine.cpus >= 2, "it needs two CPUs");
+    report::say("starting hosts, backends and proxies");
+    let mut stage = Stage::set(order)?;
+    let mut results = Results::default();
+    for (proxy, why) in &stage.absent {
+        report::fault("all", *proxy, why);
+        results.faults.push(("all".to_owned(), *proxy, why.clone()));
+    }
+    for scenario in &order.scenarios {
+        report::say(&format!("{}:", scenario.name()));
+        one(*scenario, order, &mut stage, &mut results)?;
+    }
+    let verdicts = limit::judge(&results);
+    report::table(&results);
+    report::limits(&verdicts);
+    let path = results.write(order, &machine, &verdicts)?;
+    report::say(&format!("written: {}", path.display()));
+    Ok(())
+}
+
+fn one(
+    scenario: Scenario,
+    order: &Order,
+    stage: &mut Stage,
+    results: &mut Results,
+) -> anyhow::Result<()> {
+    match scenario {
+        Scenario::H1 => requests::http1(order, stage, results, ("h1", Way::Http1)),
+        Scenario::Redir => requests::http1(order, stage, results, ("redir", Way::Redirect)),
+        Scenario::Hop => requests::http1(order, stage, results, ("hop", Way::Hop)),
+        Scenario::H2h1 => requests::http2(order, stage, results, ("h2h1", Way::H2ToH1)),
+        Scenario::H2h2 => requests::http2(order, stage, results, ("h2h2", Way::H2ToH2)),
+        Scenario::Grpc => requests::grpc(order, stage, results),
+        Scenario::Tcp => tcp::bytes(order, stage, results, ("tcp", Way::Tcp)),
+        Scenario::TcpMtls => tcp::bytes(order, stage, results, ("tcpmtls", Way::TcpMtls)),
+        Scenario::Connections => tcp::connections(order, stage, results),
+        Scenario::Idle => idle::run(order, stage, results),
+        Scenario::Slow => slow::run(order, stage, results),
+        Scenario::Swap => swap::run(order, stage, results),
+    }
+}
+
+/// Everybody whom the order wants on this way.
+fn contenders<'s>(order: &Order, stage: &'s Stage, way: Way) -> Vec<Contender<'s>> {
+    Proxy::ALL
+        .into_iter()
+        .filter(|proxy| order.wants(proxy.name()))
+        .filter_map(|proxy| stage.contender(proxy, way))
+        .collect()
+}
+
+/// Measures everybody once a round, each round beginning with another one, so that nobody always follows the
+/// same one. Who fails is left out of the rest.
+fn interleave(
+    order: &Order,
+    scenario: &str,
+    mut contenders: Vec<Contender<'_>>,
+    results: &mut Results,
+    measure: &dyn Fn(&Contender<'_>) -> anyhow::Result<Figures>,
+) {
+    for _ in 0..order.rounds {
+        contenders.retain(|contender| match measure(contender) {
+            Ok(figures) => {
+                report::progress(scenario, contender.proxy, &figures);
+                results.add(scenario, contender.proxy, figures);
+                true
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                report::fault(scenario, contender.proxy, &why);
+                results
+                    .faults
+                    .push((scenario.to_owned(), contender.proxy, why));
+                false
+            }
+        });
+        if !contenders.is_empty() {
+            contenders.rotate_left(1);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Memory under thousands of slow clients, while others are served: heads that never end, and large answers
+//! that are hardly read.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    contender::{Proxy, Way},
+    load::own::{self, Running},
+    measure::{memory_of, settled},
+    order::Order,
+    report,
+    results::{Column, Figures, Results},
+    stage::Stage,
+};
+
+/// Kind and how many; a client that is answered costs the proxy two descriptors.
+const KINDS: [(&str, u32); 2] = [("head", 10_000), ("read", 9000)];
+/// How long the slow clients are watched.
+const WATCH: Duration = Duration::from_secs(6);
+/// What the others ask meanwhile, requests a second.
+const OTHERS: u32 = 500;
+
+/// Both kinds with every proxy.
+pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> anyhow::Result<()> {
+    for (kind, count) in KINDS {
+        for proxy in Proxy::ALL.into_iter().skip(1) {
+            if !order.wants(proxy.name()) || stage.contender(proxy, Way::Http1).is_none() {
+                continue;
+            }
+            let name = format!("slow_{kind}");
+            let outcome = stage
+                .restart(proxy)
+                .and_then(|()| one(stage, proxy, (kind, count)));
+            match outcome {
+                Ok(figures) => {
+                    report::progress(&name, proxy, &figures);
+                    results.add(&name, proxy, figures);
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    report::fault(&name, proxy, &why);
+                    results.faults.push((name, proxy, why));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one(stage: &Stage, proxy: Proxy, (kind, count): (&str, u32)) -> anyhow::Result<Figures> {
+    let contender = stage
+        .contender(proxy, Way::Http1)
+        .ok_or_else(|| anyhow::anyhow!("it does not run"))?;
+    own::rate(&contender, OTHERS, 16, 1)?;
+    let before: f64 = settled(&contender.pids)?.iter().sum();
+    let seconds = WATCH.as_secs() + 10;
+    let clients = Running::start(
+        &contender,
+        "slow",
+        &[
+            "host",
+            contender.authority,
+            "kind",
+            kind,
+            "count",
+            &count.to_string(),
+            "seconds",
+            &seconds.to_string(),
+        ],
+    )?;
+    let end = Instant::now() + WATCH;
+    let (peak, others) = thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(1) - 1;
+            own::rate(&contender, OTHERS, 16, seconds)
+        });
+        let mut peak = before;
+        while Instant::now() < end {
+            peak = memory_of(&contender.pids).map_or(peak, |now| now.max(peak));
+            thread::sleep(Duration::from_millis(200));
+        }
+        (peak, others.join())
+    });
+    drop(clients);
+    let (load, failed) = others.map_err(|_panic| anyhow::anyhow!("the others' load broke"))??;
+    Ok(vec![
+        (Column::RssKb, peak),
+        (Column::KbPerConnection, (peak - before) / f64::from(count)),
+        (Column::P99Us, load.p99_us.unwrap_or_default()),
+        (Column::Failed, failed),
+    ])
+}

@@ -1,0 +1,143 @@
+//! Ten thousand endpoints replaced again and again under load: no request may fail, and the latency hardly
+//! moves.
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use mesh_tests::wait::within;
+
+use crate::{
+    contender::{Contender, Proxy, Way},
+    load::own,
+    measure,
+    order::Order,
+    peer::meshd,
+    report,
+    results::{Column, Figures, Results},
+    stage::{Stage, backend},
+};
+
+/// Endpoints that are replaced each time.
+const ENDPOINTS: u32 = 10_000;
+/// Endpoints of the service under load; half of them are replaced each time.
+const LOADED: u32 = 16;
+/// Requests a second.
+const RATE: u32 = 2000;
+/// Time from one replacement to the next.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The service under load.
+const NAME: &str = "moving.mesh.internal";
+
+/// With and without replacements, in turn.
+pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> anyhow::Result<()> {
+    if !order.wants(Proxy::Meshd.name()) {
+        return Ok(());
+    }
+    let directory = meshd::source(&stage.mesh);
+    replace(&directory, 0)?;
+    let Some(mut contender) = stage.contender(Proxy::Meshd, Way::Http1) else {
+        return Ok(());
+    };
+    contender.authority = NAME;
+    let outcome = within(Duration::from_secs(60), || {
+        let (_, failed) = own::rate(&contender, 50, 4, 1)?;
+        anyhow::ensure!(failed == 0.0, "{failed} requests failed");
+        Ok(())
+    });
+    let outcome = outcome.and_then(|()| {
+        for _ in 0..order.rounds {
+            for (name, moving) in [("swap_none", false), ("swap", true)] {
+                let figures = one(&contender, &directory, moving, order)?;
+                report::progress(name, Proxy::Meshd, &figures);
+                results.add(name, Proxy::Meshd, figures);
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        let why = format!("{error:#}");
+        report::fault("swap", Proxy::Meshd, &why);
+        results.faults.push(("swap".to_owned(), Proxy::Meshd, why));
+    }
+    Ok(())
+}
+
+fn one(
+    contender: &Contender<'_>,
+    directory: &Path,
+    moving: bool,
+    order: &Order,
+) -> anyhow::Result<Figures> {
+    let ended = AtomicBool::new(false);
+    let before = measure::cpu(&contender.pids)?;
+    let load = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut generation = 0;
+            let mut next = Instant::now() + PERIOD;
+            while moving && !ended.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(20));
+                if Instant::now() >= next {
+                    generation += 1;
+                    next += PERIOD;
+                    replace(directory, generation)?;
+                }
+            }
+            Ok::<u32, anyhow::Error>(generation)
+        });
+        let load = own::rate(contender, RATE, 64, order.seconds * 2);
+        ended.store(true, Ordering::Relaxed);
+        writer
+            .join()
+            .map_err(|_panic| anyhow::anyhow!("the writer broke"))??;
+        load
+    });
+    let (load, failed) = load?;
+    let used = measure::cpu(&contender.pids)?.since(before).total();
+    Ok(vec![
+        (Column::CpuUsPerRequest, used * 1e6 / load.requests.max(1.0)),
+        (Column::Rps, load.rate),
+        (Column::P50Us, load.p50_us.context("no median")?),
+        (Column::P99Us, load.p99_us.context("no percentile")?),
+        (Column::RssKb, measure::memory_of(&contender.pids)?),
+        (Column::Failed, failed),
+    ])
+}
+
+/// Writes the source's file anew, whole: every endpoint has another address than in the generation before.
+/// Addresses of the loopback range all lead to the one backend.
+fn replace(directory: &Path, generation: u32) -> anyhow::Result<()> {
+    let turn = generation % 2;
+    let mut text = String::with_capacity(1 << 20);
+    let port = backend::HTTP1;
+    text.push_str("[[service]]\nname = \"moving\"\nport = 80\nprotocol = \"http\"\nendpoint = [\n");
+    for number in 0..LOADED {
+        let third = if number % 2 == 0 { turn } else { 2 };
+        writeln!(
+            text,
+            "{{ address = \"127.9.{third}.{}:{port}\" }},",
+            number + 1
+        )?;
+    }
+    text.push_str(
+        "]\n[[service]]\nname = \"many\"\nport = 80\nprotocol = \"http\"\nendpoint = [\n",
+    );
+    for number in 0..ENDPOINTS {
+        let (third, fourth) = (number / 250, number % 250 + 1);
+        writeln!(
+            text,
+            "{{ address = \"127.{}.{third}.{fourth}:{port}\" }},",
+            10 + turn
+        )?;
+    }
+    text.push_str("]\n");
+    // A new file takes the old one's place in one step.
+    let path = directory.join(".many");
+    std::fs::write(&path, text)?;
+    Ok(std::fs::rename(path, directory.join("many.toml"))?)
+}

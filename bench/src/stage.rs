@@ -1,0 +1,250 @@
+//! The hosts, their backends and the rules between them.
+//!
+//! Two hosts with meshd (`client`, `server`), two without (`near`, `far`) for the other proxies, so that
+//! nobody pays for another's rules, and one that has only backends. All are namespaces on one bridge.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context;
+use mesh_tests::{Child, Host, Mesh, host::Kind, need, process::finished, wait::within};
+
+use crate::{
+    contender::{Contender, Proxy, Way},
+    order::Order,
+    peer::{Peers, meshd, nginx, port},
+};
+
+/// CPU of the proxies.
+pub(crate) const PROXY_CPU: &str = "0";
+/// CPU of load and backends.
+pub(crate) const LOAD_CPU: &str = "1";
+/// The bridge that a [`Mesh`] makes.
+const BRIDGE: &str = "mesh-bridge";
+
+/// Ports of the backends, the same on every host.
+pub(crate) mod backend {
+    /// nginx, HTTP/1.1.
+    pub(crate) const HTTP1: u16 = 8080;
+    /// nginx, HTTP/2 without TLS.
+    pub(crate) const HTTP2: u16 = 8081;
+    /// gRPC.
+    pub(crate) const GRPC: u16 = 8082;
+    /// TCP.
+    pub(crate) const TCP: u16 = 9000;
+}
+
+/// Everything that runs.
+pub(crate) struct Stage {
+    /// Hosts with meshd: the client's and the server's.
+    pub(crate) mesh: Mesh,
+    /// Host of the other proxies' client side.
+    pub(crate) near: Host,
+    /// Host of the other proxies' server side.
+    pub(crate) far: Host,
+    /// Host with backends only.
+    pub(crate) back: Host,
+    /// The other proxies.
+    pub(crate) peers: Peers,
+    /// Why a proxy is left out.
+    pub(crate) absent: Vec<(Proxy, String)>,
+}
+
+impl Stage {
+    /// Starts hosts, backends and every proxy that the order wants.
+    pub(crate) fn set(order: &Order) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            need::private_namespaces(),
+            "it runs inside scripts/private.sh only"
+        );
+        let kind = if need::real_root() {
+            Kind::Users
+        } else {
+            Kind::OneUser
+        };
+        let mesh = Mesh::new(kind, 2)?;
+        let place = mesh.directory.path().to_owned();
+        let host = |name, number| Host::new(kind, name, number, &place, BRIDGE);
+        let (near, far, back) = (host("near", 3)?, host("far", 4)?, host("back", 5)?);
+        let mut stage = Self {
+            mesh,
+            near,
+            far,
+            back,
+            peers: Peers::default(),
+            absent: Vec::new(),
+        };
+        for host in [&mut stage.near, &mut stage.far, &mut stage.back] {
+            prepare(host)?;
+        }
+        for host in &mut stage.mesh.hosts {
+            prepare(host)?;
+        }
+        redirect(&stage.near, stage.back.v4)?;
+        if order.wants(Proxy::Meshd.name()) {
+            meshd::form(&mut stage.mesh, stage.back.v4)?;
+        }
+        let others = [Proxy::Envoy, Proxy::Haproxy, Proxy::Nginx];
+        for proxy in others.into_iter().filter(|peer| order.wants(peer.name())) {
+            if let Err(error) = stage.start(proxy) {
+                stage.absent.push((proxy, format!("{error:#}")));
+            }
+        }
+        Ok(stage)
+    }
+
+    /// Starts one of the other proxies afresh; one that runs is ended first.
+    pub(crate) fn start(&mut self, proxy: Proxy) -> anyhow::Result<()> {
+        self.peers.start(proxy, &self.near, &self.far, self.back.v4)
+    }
+
+    /// Starts a proxy afresh, ours or another, so that no memory of earlier runs counts.
+    pub(crate) fn restart(&mut self, proxy: Proxy) -> anyhow::Result<()> {
+        match proxy {
+            Proxy::Direct => Ok(()),
+            Proxy::Meshd => meshd::restart(&mut self.mesh),
+            Proxy::Envoy | Proxy::Haproxy | Proxy::Nginx => self.start(proxy),
+        }
+    }
+
+    /// The proxy on this way; none where it does not run or cannot do it.
+    pub(crate) fn contender(&self, proxy: Proxy, way: Way) -> Option<Contender<'_>> {
+        match proxy {
+            Proxy::Direct => self.direct(way),
+            Proxy::Meshd => meshd::contender(&self.mesh, way),
+            Proxy::Envoy | Proxy::Haproxy | Proxy::Nginx => {
+                let pids = self.peers.pids(proxy, way)?;
+                let address = match way {
+                    Way::Redirect | Way::Tcp | Way::TcpMtls => self.back.v4,
+                    Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => {
+                        Ipv4Addr::LOCALHOST
+                    }
+                };
+                Some(Contender {
+                    proxy,
+                    host: &self.near,
+                    address: format!("{address}:{}", port(proxy, way)),
+                    authority: "bench",
+                    pids,
+                })
+            }
+        }
+    }
+
+    fn direct(&self, way: Way) -> Option<Contender<'_>> {
+        let (address, port) = match way {
+            Way::Http1 => (Ipv4Addr::LOCALHOST, backend::HTTP1),
+            Way::H2ToH1 | Way::H2ToH2 => (Ipv4Addr::LOCALHOST, backend::HTTP2),
+            Way::Grpc => (Ipv4Addr::LOCALHOST, backend::GRPC),
+            Way::Redirect => (self.back.v4, backend::HTTP1),
+            Way::Hop => (self.far.v4, backend::HTTP1),
+            Way::Tcp => (self.back.v4, backend::TCP),
+            Way::TcpMtls => return None,
+        };
+        Some(Contender {
+            proxy: Proxy::Direct,
+            host: &self.near,
+            address: format!("{address}:{port}"),
+            authority: "bench",
+            pids: Vec::new(),
+        })
+    }
+
+    /// A folder that the client's user may write to.
+    pub(crate) fn scratch(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.mesh.directory.path().join("scratch");
+        std::fs::create_dir_all(&folder)?;
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(&folder, open)?;
+        Ok(folder)
+    }
+}
+
+/// Network settings for many connections, and the backends.
+fn prepare(host: &mut Host) -> anyhow::Result<()> {
+    for (key, value) in [
+        ("ipv4/ip_local_port_range", "12000 65000"),
+        ("ipv4/tcp_tw_reuse", "1"),
+        ("core/somaxconn", "16384"),
+        ("ipv4/tcp_max_syn_backlog", "16384"),
+    ] {
+        let line = format!("echo {value} >/proc/sys/net/{key}");
+        let output = host.command("sh").args(["-c", &line]).output()?;
+        finished(key, &output)?;
+    }
+    let place = host.directory.join("backend");
+    let mut command = pinned(host, LOAD_CPU, "nginx");
+    nginx::backend(&place, &mut command)?;
+    keep(host, "nginx", command)?;
+    for (tool, port) in [("sink", backend::TCP), ("grpc", backend::GRPC)] {
+        let mut command = pinned(host, LOAD_CPU, std::env::current_exe()?);
+        command.args([tool, "address", &format!("0.0.0.0:{port}")]);
+        keep(host, tool, command)?;
+    }
+    for port in [backend::HTTP1, backend::TCP, backend::GRPC] {
+        listens(host, port)?;
+    }
+    Ok(())
+}
+
+/// A program on this host and CPU.
+pub(crate) fn pinned(host: &Host, cpu: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = host.command("taskset");
+    command.args(["-c", cpu]).arg(program);
+    command
+}
+
+fn keep(host: &mut Host, name: &str, mut command: Command) -> anyhow::Result<()> {
+    let child = Child::start(name, &mut command, &host.log_path(name))?;
+    host.keep(child);
+    Ok(())
+}
+
+/// Waits until something listens on the port of the host.
+pub(crate) fn listens(host: &Host, port: u16) -> anyhow::Result<()> {
+    within(Duration::from_secs(20), || {
+        let table = host.command("cat").arg("/proc/net/tcp").output()?;
+        let table = String::from_utf8_lossy(&table.stdout).into_owned();
+        let wanted = format!(":{port:04X} ");
+        let found = table.lines().skip(1).any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let local = words.next().unwrap_or_default();
+            format!("{local} ").ends_with(&wanted) && words.nth(1) == Some("0A")
+        });
+        anyhow::ensure!(found, "nothing listens on port {port} of {}", host.name);
+        Ok(())
+    })
+}
+
+/// Calls of the other proxies' ports on the backend's host come to the proxies.
+fn redirect(host: &Host, backend: Ipv4Addr) -> anyhow::Result<()> {
+    let mut rules = String::new();
+    for proxy in [Proxy::Envoy, Proxy::Haproxy, Proxy::Nginx] {
+        for way in [Way::Redirect, Way::Tcp, Way::TcpMtls] {
+            let port = port(proxy, way);
+            rules.push_str(&format!(
+                "    ip daddr {backend} tcp dport {port} redirect to :{port}\n"
+            ));
+        }
+    }
+    let text = format!(
+        "table ip bench {{\n  chain output {{\n    type nat hook output priority -100;\n{rules}  }}\n}}\n"
+    );
+    let file = host.directory.join("redirect.nft");
+    std::fs::write(&file, text)?;
+    host.sh(&format!("nft -f {}", file.display()))
+        .map(drop)
+        .context("the redirect rules")
+}
+
+/// Writes a file in a folder that is made on the way.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    Ok(path)
+}

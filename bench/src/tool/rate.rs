@@ -1,0 +1,181 @@
+//! HTTP/1.1 at a constant rate (open loop): latency is counted from the time that each request was due.
+//!
+//! One thread keeps the time and writes, one thread for each connection reads. A request that is due while
+//! every connection is busy waits in a queue, and its waiting counts.
+
+use std::{
+    collections::VecDeque,
+    io::Write,
+    net::TcpStream,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{Words, http1, print};
+use crate::statistic::quantile;
+
+/// What is measured is behind this much warming up.
+const WARM: Duration = Duration::from_millis(500);
+/// After the last request, answers are awaited this long.
+const GRACE: Duration = Duration::from_secs(2);
+
+struct Shared {
+    start: Instant,
+    request: Vec<u8>,
+    /// Free connections, longest idle first, and due times of requests that found none.
+    queue: Mutex<(VecDeque<usize>, VecDeque<u64>)>,
+    /// Nanoseconds since the start at which each connection's request was due.
+    due: Vec<AtomicU64>,
+    writers: Vec<TcpStream>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    latencies: Vec<u32>,
+    answered: u64,
+    failed: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `address`, `host`, `rate` requests a second, `connections`, `seconds`.
+pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
+    let (rate, seconds): (u64, u64) = (words.number("rate")?, words.number("seconds")?);
+    let connections: usize = words.number("connections")?;
+    // Sleeps shall end when they are due: the default allows 50 µs more. Not everybody may set it.
+    drop(std::fs::write("/proc/self/timerslack_ns", "1"));
+    let streams = (0..connections)
+        .map(|_| {
+            let stream = TcpStream::connect(words.text("address")?)?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let shared = Arc::new(Shared {
+        start: Instant::now(),
+        request: http1::request(words.text("host")?, "/"),
+        queue: Mutex::new(((0..connections).collect(), VecDeque::new())),
+        due: (0..connections).map(|_| AtomicU64::new(0)).collect(),
+        writers: streams
+            .iter()
+            .map(TcpStream::try_clone)
+            .collect::<Result<_, _>>()?,
+        seen: Mutex::default(),
+    });
+    for (index, stream) in streams.into_iter().enumerate() {
+        let shared = Arc::clone(&shared);
+        thread::Builder::new()
+            .stack_size(64 * 1024)
+            .spawn(move || shared.read(index, stream))?;
+    }
+    let total = WARM + Duration::from_secs(seconds);
+    let sent = shared.pace(rate, total);
+    finish(&shared, sent, seconds)
+}
+
+fn finish(shared: &Shared, sent: u64, seconds: u64) -> anyhow::Result<()> {
+    let end = Instant::now() + GRACE;
+    while Instant::now() < end {
+        let seen = lock(&shared.seen);
+        if seen.answered + seen.failed >= sent {
+            break;
+        }
+        drop(seen);
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut seen = lock(&shared.seen);
+    let unanswered = sent.saturating_sub(seen.answered + seen.failed);
+    let count = seen.latencies.len();
+    print(&json!({
+        "sent": sent,
+        "requests": count,
+        "failed": seen.failed + unanswered,
+        "seconds": seconds,
+        "p50_us": quantile(&mut seen.latencies, 500),
+        "p90_us": quantile(&mut seen.latencies, 900),
+        "p99_us": quantile(&mut seen.latencies, 990),
+        "p999_us": quantile(&mut seen.latencies, 999),
+    }))
+}
+
+impl Shared {
+    /// Sends when each is due; returns how many.
+    fn pace(&self, rate: u64, total: Duration) -> u64 {
+        let mut sent = 0_u64;
+        loop {
+            let due = Duration::from_nanos(sent.saturating_mul(1_000_000_000) / rate.max(1));
+            if due >= total {
+                return sent;
+            }
+            let elapsed = self.start.elapsed();
+            if elapsed < due {
+                thread::sleep(due.saturating_sub(elapsed));
+            }
+            let nanos = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
+            let mut queue = lock(&self.queue);
+            if let Some(free) = queue.0.pop_front() {
+                drop(queue);
+                self.send(free, nanos);
+            } else {
+                queue.1.push_back(nanos);
+            }
+            sent += 1;
+        }
+    }
+
+    fn send(&self, index: usize, due: u64) {
+        if let (Some(slot), Some(mut writer)) = (self.due.get(index), self.writers.get(index)) {
+            slot.store(due, Ordering::Release);
+            // A broken connection is seen, and counted, by its reader.
+            drop(writer.write_all(&self.request));
+        }
+    }
+
+    fn read(&self, index: usize, mut stream: TcpStream) {
+        let mut buffer = Vec::with_capacity(4096);
+        loop {
+            let answer = http1::answer(&mut stream, &mut buffer);
+            let now = self.start.elapsed();
+            let due = self
+                .due
+                .get(index)
+                .map_or(0, |due| due.load(Ordering::Acquire));
+            let due = Duration::from_nanos(due);
+            {
+                let mut seen = lock(&self.seen);
+                match answer {
+                    Ok(200) => {
+                        seen.answered += 1;
+                        if due >= WARM {
+                            let latency = now.saturating_sub(due).as_micros();
+                            seen.latencies
+                                .push(u32::try_from(latency).unwrap_or(u32::MAX));
+                        }
+                    }
+                    Ok(_) => seen.failed += 1,
+                    Err(_) => {
+                        // A connection that ends is not used again; what it carried failed.
+                        seen.failed += 1;
+                        return;
+                    }
+                }
+            }
+            let mut queue = lock(&self.queue);
+            if let Some(due) = queue.1.pop_front() {
+                drop(queue);
+                self.send(index, due);
+            } else {
+                queue.0.push_back(index);
+            }
+        }
+    }
+}
