@@ -18,6 +18,10 @@ pub mod mesh;
 pub mod need;
 /// A machine with a real systemd: a Debian root booted by systemd-nspawn.
 pub mod nspawn;
+/// Two hosts: one offers, one calls.
+pub mod pair;
+/// Protocol suites and clients of other people.
+pub mod peers;
 /// Child processes with logs, ended by pid.
 pub mod process;
 /// Waiting for a condition with a deadline.

@@ -38,6 +38,15 @@ macro_rules! need {
             return;
         }
     };
+    (peer $name:expr) => {
+        if $crate::peers::folder($name).is_none() {
+            $crate::need::skip(
+                module_path!(),
+                &format!("{} is not there: scripts/setup.sh test", $name),
+            );
+            return;
+        }
+    };
     (root) => {
         if !$crate::need::real_root() {
             $crate::need::skip(module_path!(), "it needs root");

@@ -83,7 +83,7 @@ pub(crate) struct Request {
     pub upgrade: Option<Span>,
     /// It came as an extended CONNECT (RFC 8441): any 2xx would mean that the protocol was changed.
     pub extended: bool,
-    /// The WebSocket key that the mesh made, because the caller's HTTP has none.
+    /// The Websocket key that the mesh made, because the caller's HTTP has none.
     pub own_key: Option<Span>,
     method: Span,
     authority: Option<Span>,

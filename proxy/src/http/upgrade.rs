@@ -1,5 +1,5 @@
 //! Changes of protocol in both spellings: `upgrade` with 101 (RFC 9110 section 7.8), and extended CONNECT with
-//! 2xx (RFC 8441), with what WebSockets say beside it.
+//! 2xx (RFC 8441), with what Websockets say beside it.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use data_encoding::BASE64;
@@ -37,7 +37,7 @@ fn is_websocket(request: &Request) -> bool {
         .is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(WEBSOCKET))
 }
 
-/// Before the head goes out in HTTP/1: a WebSocket whose caller's HTTP has no keys gets one.
+/// Before the head goes out in HTTP/1: a Websocket whose caller's HTTP has no keys gets one.
 pub(crate) fn add_key(request: &mut Request) {
     if is_websocket(request) && request.fields.named(KEY).next().is_none() {
         let key = fresh_key();
