@@ -111,7 +111,7 @@ pub struct Document {
     pub metadata: Metadata,
     /// The typed body.
     pub spec: Spec,
-    /// What is read and has no equivalent in the mesh, in written order.
+    /// What is read and has no equivalent in the mesh; the same for the same document.
     pub reports: Vec<Unsupported>,
     /// The whole document as JSON, keys in written order, `status` dropped: what is stored and shown.
     pub json: serde_json::Value,

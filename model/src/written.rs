@@ -126,7 +126,19 @@ pub(crate) struct Fault {
 
 /// Faults met so far, at most [`Faults::LIMIT`]; one a place, since the second follows from the first.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(RefCell<Vec<Fault>>);
+pub(crate) struct Faults {
+    faults: RefCell<Vec<Fault>>,
+    notes: RefCell<Vec<Note>>,
+    /// Paths of parts that no value could be made of: what holds them seems to lack them.
+    unmade: RefCell<Vec<String>>,
+}
+
+/// Something that is right, and worth telling: it is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) path: String,
+    pub(crate) why: String,
+}
 
 impl Faults {
     /// More faults than this are not told.
@@ -146,7 +158,7 @@ impl Faults {
             what: what.into(),
             remedy: remedy.into(),
         };
-        let mut all = self.0.borrow_mut();
+        let mut all = self.faults.borrow_mut();
         let known = all
             .iter()
             .any(|old| old.path == fault.path && old.place == fault.place);
@@ -154,13 +166,28 @@ impl Faults {
             all.push(fault);
         }
     }
+    /// Remembers that no value could be made of what stands at a path.
+    pub(crate) fn unmade(&self, path: String) {
+        self.unmade.borrow_mut().push(path);
+    }
+    /// True when what stands at a path lacks a part that was written, and refused.
+    fn lacks(&self, path: &str) -> bool {
+        self.unmade.borrow().iter().any(|part| {
+            part.strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
     /// True when nothing was noted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.faults.borrow().is_empty()
+    }
+    /// The notes, in the order in which they were met.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        self.notes.borrow().clone()
     }
     /// All faults by place.
     pub(crate) fn into_sorted(self) -> Vec<Fault> {
-        let mut all = self.0.into_inner();
+        let mut all = self.faults.into_inner();
         all.sort_by_key(|fault| fault.place);
         all
     }
@@ -225,9 +252,22 @@ impl<'a> At<'a> {
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
-    /// Notes a fault here.
+    /// Notes a fault here, unless it follows from a part that was refused already.
     pub(crate) fn fault(&self, what: impl Into<String>, remedy: impl Into<String>) {
-        self.faults.add(self.place, self.path.clone(), what, remedy);
+        if !self.faults.lacks(&self.path) {
+            self.faults.add(self.place, self.path.clone(), what, remedy);
+        }
+    }
+    /// Notes that what stands here is not carried out.
+    pub(crate) fn note(&self, why: impl Into<String>) {
+        let note = Note {
+            path: self.path.clone(),
+            why: why.into(),
+        };
+        let mut all = self.faults.notes.borrow_mut();
+        if all.len() < Faults::LIMIT && !all.contains(&note) {
+            all.push(note);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub struct DestinationRuleSpec {
     /// How its endpoints are used.
     #[serde(default)]
     pub traffic_policy: Option<TrafficPolicySpec>,
-    /// Parts of it, for VirtualServices to name.
+    /// Parts of it, for `VirtualService`s to name.
     #[serde(default)]
     pub subsets: Vec<SubsetSpec>,
     /// Namespaces whose callers it acts for: `.` its own, `*` or none all.

@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Document, Metadata,
+    Document, Metadata, Unsupported,
     kind::{self, Kind},
     validate,
 };
 use crate::{
     name::{Namespace, is_label},
-    written::{At, Fault, Faults, Node, Value, decode::decode, suggestion, yaml},
+    written::{At, Fault, Faults, Node, Note, Value, decode::decode, suggestion, yaml},
 };
 
 /// A fault in a document.
@@ -101,7 +101,14 @@ fn read(node: &Node, origin: &str) -> Result<Document, Vec<DocumentError>> {
     let faults = Faults::default();
     let document = assemble(node, &faults);
     match document {
-        Some(document) if faults.is_empty() => Ok(document),
+        Some(mut document) if faults.is_empty() => {
+            let told = |note: Note| Unsupported {
+                path: note.path,
+                why: note.why,
+            };
+            document.reports = faults.notes().into_iter().map(told).collect();
+            Ok(document)
+        }
         _ => Err(told(faults, &subject(node), origin)),
     }
 }

@@ -60,6 +60,9 @@ pub struct HttpRouteSpec {
     /// What the route acts on.
     #[serde(default)]
     pub parent_refs: Vec<ParentReference>,
+    /// `All` is reported: there are no gateways here.
+    #[serde(default)]
+    pub use_default_gateways: Option<String>,
     /// No effect with a Service parent.
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -389,6 +392,9 @@ pub struct GrpcRouteSpec {
     /// What the route acts on.
     #[serde(default)]
     pub parent_refs: Vec<ParentReference>,
+    /// `All` is reported: there are no gateways here.
+    #[serde(default)]
+    pub use_default_gateways: Option<String>,
     /// No effect with a Service parent.
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -452,6 +458,9 @@ pub struct TcpRouteSpec {
     /// What the route acts on.
     #[serde(default)]
     pub parent_refs: Vec<ParentReference>,
+    /// `All` is reported: there are no gateways here.
+    #[serde(default)]
+    pub use_default_gateways: Option<String>,
     /// The rules; the first one acts.
     #[serde(default)]
     pub rules: Vec<TcpRule>,
@@ -476,6 +485,9 @@ pub struct TlsRouteSpec {
     /// What the route acts on.
     #[serde(default)]
     pub parent_refs: Vec<ParentReference>,
+    /// `All` is reported: there are no gateways here.
+    #[serde(default)]
+    pub use_default_gateways: Option<String>,
     /// Server names (SNI).
     #[serde(default)]
     pub hostnames: Vec<String>,

@@ -3,18 +3,24 @@
 //! After this no code checks a document again: durations parse, expressions compile, references are well
 //! formed. Whether what they name exists is for `plan` to say.
 
-use super::{Metadata, Spec};
+use super::{Metadata, Spec, span::Span};
 use crate::{
     duration,
     snapshot::rule::Regex,
     written::{At, choice},
 };
 
+mod cors;
+mod destination_rule;
 mod filter;
+mod limit;
 mod own;
 mod policy;
 mod reference;
 mod route;
+mod session;
+mod source;
+mod virtual_service;
 
 pub(super) fn spec(spec: &Spec, at: &At<'_>, metadata: &Metadata) {
     match spec {
@@ -23,18 +29,20 @@ pub(super) fn spec(spec: &Spec, at: &At<'_>, metadata: &Metadata) {
         Spec::GrpcRoute(route) => route::grpc(route, at, metadata),
         Spec::TcpRoute(route) => {
             reference::parents(&route.parent_refs, &at.key("parentRefs"), metadata);
+            reference::default_gateways(route.use_default_gateways.as_deref(), at);
             route::tcp(&route.rules, &at.key("rules"));
         }
         Spec::TlsRoute(route) => {
             reference::parents(&route.parent_refs, &at.key("parentRefs"), metadata);
+            reference::default_gateways(route.use_default_gateways.as_deref(), at);
             route::hostnames(&route.hostnames, &at.key("hostnames"));
             route::tcp(&route.rules, &at.key("rules"));
         }
-        Spec::VirtualService(_)
-        | Spec::DestinationRule(_)
-        | Spec::RateLimit(_)
-        | Spec::FaultInjection(_)
-        | Spec::DirectResponse(_) => {}
+        Spec::VirtualService(service) => virtual_service::check(service, at, metadata),
+        Spec::DestinationRule(rule) => destination_rule::check(rule, at),
+        Spec::RateLimit(limit) => limit::rate(limit, at),
+        Spec::FaultInjection(fault) => limit::fault(fault, at),
+        Spec::DirectResponse(response) => limit::direct(response, at),
         Spec::DelegationTable(table) => own::delegation_table(table, &at.key("dtab")),
         Spec::PeerAuthentication(policy) => {
             own::selector(policy.selector.as_ref(), &at.key("selector"));
@@ -77,11 +85,21 @@ fn expression(pattern: &str, at: &At<'_>) {
             .last()
             .unwrap_or_default()
             .trim_start_matches("error: ");
-        at.fault(
-            format!("is no regular expression: {what}"),
-            "write it in RE2 syntax",
-        );
+        let what = match caret(&text) {
+            Some(column) => format!("is no regular expression: {what} (character {column})"),
+            None => format!("is no regular expression: {what}"),
+        };
+        at.fault(what, "write it in RE2 syntax");
     }
+}
+
+/// The character, from 1, that the mark below a wrong expression of one line points at.
+fn caret(text: &str) -> Option<usize> {
+    let mut lines = text.lines();
+    let mark = lines.find(|line| line.contains('^') && line.trim_matches([' ', '^']).is_empty())?;
+    let column = mark.find('^')?;
+    // The regex crate sets the expression four characters in.
+    (column >= 4).then_some(column - 3)
 }
 
 fn span(text: Option<&str>, at: &At<'_>) -> Option<std::time::Duration> {
@@ -120,5 +138,75 @@ fn host(text: &str, at: &At<'_>) {
             format!("{text:?} is no host name"),
             "write lower-case labels and dots, no port, no address",
         );
+    }
+}
+
+/// A service by any spelling of its name; whether there is one is for the plan to say.
+fn service_host(text: &str, at: &At<'_>) {
+    if text.starts_with('*') {
+        at.fault(
+            format!("{text:?} names no single service"),
+            "write a service's name",
+        );
+    } else {
+        host(text, at);
+    }
+}
+
+fn percent(value: f64, at: &At<'_>) {
+    if !(0.0..=100.0).contains(&value) {
+        at.fault(format!("{value} is no percentage"), "write 0 to 100");
+    }
+}
+
+/// A span that must not be zero.
+fn positive(given: Option<Span>, at: &At<'_>) {
+    if given.is_some_and(|span| span.0.is_zero()) {
+        at.fault("is no time at all", "write a span above 0, or leave it out");
+    }
+}
+
+/// A status that an answer can end with.
+fn final_status(status: u16, at: &At<'_>) {
+    if !(200..=599).contains(&status) {
+        at.fault(
+            format!("{status} is no status of an answer"),
+            "write 200 to 599",
+        );
+    }
+}
+
+/// Of several keys that exclude each other, the second one given is at fault.
+fn one_only(given: &[(&str, bool)], at: &At<'_>) {
+    let mut set = given.iter().filter(|(_, set)| *set).map(|(key, _)| *key);
+    if let (Some(first), Some(second)) = (set.next(), set.next()) {
+        at.key(second).fault(
+            format!("`{first}` and `{second}` exclude each other"),
+            "leave one of them",
+        );
+    }
+}
+
+/// Exactly one of several keys must be given.
+fn exactly_one(given: &[(&str, bool)], at: &At<'_>) {
+    if !given.iter().any(|(_, set)| *set) {
+        let keys: Vec<_> = given.iter().map(|(key, _)| format!("`{key}`")).collect();
+        at.fault("says nothing", format!("write one of {}", keys.join(", ")));
+    }
+    one_only(given, at);
+}
+
+/// Namespaces that a document is for.
+fn export_to(given: &[String], at: &At<'_>) {
+    for (index, name) in given.iter().enumerate() {
+        let at = at.index(index);
+        if !matches!(name.as_str(), "." | "*") && !crate::name::is_label(name) {
+            at.fault(
+                format!("{name:?} is no namespace"),
+                "write a namespace, `.` for the document's own, or `*` for all",
+            );
+        } else if name != "*" && given.iter().any(|other| other == "*") {
+            at.fault("`*` stands beside it", "leave one of them");
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::span::{Base64, GrpcCode, Span};
+use crate::snapshot::rule::Regex;
 
 /// `VirtualService.spec`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -52,7 +53,7 @@ pub struct HttpRoute {
     /// Instead of `route`.
     #[serde(default)]
     pub direct_response: Option<HttpDirectResponse>,
-    /// Another VirtualService: reported.
+    /// Another `VirtualService`: reported.
     #[serde(default)]
     pub delegate: Option<Value>,
     /// What changes of the request's address.
@@ -141,6 +142,24 @@ pub struct HttpCondition {
     pub source_subnets: Vec<String>,
 }
 
+/// Whether something that is for `gateways` acts on calls inside the mesh.
+pub fn in_mesh(gateways: &[String]) -> bool {
+    gateways.is_empty() || gateways.iter().any(|name| name == "mesh")
+}
+
+impl HttpCondition {
+    /// Whether requests that the mesh can read, which come as `http`, may fit `scheme`.
+    pub fn fits_scheme(&self) -> bool {
+        self.scheme
+            .as_ref()
+            .is_none_or(|scheme| scheme.fits("http"))
+    }
+    /// False when no request inside the mesh can ever fit.
+    pub fn can_act(&self) -> bool {
+        in_mesh(&self.gateways) && self.fits_scheme()
+    }
+}
+
 /// How a text is compared; at most one is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -170,6 +189,17 @@ pub enum TextCondition<'t> {
 }
 
 impl TextMatch {
+    /// Whether a text fits; an expression that is none fits nothing.
+    pub fn fits(&self, text: &str) -> bool {
+        match self.condition() {
+            TextCondition::Exact(wanted) => text == wanted,
+            TextCondition::Prefix(wanted) => text.starts_with(wanted),
+            TextCondition::Regex(pattern) => {
+                Regex::new(pattern).is_ok_and(|regex| regex.is_match(text.as_bytes()))
+            }
+            TextCondition::Present => true,
+        }
+    }
     /// What it asks.
     pub fn condition(&self) -> TextCondition<'_> {
         match (&self.exact, &self.prefix, &self.regex) {
@@ -187,7 +217,7 @@ impl TextMatch {
 pub struct Destination {
     /// Any spelling of the service's name.
     pub host: String,
-    /// A subset that a DestinationRule of the host names.
+    /// A subset that a `DestinationRule` of the host names.
     #[serde(default)]
     pub subset: Option<String>,
     /// The service's port; the port that was called unless given.

@@ -64,6 +64,7 @@ impl serde::de::Error for Stop {
     }
 }
 
+#[derive(Clone)]
 struct Decoder<'a> {
     node: &'a Node,
     path: String,
@@ -312,11 +313,16 @@ impl<'a> Deserializer<'a> for Decoder<'a> {
 
 /// Makes a part of a whole; the smallest part that cannot be made is marked to be skipped.
 fn part<'a, T: DeserializeSeed<'a>>(seed: T, decoder: Decoder<'a>) -> Result<T::Value, Stop> {
-    let (node, skip) = (std::ptr::from_ref(decoder.node), decoder.skip);
-    let before = skip.borrow().len();
-    let made = seed.deserialize(decoder);
-    if made.is_err() && skip.borrow().len() == before {
-        skip.borrow_mut().insert(node);
+    let whole = decoder.clone();
+    let before = whole.skip.borrow().len();
+    // A value that was refused after it was read has its place here.
+    let made = whole.noted(seed.deserialize(decoder));
+    if made.is_err() && whole.skip.borrow().len() == before {
+        whole
+            .skip
+            .borrow_mut()
+            .insert(std::ptr::from_ref(whole.node));
+        whole.faults.unmade(whole.path);
     }
     made
 }
@@ -380,6 +386,7 @@ impl<'a> MapAccess<'a> for Entries<'a> {
                     "is no known key",
                     suggestion(&key.text, known),
                 );
+                self.faults.unmade(join(&self.path, &key.text));
                 continue;
             }
             if self.skip.borrow().contains(&std::ptr::from_ref(node)) {

@@ -3,6 +3,9 @@
 use super::*;
 use crate::document::{Spec, spec::PortOrName};
 
+mod pasted;
+mod refused;
+
 const GOOD: &str = r#"
 # Services
 apiVersion: v1
@@ -224,7 +227,7 @@ const RULES: &[(&str, Expected)] = &[
         &[(
             8,
             "spec.rules[0].matches[0].path.value",
-            "no regular expression: unclosed group",
+            "no regular expression: unclosed group (character 3)",
         )],
     ),
     (
@@ -263,11 +266,11 @@ const RULES: &[(&str, Expected)] = &[
         ],
     ),
     (
-        "  - filters: [{type: RequestMirror, requestMirror: {}}]",
+        "  - filters: [{type: ExternalAuth, externalAuth: {}}]",
         &[
             (
                 7,
-                "spec.rules[0].filters[0].requestMirror",
+                "spec.rules[0].filters[0].externalAuth",
                 "not carried out by this version",
             ),
             (
@@ -377,7 +380,7 @@ fn faults_of_documents() {
     for (text, part) in [
         ("kind: HTTPRoute\nmetadata: {name: x}\nspec: {}".to_owned(), "apiVersion: is missing"),
         (document("HTTPRout", "v1", "{}"), "f:2: HTTPRout/default/x kind: \"HTTPRout\" is no known kind; did you mean `HTTPRoute`?"),
-        (document("VirtualService", "networking.istio.io/v1", "{}"), "not supported by this version"),
+        (document("ServiceEntry", "networking.istio.io/v1", "{}"), "not supported by this version"),
         (document("HTTPRoute", "gateway.networking.k8s.io/v2", "{}"), "f:1: HTTPRoute/default/x apiVersion: \"gateway.networking.k8s.io/v2\" is no version of HTTPRoute"),
         (document("Service", "v1", "{}"), "spec.ports: is missing"),
         (document("Service", "v1", "{ports: [{port: 80}, {port: 80, name: a}]}"), "80 is a port of this service already"),

@@ -1,8 +1,11 @@
 //! Filters of routes: those that are carried out, and a clear word on those that are not.
 
-use super::{at_most, host, one_of, port, token};
+use super::{at_most, cors, host, one_of, port, session, token};
 use crate::{
-    document::route::{HeaderModifier, HttpFilter, PathModifier},
+    document::route::{
+        ExtensionReference, HeaderModifier, HeaderValueSpec, HttpFilter, PathModifier,
+    },
+    name::is_label,
     written::{At, suggestion},
 };
 
@@ -13,27 +16,28 @@ pub(super) enum Where {
     Rule { prefixes: bool, backends: bool },
     /// At a backend of an HTTPRoute.
     Backend { prefixes: bool },
-    /// In a GRPCRoute.
-    Grpc,
+    /// In a GRPCRoute, perhaps at a backend.
+    Grpc { backend: bool },
 }
 
-const NOT_YET: [(&str, &str); 4] = [
-    ("RequestMirror", "requestMirror"),
-    ("CORS", "cors"),
-    ("ExternalAuth", "externalAuth"),
-    ("ExtensionRef", "extensionRef"),
-];
-const KEYS: [&str; 4] = [
+const NOT_YET: (&str, &str) = ("ExternalAuth", "externalAuth");
+const KEYS: [&str; 7] = [
     "requestHeaderModifier",
     "responseHeaderModifier",
     "requestRedirect",
     "urlRewrite",
+    "requestMirror",
+    "cors",
+    "extensionRef",
 ];
-const TYPES: [&str; 4] = [
+const TYPES: [&str; 7] = [
     "RequestHeaderModifier",
     "ResponseHeaderModifier",
     "RequestRedirect",
     "URLRewrite",
+    "RequestMirror",
+    "CORS",
+    "ExtensionRef",
 ];
 
 pub(super) fn filters(given: &[HttpFilter], place: Where, at: &At<'_>) {
@@ -44,7 +48,7 @@ pub(super) fn filters(given: &[HttpFilter], place: Where, at: &At<'_>) {
         if given
             .iter()
             .take(index)
-            .any(|other| other.type_ == one.type_)
+            .any(|other| other.type_ == one.type_ && one.type_ != "RequestMirror")
         {
             here.key("type").fault(
                 format!("a second {} stands in one list", one.type_),
@@ -59,12 +63,18 @@ pub(super) fn filters(given: &[HttpFilter], place: Where, at: &At<'_>) {
             "leave one of them",
         );
     }
+    if let (Some(_), Some(answer)) = (has("RequestRedirect"), has("ExtensionRef")) {
+        at.index(answer).fault(
+            "a redirect and an answer of the mesh's own exclude each other",
+            "leave one of them",
+        );
+    }
 }
 
 fn filter(one: &HttpFilter, place: Where, at: &At<'_>) {
     for key in one.other.keys() {
         let at = at.key(key);
-        if NOT_YET.iter().any(|(_, known)| known == key) {
+        if NOT_YET.1 == key {
             at.fault("is not carried out by this version", "remove the filter");
         } else {
             at.fault("is no known key", suggestion(key, &KEYS));
@@ -78,9 +88,15 @@ fn filter(one: &HttpFilter, place: Where, at: &At<'_>) {
             "ResponseHeaderModifier",
             "URLRewrite",
         ],
-        Where::Grpc => &["RequestHeaderModifier", "ResponseHeaderModifier"],
+        Where::Grpc { backend: false } => &[
+            "RequestHeaderModifier",
+            "ResponseHeaderModifier",
+            "RequestMirror",
+            "ExtensionRef",
+        ],
+        Where::Grpc { backend: true } => &["RequestHeaderModifier", "ResponseHeaderModifier"],
     };
-    if NOT_YET.iter().any(|(name, _)| *name == kind) {
+    if NOT_YET.0 == kind {
         at.key("type").fault(
             format!("{kind} is not carried out by this version"),
             "remove the filter",
@@ -95,11 +111,17 @@ fn filter(one: &HttpFilter, place: Where, at: &At<'_>) {
         return;
     }
     one_of(Some(kind), known, &at.key("type"));
+    if !known.contains(&kind) {
+        return;
+    }
     let set = [
         one.request_header_modifier.is_some(),
         one.response_header_modifier.is_some(),
         one.request_redirect.is_some(),
         one.url_rewrite.is_some(),
+        one.request_mirror.is_some(),
+        one.cors.is_some(),
+        one.extension_ref.is_some(),
     ];
     for ((name, key), set) in TYPES.iter().zip(KEYS).zip(set) {
         match (*name == kind, set) {
@@ -124,7 +146,7 @@ fn body(one: &HttpFilter, place: Where, at: &At<'_>) {
     }
     let prefixes = match place {
         Where::Rule { prefixes, .. } | Where::Backend { prefixes } => prefixes,
-        Where::Grpc => false,
+        Where::Grpc { .. } => false,
     };
     if let Some(redirect) = &one.request_redirect {
         let here = at.key("requestRedirect");
@@ -159,6 +181,39 @@ fn body(one: &HttpFilter, place: Where, at: &At<'_>) {
         }
         path(rewrite.path.as_ref(), prefixes, &here.key("path"));
     }
+    if let Some(mirror) = &one.request_mirror {
+        session::mirror(mirror, &at.key("requestMirror"));
+    }
+    if let Some(cors) = &one.cors {
+        cors::route(cors, &at.key("cors"));
+    }
+    if let Some(reference) = &one.extension_ref {
+        let backends = matches!(place, Where::Rule { backends: true, .. });
+        extension(reference, backends, &at.key("extensionRef"));
+    }
+}
+
+/// The one extension there is: an answer of the mesh's own.
+fn extension(reference: &ExtensionReference, backends: bool, at: &At<'_>) {
+    if reference.group != "meshd.io" {
+        at.key("group").fault(
+            format!("{:?} has no extension that is known here", reference.group),
+            "write meshd.io",
+        );
+    }
+    one_of(Some(&reference.kind), &["DirectResponse"], &at.key("kind"));
+    if reference.name.is_empty() || !reference.name.split('.').all(is_label) {
+        at.key("name").fault(
+            format!("{:?} is no name of a {}", reference.name, reference.kind),
+            "use 1 to 63 of a-z 0-9 -",
+        );
+    }
+    if backends {
+        at.fault(
+            "a rule that answers itself reaches no backend",
+            "remove `backendRefs` or the filter",
+        );
+    }
 }
 
 /// Headers that frame or address a message, so that no route may touch them.
@@ -175,45 +230,60 @@ const FRAMING: [&str; 9] = [
 ];
 
 fn headers(edits: &HeaderModifier, at: &At<'_>) {
-    let named = |name: &str, at: &At<'_>| {
-        token(name, at);
-        let lower = name.to_ascii_lowercase();
-        if lower == "host" {
-            at.fault(
-                "a route cannot change Host this way",
-                "use a URLRewrite with `hostname`",
-            );
-        } else if FRAMING.contains(&lower.as_str()) || lower.starts_with("mesh-") {
-            at.fault(format!("a route cannot change {lower}"), "remove it");
-        }
-    };
     for (key, list) in [("set", &edits.set), ("add", &edits.add)] {
-        at_most(list.len(), 16, &at.key(key));
-        for (index, header) in list.iter().enumerate() {
-            let at = at.key(key).index(index);
-            named(&header.name, &at.key("name"));
-            let clean = |c: char| !c.is_control() || c == '\t';
-            let value = &header.value;
-            if value.len() > 4096 || value.trim() != value || !value.chars().all(clean) {
-                at.key("value").fault(
-                    "is no value of a header",
-                    "leave out line ends and blanks at the ends",
-                );
-            }
-            let lower = header.name.to_ascii_lowercase();
-            if list
-                .iter()
-                .take(index)
-                .any(|other| other.name.to_ascii_lowercase() == lower)
-            {
-                at.key("name")
-                    .fault(format!("{lower} stands here twice"), "leave one of them");
-            }
-        }
+        header_list(list, &at.key(key));
     }
     at_most(edits.remove.len(), 16, &at.key("remove"));
     for (index, name) in edits.remove.iter().enumerate() {
-        named(name, &at.key("remove").index(index));
+        edited(
+            name,
+            "use a URLRewrite with `hostname`",
+            &at.key("remove").index(index),
+        );
+    }
+}
+
+/// Headers with their values, each once.
+pub(super) fn header_list(list: &[HeaderValueSpec], at: &At<'_>) {
+    at_most(list.len(), 16, at);
+    for (index, header) in list.iter().enumerate() {
+        let at = at.index(index);
+        edited(
+            &header.name,
+            "use a URLRewrite with `hostname`",
+            &at.key("name"),
+        );
+        header_value(&header.value, &at.key("value"));
+        let lower = header.name.to_ascii_lowercase();
+        if list
+            .iter()
+            .take(index)
+            .any(|other| other.name.to_ascii_lowercase() == lower)
+        {
+            at.key("name")
+                .fault(format!("{lower} stands here twice"), "leave one of them");
+        }
+    }
+}
+
+/// A header that a route may change; `host` says how to change the host instead.
+pub(super) fn edited(name: &str, host: &str, at: &At<'_>) {
+    token(name, at);
+    let lower = name.to_ascii_lowercase();
+    if lower == "host" {
+        at.fault("a route cannot change Host this way", host);
+    } else if FRAMING.contains(&lower.as_str()) || lower.starts_with("mesh-") {
+        at.fault(format!("a route cannot change {lower}"), "remove it");
+    }
+}
+
+pub(super) fn header_value(value: &str, at: &At<'_>) {
+    let clean = |c: char| !c.is_control() || c == '\t';
+    if value.len() > 4096 || value.trim() != value || !value.chars().all(clean) {
+        at.fault(
+            "is no value of a header",
+            "leave out line ends and blanks at the ends",
+        );
     }
 }
 
@@ -254,7 +324,7 @@ fn path(given: Option<&PathModifier>, prefixes: bool, at: &At<'_>) {
     }
 }
 
-fn replacement(value: &str, at: &At<'_>) {
+pub(super) fn replacement(value: &str, at: &At<'_>) {
     let clean = value
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));

@@ -81,7 +81,7 @@ pub(super) fn selector(selector: Option<&LabelSelector>, at: &At<'_>) {
     }
 }
 
-fn labels(given: &std::collections::BTreeMap<String, String>, at: &At<'_>) {
+pub(super) fn labels(given: &std::collections::BTreeMap<String, String>, at: &At<'_>) {
     at_most(given.len(), 64, at);
     for key in given.keys().filter(|key| key.is_empty() || key.len() > 253) {
         at.key(key).fault("is no label", "use 1 to 253 characters");

@@ -1,6 +1,6 @@
 //! References from routes: to what they act on, and to backends with their shares.
 
-use super::{at_most, port};
+use super::{at_most, one_of, port};
 use crate::{
     document::{
         Metadata,
@@ -50,7 +50,16 @@ pub(super) fn parents(given: &[ParentReference], at: &At<'_>, metadata: &Metadat
     }
 }
 
-fn named(name: &str, namespace: Option<&str>, label: bool, at: &At<'_>) {
+/// `useDefaultGateways:` of any route.
+pub(super) fn default_gateways(word: Option<&str>, at: &At<'_>) {
+    let at = at.key("useDefaultGateways");
+    one_of(word, &["All", "None"], &at);
+    if word == Some("All") {
+        at.note("there are no default gateways here: the route acts for its parents");
+    }
+}
+
+pub(super) fn named(name: &str, namespace: Option<&str>, label: bool, at: &At<'_>) {
     let fits = if label {
         is_label(name)
     } else {

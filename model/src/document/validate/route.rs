@@ -4,15 +4,15 @@ use super::{
     at_most, expression,
     filter::{self, Where},
     host, is_token, one_of,
-    reference::{backends, parents},
-    span, token,
+    reference::{backends, default_gateways, parents},
+    session, span, token,
 };
 use crate::{
     document::{
         Metadata,
         route::{
-            GrpcMatch, GrpcRouteSpec, HttpMatch, HttpRetry, HttpRouteSpec, HttpRule, HttpTimeouts,
-            PathMatchSpec, TcpRule, ValueMatchSpec,
+            BackendReference, GrpcMatch, GrpcRouteSpec, HttpFilter, HttpMatch, HttpRetry,
+            HttpRouteSpec, HttpRule, HttpTimeouts, PathMatchSpec, TcpRule, ValueMatchSpec,
         },
     },
     written::At,
@@ -26,6 +26,7 @@ const METHODS: [&str; 9] = [
 
 pub(super) fn http(route: &HttpRouteSpec, at: &At<'_>, metadata: &Metadata) {
     parents(&route.parent_refs, &at.key("parentRefs"), metadata);
+    default_gateways(route.use_default_gateways.as_deref(), at);
     hostnames(&route.hostnames, &at.key("hostnames"));
     at_most(route.rules.len(), MAX_RULES, &at.key("rules"));
     for (index, rule) in route.rules.iter().enumerate() {
@@ -62,6 +63,37 @@ fn http_rule(rule: &HttpRule, at: &At<'_>) {
     if let Some(retry) = &rule.retry {
         check_retry(retry, &at.key("retry"));
     }
+    if let Some(wanted) = &rule.session_persistence {
+        session::persistence(wanted, &at.key("sessionPersistence"));
+    }
+    own_mirrors(&rule.filters, &rule.backend_refs, &at.key("filters"));
+}
+
+/// A copy to the backend that has the request already tells nobody anything.
+fn own_mirrors(filters: &[HttpFilter], backends: &[BackendReference], at: &At<'_>) {
+    for (index, one) in filters.iter().enumerate() {
+        let Some(copy) = one
+            .request_mirror
+            .as_ref()
+            .map(|mirror| &mirror.backend_ref)
+        else {
+            continue;
+        };
+        let same = |backend: &BackendReference| {
+            (&backend.group, &backend.kind, &backend.namespace)
+                == (&copy.group, &copy.kind, &copy.namespace)
+                && (&backend.name, backend.port) == (&copy.name, copy.port)
+        };
+        if matches!(backends, [only] if same(only)) {
+            at.index(index)
+                .key("requestMirror")
+                .key("backendRef")
+                .fault(
+                    "is the backend that takes the request itself",
+                    "mirror to another backend",
+                );
+        }
+    }
 }
 
 fn is_prefix(path: Option<&PathMatchSpec>) -> bool {
@@ -69,7 +101,7 @@ fn is_prefix(path: Option<&PathMatchSpec>) -> bool {
         .is_none_or(|kind| kind == "PathPrefix")
 }
 
-fn http_match(one: &HttpMatch, at: &At<'_>) {
+pub(super) fn http_match(one: &HttpMatch, at: &At<'_>) {
     if let Some(path) = &one.path {
         check_path(path, &at.key("path"));
     }
@@ -169,6 +201,7 @@ fn check_retry(retry: &HttpRetry, at: &At<'_>) {
 
 pub(super) fn grpc(route: &GrpcRouteSpec, at: &At<'_>, metadata: &Metadata) {
     parents(&route.parent_refs, &at.key("parentRefs"), metadata);
+    default_gateways(route.use_default_gateways.as_deref(), at);
     hostnames(&route.hostnames, &at.key("hostnames"));
     at_most(route.rules.len(), MAX_RULES, &at.key("rules"));
     for (index, rule) in route.rules.iter().enumerate() {
@@ -177,11 +210,16 @@ pub(super) fn grpc(route: &GrpcRouteSpec, at: &At<'_>, metadata: &Metadata) {
         for (index, one) in rule.matches.iter().enumerate() {
             grpc_match(one, &at.key("matches").index(index));
         }
-        filter::filters(&rule.filters, Where::Grpc, &at.key("filters"));
+        let place = Where::Grpc { backend: false };
+        filter::filters(&rule.filters, place, &at.key("filters"));
         backends(&rule.backend_refs, &at.key("backendRefs"));
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             let at = at.key("backendRefs").index(index).key("filters");
-            filter::filters(&backend.filters, Where::Grpc, &at);
+            filter::filters(&backend.filters, Where::Grpc { backend: true }, &at);
+        }
+        own_mirrors(&rule.filters, &rule.backend_refs, &at.key("filters"));
+        if let Some(wanted) = &rule.session_persistence {
+            session::persistence(wanted, &at.key("sessionPersistence"));
         }
     }
 }
