@@ -360,7 +360,8 @@ pub struct Explanation {
 /// One step of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ExplainStep {
-    /// `caller`, `capture`, `name`, `route`, `backend`, `endpoint`, `tls`, `far-policy`, `far-target`.
+    /// `caller`, `capture`, `name`, `route`, `fault`, `persistence`, `filter`, `mirror`, `backend`, `policy`, `endpoint`,
+    /// `tls`, `far-policy`, `far-limit`, `far-target`.
     pub step: String,
     /// Host that decides it.
     pub host: String,

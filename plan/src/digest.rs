@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_model::snapshot::{Frontend, Map, RuleTable, Snapshot, Target};
+use mesh_model::snapshot::{Filter, Frontend, Map, RuleTable, Snapshot, Target};
 
 use crate::key::Stable;
 
@@ -14,6 +14,9 @@ pub(crate) fn of(snapshot: &Snapshot) -> u64 {
     let mut hash = Stable::new();
     hash.debug(&snapshot.mesh);
     for backend in snapshot.outbound.backends.values() {
+        hash.debug(backend);
+    }
+    for backend in snapshot.outbound.subsets.values() {
         hash.debug(backend);
     }
     for frontend in &snapshot.outbound.frontends {
@@ -57,17 +60,41 @@ fn frontend_parts(hash: &mut Stable, frontend: &Frontend) {
         hash.text(namespace.as_str());
         table(hash, rules);
     }
+    hash.number(count(&frontend.tls_rules));
+    for rule in &frontend.tls_rules {
+        hash.debug(&rule.server_name)
+            .debug(&rule.source)
+            .debug(&rule.route);
+        target(hash, &rule.target);
+    }
+    hash.debug(&frontend.faults);
+}
+
+fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap_or_default()
 }
 
 fn table(hash: &mut Stable, table: &RuleTable) {
-    hash.debug(&table.attached)
-        .number(u64::try_from(table.rules.len()).unwrap_or_default());
+    hash.debug(&table.attached).number(count(&table.rules));
     for rule in &table.rules {
-        hash.debug(&rule.route)
-            .debug(&rule.matches)
-            .debug(&rule.filters);
+        hash.debug(&rule.route).debug(&rule.matches);
+        filters(hash, &rule.filters);
         hash.debug(&rule.timeouts).debug(&rule.retry);
+        hash.debug(&rule.faults).debug(&rule.persistence);
         target(hash, &rule.target);
+    }
+}
+
+fn filters(hash: &mut Stable, all: &[Filter]) {
+    hash.number(count(all));
+    for filter in all {
+        if let Filter::Mirror(mirror) = filter {
+            hash.text("mirror")
+                .number(mirror.backend.key.0)
+                .debug(&mirror.share);
+        } else {
+            hash.debug(filter);
+        }
     }
 }
 
@@ -77,16 +104,15 @@ fn target(hash: &mut Stable, one: &Target) {
             hash.text("backend").number(backend.key.0);
         }
         Target::Weighted(shares) => {
-            hash.text("weighted")
-                .number(u64::try_from(shares.len()).unwrap_or_default());
+            hash.text("weighted").number(count(shares));
             for share in shares {
-                hash.number(share.weight.into()).debug(&share.filters);
+                hash.number(share.weight.into());
+                filters(hash, &share.filters);
                 target(hash, &share.target);
             }
         }
         Target::Failover(targets) => {
-            hash.text("failover")
-                .number(u64::try_from(targets.len()).unwrap_or_default());
+            hash.text("failover").number(count(targets));
             for one in targets {
                 target(hash, one);
             }

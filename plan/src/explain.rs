@@ -62,14 +62,20 @@ pub struct Question {
     pub method: String,
     /// Path without the query.
     pub path: String,
+    /// The query without `?`.
+    #[serde(default)]
+    pub query: String,
+    /// Headers.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
 }
 
 /// Why a request cannot be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExplainError {
-    /// No URL of the forms `http://name/path` and `tcp://name:port`.
-    #[error("{0:?} is no URL like http://words/path or tcp://db:5432")]
+    /// No URL of the forms `http://name/path`, `tcp://name:port` and `tls://name:port/server-name`.
+    #[error("{0:?} is no URL like http://words/path, tcp://db:5432 or tls://db:443/server.name")]
     Url(String),
     /// No name of a service.
     #[error("the caller is no service")]
@@ -153,6 +159,8 @@ struct Asked<'a> {
     method: &'a str,
     /// True for `http://`: requests are seen one by one.
     http: bool,
+    /// True for `tls://`: passed on unopened, with the server name as path.
+    tls: bool,
     authority: &'a str,
     path: &'a str,
     query: &'a str,
@@ -163,9 +171,10 @@ impl<'a> Asked<'a> {
     fn read(request: &'a Explain) -> Result<Self, ExplainError> {
         let bad = || ExplainError::Url(request.url.clone());
         let (scheme, rest) = request.url.split_once("://").ok_or_else(bad)?;
-        let http = match scheme {
-            "http" => true,
-            "tcp" => false,
+        let (http, tls) = match scheme {
+            "http" => (true, false),
+            "tcp" => (false, false),
+            "tls" => (false, true),
             _ => return Err(bad()),
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -183,11 +192,18 @@ impl<'a> Asked<'a> {
         Ok(Self {
             method,
             http,
+            tls,
             authority,
             path,
             query,
             headers: &request.headers,
         })
+    }
+
+    /// The server name of a TLS connection.
+    fn server_name(&self) -> Option<&'a str> {
+        let name = self.path.trim_matches('/');
+        (self.tls && !name.is_empty()).then_some(name)
     }
 }
 
@@ -205,12 +221,16 @@ impl RequestView for Asked<'_> {
         if name == "host" {
             return Some(self.authority.as_bytes().into());
         }
-        let lines: Vec<&str> = self
-            .headers
-            .iter()
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-            .collect();
-        (!lines.is_empty()).then(|| lines.join(",").into_bytes().into())
+        header(self.headers, name)
     }
+}
+
+/// The value of a header; several lines joined with `,`.
+fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<Cow<'h, [u8]>> {
+    let lines: Vec<&str> = headers
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+        .collect();
+    (!lines.is_empty()).then(|| lines.join(",").into_bytes().into())
 }

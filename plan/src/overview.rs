@@ -8,6 +8,15 @@ use crate::{findings::Findings, services::Services, world::World};
 pub(crate) fn tell(world: &World<'_>, services: &Services, findings: &Findings) {
     for (key, resource) in &world.input.catalog.resources {
         let subject = key.to_string();
+        for told in resource.document.reported() {
+            findings.add(
+                &told.code,
+                told.severity,
+                told.subject,
+                told.what,
+                told.remedy,
+            );
+        }
         if !resource.conflicts.is_empty() {
             let others: Vec<String> = resource
                 .conflicts
@@ -23,6 +32,14 @@ pub(crate) fn tell(world: &World<'_>, services: &Services, findings: &Findings) 
                     others.join(", ")
                 ),
                 "look at both with `meshctl history`, then apply what you want",
+            );
+        }
+        for report in &resource.document.reports {
+            findings.note(
+                "field-without-effect",
+                &subject,
+                report.to_string(),
+                "remove the field, or read what acts instead in docs/routes.md",
             );
         }
         if resource.confirm_by_ms > world.input.now_ms {

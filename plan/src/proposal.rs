@@ -33,10 +33,13 @@ pub struct Proposal<'a> {
 
 /// Codes that are errors in what is proposed: a route must name what exists. A caller that wants the edit
 /// all the same (because the service comes later) ignores findings of these codes.
-pub const UNKNOWN_REFERENCES: [&str; 3] = [
+pub const UNKNOWN_REFERENCES: [&str; 6] = [
     "route-unknown-parent",
     "route-unknown-backend",
+    "route-unknown-subset",
+    "route-unknown-filter",
     "route-invalid-backend",
+    "policy-unknown-target",
 ];
 
 /// Problems that the edit would bring, worst first; those that exist without it are left out.

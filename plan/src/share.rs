@@ -47,8 +47,10 @@ pub(crate) fn frontend(mut fresh: Frontend, before: Option<&Arc<Frontend>>) -> A
 }
 
 fn table(fresh: &mut RuleTable, before: &RuleTable) {
-    for rule in &mut fresh.rules {
-        if let Some(old) = before.rules.iter().find(|old| **old == *rule) {
+    for (index, rule) in fresh.rules.iter_mut().enumerate() {
+        // Most rules are where they were, so a long table is not searched for each.
+        let there = before.rules.get(index).filter(|old| ***old == **rule);
+        if let Some(old) = there.or_else(|| before.rules.iter().find(|old| ***old == **rule)) {
             *rule = Arc::clone(old);
         }
     }

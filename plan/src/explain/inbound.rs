@@ -1,16 +1,18 @@
-//! The part of the called host: which program, and whether its policies let the caller in.
+//! The part of the called host: which program, whether its policies let the caller in, and how often.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use mesh_model::{
     admin::Explanation,
+    duration,
     snapshot::{
-        InboundPort, Snapshot,
-        decide::{Verdict, authorize},
+        InboundPort, RateLimit, Snapshot,
+        decide::{RequestView, Source, Verdict, authorize},
+        limit::{LimitBy, LimitScope},
     },
 };
 
-use super::{Question, State, Steps};
+use super::{Question, State, Steps, header};
 
 pub(super) fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     let mut steps = Steps::of(snapshot);
@@ -63,6 +65,10 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         because,
     );
     if state == State::Ok {
+        for limit in port.limits.iter().filter(|limit| counts(limit, question)) {
+            let because = format!("RateLimit {}", limit.name);
+            steps.add("far-limit", State::Ok, told(limit), because);
+        }
         steps.add(
             "far-target",
             State::Ok,
@@ -79,4 +85,57 @@ fn find<'a>(snapshot: &'a Snapshot, question: &Question) -> Option<&'a Arc<Inbou
     by_name
         .and_then(|ports| ports.get(&question.address.port()))
         .or_else(|| inbound.by_address.get(&question.address))
+}
+
+/// Whether a request counts against a limit. Opaque connections have no requests.
+fn counts(limit: &RateLimit, question: &Question) -> bool {
+    let all = limit.matches.is_empty();
+    !question.method.is_empty() && (all || limit.matches.iter().any(|one| one.fits(question)))
+}
+
+fn told(limit: &RateLimit) -> String {
+    let one = |by: &LimitBy| match by {
+        LimitBy::Source => "caller".to_owned(),
+        LimitBy::SourceNamespace => "namespace of callers".to_owned(),
+        LimitBy::SourceAddress => "address of callers".to_owned(),
+        LimitBy::Header(name) => format!("value of {name}"),
+        LimitBy::Method => "method".to_owned(),
+        LimitBy::Path => "path".to_owned(),
+    };
+    let by: Vec<String> = limit.by.iter().map(one).collect();
+    let each = match by.as_slice() {
+        [] => "all together".to_owned(),
+        by => format!("for each {}", by.join(" and ")),
+    };
+    let scope = match limit.scope {
+        LimitScope::Host => "counted on this host",
+        LimitScope::Mesh => "counted in the whole mesh",
+    };
+    format!(
+        "at most {} requests in {}, {} at once, {each}, {scope}: else 429 rate-limited",
+        limit.requests,
+        duration::print(limit.per),
+        limit.burst
+    )
+}
+
+impl RequestView for Question {
+    fn method(&self) -> &str {
+        &self.method
+    }
+    fn path(&self) -> &str {
+        &self.path
+    }
+    fn query(&self) -> &str {
+        &self.query
+    }
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        header(&self.headers, name)
+    }
+    fn source(&self) -> Source<'_> {
+        Source {
+            identity: Some(&self.caller),
+            ..Source::default()
+        }
+    }
 }

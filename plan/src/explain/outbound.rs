@@ -6,12 +6,16 @@ use mesh_model::{
     admin::Explain,
     name::ServiceId,
     service::AppProtocol,
-    snapshot::{Caller, Direct, Frontend, Snapshot},
+    snapshot::{Backend, Caller, Direct, Frontend, Snapshot, decide::Source},
 };
+
+use changes::Called;
 
 use super::{Asked, ExplainError, Far, Question, State, Steps, Told, View};
 
+mod changes;
 mod choice;
+mod policy;
 mod reach;
 
 /// Backends of one target that are told in full.
@@ -67,6 +71,21 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
+    /// Who calls, as rules see it: from this host's own address.
+    fn source(&self) -> Source<'_> {
+        let own = self.view.compiled.inbound.first();
+        Source::local(&self.caller, own.map(SocketAddr::ip))
+    }
+
+    /// The request with who sends it.
+    fn called(&self) -> Called<'_> {
+        Called {
+            asked: &self.asked,
+            source: self.source(),
+            authority: self.asked.authority.to_ascii_lowercase(),
+        }
+    }
+
     fn tell_caller(&mut self) {
         let callers = &self.snapshot.callers;
         let mut known: Vec<String> = Vec::new();
@@ -224,11 +243,12 @@ impl Story<'_> {
         let target = if self.asked.http && frontend.protocol != AppProtocol::Tcp {
             self.http_target(frontend)?
         } else {
-            self.tcp_target(frontend)
+            self.tcp_target(frontend)?
         };
         let mut backends = Vec::new();
         self.tell_target(&target, &mut backends);
-        backends.dedup_by(|a, b| a.key == b.key);
+        let mut seen = std::collections::BTreeSet::new();
+        backends.retain(|backend: &Arc<Backend>| seen.insert(backend.key));
         let told: Vec<Option<Far>> = backends
             .iter()
             .take(MOST_BACKENDS)

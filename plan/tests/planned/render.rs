@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use mesh_model::{
     admin::{Explain, ExplainStep},
     snapshot::{
-        AuthorizationRule, BackendEndpoint, Filter, Frontend, RequestMatch, Rule, RuleTable,
-        SourceMatch, Target,
+        AuthorizationRule, Backend, BackendEndpoint, Fault, Filter, Frontend, RequestMatch, Rule,
+        RuleTable, SourceMatch, Target, TrafficPolicy,
         rule::{PathMatch, ValueCondition, ValueMatch},
     },
 };
@@ -60,8 +60,8 @@ fn frontends(out: &mut String, compiled: &Compiled) {
         for endpoint in &frontend.backend.endpoints {
             writeln!(out, "  endpoint {}", endpoint_text(endpoint)).unwrap();
         }
-        let key = (frontend.service.clone(), frontend.port);
-        for one in compiled.candidates[&key]
+        let key_of = (frontend.service.clone(), frontend.port);
+        for one in compiled.candidates[&key_of]
             .iter()
             .filter(|one| one.left_out.is_some())
         {
@@ -73,8 +73,75 @@ fn frontends(out: &mut String, compiled: &Compiled) {
             )
             .unwrap();
         }
+        if !frontend.backend.policy.name.is_empty() {
+            writeln!(out, "  policy {}", policy(&frontend.backend)).unwrap();
+        }
+        let subsets = &compiled.snapshot.outbound.subsets;
+        for (_, subset) in subsets
+            .iter()
+            .filter(|(key, _)| (&key.0, key.1) == (&key_of.0, key_of.1))
+        {
+            let ids: Vec<&str> = subset.endpoints.iter().map(|one| &*one.id).collect();
+            writeln!(out, "  subset {} {ids:?} {}", subset.subset, policy(subset)).unwrap();
+        }
+        for fault in frontend.faults.iter() {
+            writeln!(out, "  {}", fault_text(fault)).unwrap();
+        }
         tables(out, frontend);
     }
+}
+
+fn policy(backend: &Backend) -> String {
+    let all = &*backend.policy;
+    let default = TrafficPolicy::default();
+    let mut text = format!("[{}] {:?}", all.name, all.balance);
+    let mut part = |name: &str, differs: bool, value: &dyn std::fmt::Debug| {
+        if differs {
+            write!(text, " {name}={value:?}").unwrap();
+        }
+    };
+    part("locality", all.locality != default.locality, &all.locality);
+    part(
+        "slow_start",
+        all.slow_start != default.slow_start,
+        &all.slow_start,
+    );
+    part("panic", all.panic_threshold != 0, &all.panic_threshold);
+    part("limits", all.limits != default.limits, &all.limits);
+    part("outlier", all.outlier != default.outlier, &all.outlier);
+    part("check", all.health_check.is_some(), &all.health_check);
+    part(
+        "budget",
+        all.retry_budget != default.retry_budget,
+        &all.retry_budget,
+    );
+    part(
+        "connect",
+        all.connect_timeout.is_some(),
+        &all.connect_timeout,
+    );
+    part("idle", all.idle_timeout.is_some(), &all.idle_timeout);
+    part(
+        "requests",
+        all.max_requests_per_connection != 0,
+        &all.max_requests_per_connection,
+    );
+    part("upgrade", all.upgrade_to_http2, &all.upgrade_to_http2);
+    text
+}
+
+fn fault_text(fault: &Fault) -> String {
+    let mut text = format!("fault [{}]", fault.name);
+    for one in &fault.matches {
+        write!(text, " on({})", match_text(one)).unwrap();
+    }
+    write!(
+        text,
+        " delay={:?} abort={:?} bandwidth={:?}",
+        fault.delay, fault.abort, fault.bandwidth
+    )
+    .unwrap();
+    text
 }
 
 fn tables(out: &mut String, frontend: &Frontend) {
@@ -82,6 +149,24 @@ fn tables(out: &mut String, frontend: &Frontend) {
     table(out, "tcp-rule", &frontend.tcp_rules);
     for (namespace, rules) in &frontend.consumer_rules {
         table(out, &format!("rule for {namespace}"), rules);
+    }
+    for rule in &frontend.tls_rules {
+        let route = &rule.route;
+        let name = rule.server_name.as_deref().unwrap_or("any");
+        let from = rule
+            .source
+            .as_ref()
+            .map(|one| format!(" from{}", source_text(one)));
+        writeln!(
+            out,
+            "  tls-rule [{} {} #{}] {name}{} -> {}",
+            route.kind,
+            route.name,
+            route.rule,
+            from.unwrap_or_default(),
+            target(&rule.target)
+        )
+        .unwrap();
     }
 }
 
@@ -149,13 +234,24 @@ fn rule_text(rule: &Rule) -> String {
         )
         .unwrap();
     }
-    if rule.retry != mesh_model::snapshot::Retry::default() {
-        write!(
-            text,
-            " retry={}x{:?}",
-            rule.retry.attempts, rule.retry.codes
-        )
-        .unwrap();
+    let (retry, default) = (&rule.retry, mesh_model::snapshot::Retry::default());
+    if *retry != default {
+        write!(text, " retry={}x{:?}", retry.attempts, retry.codes).unwrap();
+        if !retry.grpc_codes.is_empty() {
+            write!(text, " grpc={:?}", retry.grpc_codes).unwrap();
+        }
+        if retry.on != default.on {
+            write!(text, " on={:?}", retry.on).unwrap();
+        }
+        if retry.backoff != default.backoff {
+            write!(text, " backoff={:?}", retry.backoff).unwrap();
+        }
+    }
+    for fault in rule.faults.iter() {
+        write!(text, " {}", fault_text(fault)).unwrap();
+    }
+    if let Some(persistence) = &rule.persistence {
+        write!(text, " {persistence:?}").unwrap();
     }
     text
 }
@@ -225,12 +321,24 @@ fn source_text(source: &SourceMatch) -> String {
 }
 
 fn filters(all: &[Filter]) -> String {
-    format!("{all:?}")
+    let one = |filter: &Filter| match filter {
+        Filter::Mirror(mirror) => {
+            format!("Mirror({} to {})", mirror.share.0, backend(&mirror.backend))
+        }
+        other => format!("{other:?}"),
+    };
+    let all: Vec<String> = all.iter().map(one).collect();
+    format!("[{}]", all.join(", "))
+}
+
+fn backend(one: &Backend) -> String {
+    let subset = if one.subset.is_empty() { "" } else { "/" };
+    format!("{}:{}{subset}{}", one.service, one.port, one.subset)
 }
 
 fn target(one: &Target) -> String {
     match one {
-        Target::Backend(backend) => format!("{}:{}", backend.service, backend.port),
+        Target::Backend(one) => backend(one),
         Target::Weighted(shares) => {
             let all: Vec<String> = shares
                 .iter()
@@ -311,6 +419,15 @@ fn inbound(out: &mut String, compiled: &Compiled) {
             .for_each(|one| writeln!(out, "  allow {}", rule(one)).unwrap());
         if port.authorization.allow_only {
             writeln!(out, "  deny the rest").unwrap();
+        }
+        for limit in port.limits.iter() {
+            let on: Vec<String> = limit.matches.iter().map(match_text).collect();
+            writeln!(
+                out,
+                "  limit {} {} in {:?} burst {} {:?} by {:?} on {on:?}",
+                limit.name, limit.requests, limit.per, limit.burst, limit.scope, limit.by
+            )
+            .unwrap();
         }
     }
     let mut names: Vec<_> = snapshot.inbound.by_server_name.iter().collect();
@@ -395,6 +512,8 @@ fn tell(out: &mut String, compiled: &Compiled, question: &str) {
         address: words[4].parse().unwrap(),
         method: word(0),
         path: word(1),
+        query: String::new(),
+        headers: Vec::new(),
     };
     explain::inbound(&compiled.snapshot, &question)
         .steps

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mesh_model::{
     dtab::Dtab,
     snapshot::{
-        Backend, Frontend, Rule, RuleTable, Target,
-        decide::{self, Matched},
+        Backend, Frontend, RouteReference, Rule, RuleTable, Target,
+        decide::{self, Connected, Matched, Opening},
     },
 };
 
@@ -19,7 +19,7 @@ impl Story<'_> {
         }
         let namespace = &self.caller.namespace;
         let consumer = frontend.consumer_rules.contains_key(namespace);
-        match decide::matched(frontend, namespace, &self.asked) {
+        match decide::matched(frontend, namespace, &self.called()) {
             Matched::Default(backend) => {
                 self.steps.add(
                     "route",
@@ -27,6 +27,7 @@ impl Story<'_> {
                     "the service's own endpoints",
                     "no route is attached",
                 );
+                self.tell_faults(frontend, None);
                 Some(Target::Backend(Arc::clone(backend)))
             }
             Matched::Rule(rule) => {
@@ -38,7 +39,8 @@ impl Story<'_> {
                 let (what, because) = told_rule(rule);
                 self.steps
                     .add("route", State::Ok, format!("{what}{scope}"), because);
-                Some(rule.target.clone())
+                self.tell_faults(frontend, Some(rule));
+                self.tell_changes(rule).then(|| rule.target.clone())
             }
             Matched::NoRule => {
                 let routes = told_routes(decide::rules_for(frontend, namespace));
@@ -93,19 +95,37 @@ impl Story<'_> {
         }
     }
 
-    pub(super) fn tcp_target(&mut self, frontend: &Arc<Frontend>) -> Target {
-        let Some(rule) = frontend.tcp_rules.rules.first() else {
-            self.steps.add(
-                "route",
-                State::Ok,
-                "the service's own endpoints",
-                "no TCPRoute is attached",
-            );
-            return Target::Backend(Arc::clone(&frontend.backend));
+    pub(super) fn tcp_target(&mut self, frontend: &Arc<Frontend>) -> Option<Target> {
+        let opening = match self.asked.tls {
+            true => Opening::Tls(self.asked.server_name()),
+            false => Opening::Other,
         };
-        let (what, because) = told_rule(rule);
-        self.steps.add("route", State::Ok, what, because);
-        rule.target.clone()
+        let found = decide::connected(frontend, opening, &self.source());
+        match found {
+            Connected::Rule { route, target } => {
+                let (what, because) = told_route(route);
+                self.steps.add("route", State::Ok, what, because);
+                Some(target.clone())
+            }
+            Connected::Default(backend) => {
+                self.steps.add(
+                    "route",
+                    State::Ok,
+                    "the service's own endpoints",
+                    "no route of connections takes it",
+                );
+                Some(Target::Backend(Arc::clone(backend)))
+            }
+            Connected::NoRule => {
+                self.steps.add(
+                    "route",
+                    State::Refused,
+                    "no rule takes this connection: no-route",
+                    "a route is attached to this port",
+                );
+                None
+            }
+        }
     }
 
     /// Tells the shares, and collects the backends, the likeliest first.
@@ -150,7 +170,7 @@ impl Story<'_> {
                     "backend",
                     State::Ok,
                     "the first of these with a usable endpoint",
-                    "alternatives (`|`) of a delegation table",
+                    "alternatives, tried in order",
                 );
                 for one in targets {
                     self.tell_target(one, out);
@@ -181,12 +201,26 @@ fn precise(total: u64) -> f64 {
 }
 
 pub(super) fn name(backend: &Backend) -> String {
-    format!("{}:{}", backend.service, backend.port)
+    let (service, port, subset) = (&backend.service, backend.port, &backend.subset);
+    if subset.is_empty() {
+        format!("{service}:{port}")
+    } else {
+        format!("{service}:{port} subset {subset}")
+    }
+}
+
+pub(super) fn kind_and_name(route: &RouteReference) -> String {
+    format!("{} {}", route.kind, route.name)
+}
+
+fn told_route(route: &RouteReference) -> (String, String) {
+    let what = format!("{} {} rule {}", route.kind, route.name, route.rule);
+    let revision = route.revision.map(|id| id.short()).unwrap_or_default();
+    (what, format!("revision {revision} by {}", route.author))
 }
 
 fn told_rule(rule: &Rule) -> (String, String) {
-    let route = &rule.route;
-    let mut what = format!("{} {} rule {}", route.kind, route.name, route.rule);
+    let (mut what, because) = told_route(&rule.route);
     if let Some(span) = rule.timeouts.request {
         what += ", time-out ";
         what += &mesh_model::duration::print(span);
@@ -194,8 +228,7 @@ fn told_rule(rule: &Rule) -> (String, String) {
     what += ", ";
     what += &rule.retry.attempts.to_string();
     what += " further tries";
-    let revision = route.revision.map(|id| id.short()).unwrap_or_default();
-    (what, format!("revision {revision} by {}", route.author))
+    (what, because)
 }
 
 fn told_routes(table: &RuleTable) -> String {

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use mesh_model::snapshot::{Backend, BackendEndpoint};
 
-use super::{Far, Question, State, Story, choice::name};
+use super::{Far, Question, State, Story, choice::name, policy::algorithm};
 use crate::Candidate;
 
 impl Story<'_> {
     /// Tells every endpoint of a backend, and TLS to the first that can be used.
     pub(super) fn backend(&mut self, backend: &Arc<Backend>) -> Option<Far> {
+        self.tell_policy(backend);
         let key = (backend.service.clone(), backend.port);
         let candidates = self.view.compiled.candidates.get(&key);
-        for candidate in candidates.map(Vec::as_slice).unwrap_or_default() {
+        let subset = &backend.subset;
+        let meant = |one: &&Candidate| subset.is_empty() || one.subsets.contains(subset);
+        let candidates = candidates.map(Vec::as_slice).unwrap_or_default();
+        for candidate in candidates.iter().filter(meant) {
             self.candidate(backend, candidate);
         }
         let usable = |one: &&Arc<BackendEndpoint>| !self.view.ejected.contains(&one.key);
@@ -20,7 +24,7 @@ impl Story<'_> {
             .endpoints
             .iter()
             .filter(usable)
-            .min_by_key(|one| (!one.preferred, one.priority));
+            .min_by_key(|one| (!one.preferred, one.priority, one.distance));
         let best = best.or_else(|| backend.endpoints.first()).cloned();
         match best {
             None => {
@@ -76,14 +80,17 @@ impl Story<'_> {
                     State::Ok,
                     format!("{what}: eligible"),
                     format!(
-                        "{}, weight {weight}; the less loaded of two random ones is taken",
-                        crate::endpoints::word(candidate.health)
+                        "{}, weight {weight}{}; {}",
+                        crate::endpoints::word(candidate.health),
+                        endpoint.map(|one| place(one)).unwrap_or_default(),
+                        algorithm(&backend.policy.balance)
                     ),
                 );
             }
         }
     }
 
+    /// Tells TLS to an endpoint, and whom to ask for the rest.
     pub(super) fn tls(&mut self, endpoint: &Arc<BackendEndpoint>) -> Option<Far> {
         let Some(tunnel) = &endpoint.tunnel else {
             let (state, because) = if endpoint.local {
@@ -128,7 +135,25 @@ impl Story<'_> {
                     String::new()
                 },
                 path: self.asked.path.to_owned(),
+                query: self.asked.query.to_owned(),
+                headers: self.asked.headers.to_vec(),
             },
         })
     }
+}
+
+/// Its priority and where it is, as far as they count.
+fn place(endpoint: &BackendEndpoint) -> String {
+    let mut text = String::new();
+    if endpoint.priority > 0 {
+        text = format!(", priority {}", endpoint.priority);
+    }
+    if let Some(at) = &endpoint.locality {
+        let parts: Vec<&str> = [&at.region, &at.zone, &at.sub_zone]
+            .into_iter()
+            .filter_map(|part| part.as_deref())
+            .collect();
+        text += &format!(", in {} (distance {})", parts.join("/"), endpoint.distance);
+    }
+    text
 }
