@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::name::Namespace;
+use crate::{
+    finding::{Finding, Severity},
+    name::Namespace,
+};
 
 /// `DestinationRule`, as written.
 pub mod destination_rule;
@@ -125,6 +128,20 @@ impl Document {
             namespace: self.metadata.namespace.clone(),
             name: self.metadata.name.clone(),
         }
+    }
+    /// What is read and not carried out, as findings.
+    pub fn reported(&self) -> Vec<Finding> {
+        let subject = self.key().to_string();
+        let told = |report: &Unsupported| {
+            Finding::new(
+                "field-without-effect",
+                Severity::Note,
+                subject.as_str(),
+                report.to_string(),
+                "write what is meant in another way, or leave it for other meshes",
+            )
+        };
+        self.reports.iter().map(told).collect()
     }
     /// The namespace; `default` for kinds of the mesh.
     pub fn namespace(&self) -> Namespace {

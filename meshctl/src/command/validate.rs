@@ -29,6 +29,10 @@ pub(crate) async fn run(session: &Session, args: &ValidateArgs) -> Result<Exit, 
             Err(failure) => return Err(failure),
         }
     }
+    if !complete {
+        let told = documents.all.iter().flat_map(|one| one.reported());
+        findings.extend(told);
+    }
     session.printer.show(&findings, |printer| {
         let depth = if complete { "" } else { " (documents alone)" };
         let mut text = printer.findings(&findings);

@@ -148,10 +148,7 @@ fn parts(given: &Parts<'_>, at: &At<'_>) {
 fn pool(given: &ConnectionPoolSpec, at: &At<'_>) {
     let something = |count: Option<u32>, at: &At<'_>| {
         if count == Some(0) {
-            at.fault(
-                "0 lets nothing through",
-                "write at least 1, or leave it out",
-            );
+            at.note("0 sets no limit, as in Istio");
         }
     };
     if let Some(tcp) = &given.tcp {
@@ -169,7 +166,12 @@ fn pool(given: &ConnectionPoolSpec, at: &At<'_>) {
     }
     let Some(http) = &given.http else { return };
     let at = at.key("http");
+    something(
+        http.http1_max_pending_requests,
+        &at.key("http1MaxPendingRequests"),
+    );
     something(http.http2_max_requests, &at.key("http2MaxRequests"));
+    something(http.max_retries, &at.key("maxRetries"));
     if http.use_client_protocol == Some(true) {
         at.key("useClientProtocol")
             .note("the service's own protocol decides");

@@ -178,7 +178,7 @@ fn mirrors_redirects_rewrites_and_answers() {
       exposeHeaders: [x-trace]
       maxAge: "24h"
     headers:
-      request: {set: {x-env: prod}, remove: [x-debug]}
+      request: {set: {x-env: prod, Host: httpbin.example}, remove: [x-debug]}
       response: {add: {x-served-by: mesh}}
 "#,
     );
@@ -282,7 +282,7 @@ spec:
 fn subsets_pools_and_outliers() {
     let document = destination_rule(
         "v1",
-        r#"
+        r"
   host: reviews.shop.svc.cluster.local
   trafficPolicy:
     connectionPool:
@@ -299,7 +299,7 @@ fn subsets_pools_and_outliers() {
     trafficPolicy:
       loadBalancer: {simple: LEAST_CONN}
   - {name: all}
-"#,
+",
     );
     assert_eq!(
         told(&document),
@@ -362,7 +362,7 @@ fn balancing_by_port_hash_and_locality() {
 fn what_destination_rules_cannot_ask_is_told() {
     let document = destination_rule(
         "v1alpha3",
-        r#"
+        r"
   host: mydb
   workloadSelector: {matchLabels: {app: ratings}}
   trafficPolicy:
@@ -375,10 +375,10 @@ fn what_destination_rules_cannot_ask_is_told() {
       sni: db.example
     tunnel: {protocol: CONNECT, targetHost: a, targetPort: 1}
     proxyProtocol: {version: V2}
-    connectionPool: {tcp: {maxConnectionDuration: 1h}, http: {useClientProtocol: true, maxConcurrentStreams: 10}}
+    connectionPool: {tcp: {maxConnections: 0, maxConnectionDuration: 1h}, http: {useClientProtocol: true, maxConcurrentStreams: 10}}
     loadBalancer: {simple: PASSTHROUGH, localityLbSetting: {failoverPriority: [topology.istio.io/network]}}
     outlierDetection: {splitExternalLocalOriginErrors: false, consecutiveLocalOriginFailures: 2}
-"#,
+",
     );
     let tails: Vec<_> = told(&document)
         .iter()
@@ -390,6 +390,7 @@ fn what_destination_rules_cannot_ask_is_told() {
             "workloadSelector",
             "simple",
             "failoverPriority",
+            "maxConnections",
             "maxConnectionDuration",
             "useClientProtocol",
             "maxConcurrentStreams",

@@ -20,7 +20,7 @@ fn check(kind: &str, version: &str, before: &str, after: &str, cases: &[Case]) {
     }
 }
 
-/// Whole specs of a VirtualService.
+/// Whole specs of a `VirtualService`.
 #[test]
 fn virtual_services() {
     let cases = [
@@ -94,7 +94,7 @@ fn virtual_services() {
     check("VirtualService", ISTIO, "", "", &cases);
 }
 
-/// An HTTP route of a VirtualService.
+/// An HTTP route of a `VirtualService`.
 #[test]
 fn http_routes() {
     let cases = [
@@ -390,8 +390,8 @@ fn what_http_routes_do() {
             "did you mean `IGNORE`?",
         ),
         (
-            "headers: {request: {set: {Host: a}}}",
-            "spec.http[0].headers.request.set.Host",
+            "headers: {response: {set: {Host: a}}}",
+            "spec.http[0].headers.response.set.Host",
             "use `rewrite` with `authority`",
         ),
         (
@@ -459,7 +459,7 @@ fn what_http_routes_do() {
     check("VirtualService", ISTIO, before, "}]", &cases);
 }
 
-/// Whole specs of a DestinationRule.
+/// Whole specs of a `DestinationRule`.
 #[test]
 fn destination_rules() {
     let cases = [
@@ -489,7 +489,7 @@ fn destination_rules() {
     check("DestinationRule", ISTIO, "", "", &cases);
 }
 
-/// A traffic policy of a DestinationRule.
+/// A traffic policy of a `DestinationRule`.
 #[test]
 fn traffic_policies() {
     let cases = [
@@ -597,11 +597,6 @@ fn traffic_policies() {
             "loadBalancer: {warmup: {duration: 1s, aggression: 0.5}}",
             "loadBalancer.warmup.aggression",
             "write 1 to 100",
-        ),
-        (
-            "connectionPool: {tcp: {maxConnections: 0}}",
-            "connectionPool.tcp.maxConnections",
-            "leave it out",
         ),
         (
             "connectionPool: {tcp: {connectTimeout: 0s}}",

@@ -69,7 +69,7 @@ fn actions(route: &HttpRoute, at: &At<'_>) {
     one_only(&all, at);
     if route.delegate.is_some() {
         at.key("delegate")
-            .note("VirtualServices are not joined: this rule is passed over; write the routes of the other one here");
+            .note("VirtualServices are not joined: this rule answers 500; write the routes of the other one here");
     }
     let answered = all
         .iter()
@@ -335,21 +335,28 @@ fn mirror(copy: &Destination, route: &HttpRoute, at: &At<'_>, metadata: &Metadat
 
 fn headers(given: Option<&HeaderOperations>, at: &At<'_>) {
     let Some(given) = given else { return };
-    for (key, change) in [("request", &given.request), ("response", &given.response)] {
-        if let Some(change) = change {
-            header_change(change, &at.key(key));
-        }
+    if let Some(change) = &given.request {
+        header_change(change, true, &at.key("request"));
+    }
+    if let Some(change) = &given.response {
+        header_change(change, false, &at.key("response"));
     }
 }
 
-fn header_change(change: &HeaderChange, at: &At<'_>) {
+/// `request` may set the host, as Istio's may: it is rewritten then.
+fn header_change(change: &HeaderChange, request: bool, at: &At<'_>) {
     let remedy = "use `rewrite` with `authority`";
     for (key, map) in [("set", &change.set), ("add", &change.add)] {
         let at = at.key(key);
         at_most(map.len(), 32, &at);
         for (name, value) in map {
             let at = at.key(name);
-            if name.eq_ignore_ascii_case(":authority") {
+            let is_host = name.eq_ignore_ascii_case("host") || name == ":authority";
+            if is_host && request && key == "set" {
+                address(value, &at);
+                continue;
+            }
+            if name == ":authority" {
                 at.fault("a route cannot change :authority this way", remedy);
                 continue;
             }
