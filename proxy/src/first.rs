@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::BytesMut;
+use mesh_model::service::AppProtocol;
 use tokio::io::{AsyncReadExt, Interest};
 
 use crate::{
@@ -19,6 +20,21 @@ pub(crate) enum First {
     Silent,
     /// The connection is broken.
     Broken,
+}
+
+impl First {
+    /// On a port whose protocol is HTTP: what is no HTTP/2 is read, and refused, as HTTP/1; but where HTTP/2 is
+    /// configured, a preface that is neither ends the connection (RFC 9113 section 3.4).
+    pub(crate) fn as_http(self, protocol: AppProtocol) -> Self {
+        match (self, protocol) {
+            (
+                Self::Spoken(Spoken::Opaque | Spoken::Tls),
+                AppProtocol::Http2 | AppProtocol::Grpc,
+            ) => Self::Broken,
+            (Self::Spoken(Spoken::Opaque | Spoken::Tls), _) => Self::Spoken(Spoken::Http1),
+            (first, _) => first,
+        }
+    }
 }
 
 /// Room for the first read.

@@ -95,10 +95,10 @@ pub(crate) async fn serve(
             first::bytes(&mut io, &mut first, limits.silence, limits.silence * 4).await
         }
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
-            match first::bytes(&mut io, &mut first, limits.first_bytes, limits.head).await {
-                First::Spoken(Spoken::Http2) => First::Spoken(Spoken::Http2),
-                First::Spoken(_) => First::Spoken(Spoken::Http1),
-                other @ (First::Silent | First::Broken) => return drop((other, io)),
+            let spoken = first::bytes(&mut io, &mut first, limits.first_bytes, limits.head).await;
+            match spoken.as_http(port.protocol) {
+                First::Silent | First::Broken => return drop(io),
+                spoken @ First::Spoken(_) => spoken,
             }
         }
     };

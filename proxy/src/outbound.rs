@@ -199,10 +199,9 @@ pub(crate) async fn serve(
     match protocol {
         AppProtocol::Tcp => tcp::outbound(&worker, io, first, &origin, &callee).await,
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
-            requests(worker, &mut first, &mut io)
-                .await
-                .serve(io, first, origin)
-                .await;
+            let mut requests = requests(worker, &mut first, &mut io).await;
+            requests.spoken = requests.spoken.as_http(protocol);
+            requests.serve(io, first, origin).await;
         }
         AppProtocol::Detect if worker.memory.server_first(address) => {
             tcp::outbound(&worker, io, first, &origin, &callee).await;

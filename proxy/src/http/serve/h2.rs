@@ -40,8 +40,8 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Bytes of a decoded head.
 const HEAD: u32 = 64 * 1024;
-/// Largest frame.
-const FRAME: u32 = 64 * 1024;
+/// Largest frame: what every client sends without being asked for more (RFC 9113 section 4.2).
+const FRAME: u32 = 16 * 1024;
 /// Streams that a peer may reset before they were looked at, and that we had to reset.
 const RESETS: usize = 20;
 const OWN_RESETS: usize = 100;
