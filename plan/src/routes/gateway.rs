@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mesh_model::{
     document::route::{
-        GrpcMatch, GrpcRouteSpec, GrpcRule, HttpMatch, HttpRetry, HttpRouteSpec, HttpRule,
-        HttpTimeouts, SessionPersistenceSpec, TcpRouteSpec, TlsRouteSpec,
+        GrpcMatch, GrpcRouteSpec, GrpcRule, HttpFilter, HttpMatch, HttpRetry, HttpRouteSpec,
+        HttpRule, HttpTimeouts, SessionPersistenceSpec, TcpRouteSpec, TlsRouteSpec,
     },
     duration,
     snapshot::{Filter, RequestMatch, Retry, Rule, Target, Timeouts, TlsRule, rule::Persistence},
@@ -37,7 +37,7 @@ impl Draft<'_> {
     fn http_rule(&mut self, index: usize, number: usize, rule: &HttpRule, matches: RequestMatch) {
         let mut target = self.target(&rule.backend_refs, &matches, 500);
         let filters = self.rule_filters(&rule.filters, &matches, 500, &mut target);
-        if rule.backend_refs.is_empty() && !answers(&filters) {
+        if rule.backend_refs.is_empty() && !answers(&rule.filters) {
             self.without_backend(index);
         }
         let compiled = Rule {
@@ -67,7 +67,7 @@ impl Draft<'_> {
         // 503, which becomes UNAVAILABLE: that is what a gRPC caller of a broken backend must see.
         let mut target = self.target(&rule.backend_refs, &matches, 503);
         let filters = self.rule_filters(&rule.filters, &matches, 503, &mut target);
-        if rule.backend_refs.is_empty() && !answers(&filters) {
+        if rule.backend_refs.is_empty() && !answers(&rule.filters) {
             self.without_backend(index);
         }
         let compiled = Rule {
@@ -86,7 +86,7 @@ impl Draft<'_> {
     /// A rule's filters; a filter that cannot be made turns the rule into errors.
     fn rule_filters(
         &mut self,
-        given: &[mesh_model::document::route::HttpFilter],
+        given: &[HttpFilter],
         matches: &RequestMatch,
         status: u16,
         target: &mut Target,
@@ -142,10 +142,10 @@ impl Draft<'_> {
 }
 
 /// Whether the mesh answers itself, so that no backend is needed.
-pub(super) fn answers(filters: &[Filter]) -> bool {
+fn answers(filters: &[HttpFilter]) -> bool {
     filters
         .iter()
-        .any(|filter| matches!(filter, Filter::Redirect(_) | Filter::DirectResponse(_)))
+        .any(|filter| filter.request_redirect.is_some() || filter.extension_ref.is_some())
 }
 
 /// `0s` switches a time-out off.

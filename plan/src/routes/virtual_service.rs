@@ -14,7 +14,6 @@ use super::{
     Draft, actions,
     conditions::Here,
     connection,
-    gateway::answers,
     target::{Part, failure},
 };
 use crate::matches::AS_WRITTEN;
@@ -76,15 +75,15 @@ impl Draft<'_> {
                 persistence: None,
                 matches,
             };
-            if number == 0 && rule.route.is_empty() && !answers(&compiled.filters) {
-                self.without_backend(index);
-            }
             self.push_http(AS_WRITTEN, number, compiled);
         }
     }
 
     fn request_target(&mut self, index: usize, rule: &HttpRoute) -> Target {
         if rule.route.is_empty() {
+            if rule.redirect.is_none() && rule.direct_response.is_none() {
+                self.without_backend(index);
+            }
             return failure(500, &format!("rule {index} names no destination"));
         }
         let parts = rule.route.iter().map(|one| Part {
