@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     missing_docs,
     reason = "a file of tests"
 )]
@@ -48,7 +49,7 @@ struct Report {
     failed: BTreeSet<String>,
 }
 
-/// Reads the JUnit file: `package` is the section, `classname` the case.
+/// Reads the `JUnit` file: `package` is the section, `classname` the case.
 fn report(xml: &str) -> Report {
     let mut report = Report::default();
     for case in xml.split("<testcase ").skip(1) {
