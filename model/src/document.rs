@@ -11,6 +11,8 @@ use crate::{
 
 /// `DestinationRule`, as written.
 pub mod destination_rule;
+/// `RouteRule`s of the first Istio become `VirtualService`s and `DestinationRule`s.
+pub mod import;
 /// The kinds, their versions, how each body is read.
 mod kind;
 /// `RateLimit`, `FaultInjection`, `DirectResponse`, as written.

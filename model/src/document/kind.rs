@@ -181,7 +181,12 @@ pub(super) fn find(at: &At<'_>) -> Option<&'static Kind> {
         .find(|kind| kind.name == name || kind.aliases.contains(&name));
     let Some(kind) = found else {
         let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        if LATER.contains(&name) {
+        if name == "RouteRule" {
+            at.key("kind").fault(
+                "RouteRule is not kept: VirtualService took its place",
+                "translate it: `meshctl import FILE`, and apply what it prints",
+            );
+        } else if LATER.contains(&name) {
             at.key("kind").fault(
                 format!("{name} is not supported by this version"),
                 format!("use one of {}", known.join(", ")),

@@ -31,7 +31,7 @@ pub struct DocumentError {
     pub remedy: String,
 }
 
-const MAX_TEXT: usize = 1 << 20;
+pub(super) const MAX_TEXT: usize = 1 << 20;
 const MAX_FAULTS: usize = 1000;
 
 /// Reads every document of `text` (YAML with `---`, or JSON). All faults are reported, not only the first.
@@ -76,7 +76,7 @@ impl Document {
     }
 }
 
-fn whole(origin: &str, what: String, remedy: &str) -> DocumentError {
+pub(super) fn whole(origin: &str, what: String, remedy: &str) -> DocumentError {
     DocumentError {
         origin: origin.to_owned(),
         line: 0,
@@ -86,7 +86,7 @@ fn whole(origin: &str, what: String, remedy: &str) -> DocumentError {
     }
 }
 
-fn told(faults: Faults, subject: &str, origin: &str) -> Vec<DocumentError> {
+pub(super) fn told(faults: Faults, subject: &str, origin: &str) -> Vec<DocumentError> {
     let tell = |fault: Fault| DocumentError {
         origin: origin.to_owned(),
         line: fault.place.line,
@@ -97,7 +97,7 @@ fn told(faults: Faults, subject: &str, origin: &str) -> Vec<DocumentError> {
     faults.into_sorted().into_iter().map(tell).collect()
 }
 
-fn read(node: &Node, origin: &str) -> Result<Document, Vec<DocumentError>> {
+pub(super) fn read(node: &Node, origin: &str) -> Result<Document, Vec<DocumentError>> {
     let faults = Faults::default();
     let document = assemble(node, &faults);
     match document {

@@ -381,6 +381,7 @@ fn faults_of_documents() {
         ("kind: HTTPRoute\nmetadata: {name: x}\nspec: {}".to_owned(), "apiVersion: is missing"),
         (document("HTTPRout", "v1", "{}"), "f:2: HTTPRout/default/x kind: \"HTTPRout\" is no known kind; did you mean `HTTPRoute`?"),
         (document("ServiceEntry", "networking.istio.io/v1", "{}"), "not supported by this version"),
+        (document("RouteRule", "config.istio.io/v1alpha2", "{}"), "`meshctl import FILE`"),
         (document("HTTPRoute", "gateway.networking.k8s.io/v2", "{}"), "f:1: HTTPRoute/default/x apiVersion: \"gateway.networking.k8s.io/v2\" is no version of HTTPRoute"),
         (document("Service", "v1", "{}"), "spec.ports: is missing"),
         (document("Service", "v1", "{ports: [{port: 80}, {port: 80, name: a}]}"), "80 is a port of this service already"),
