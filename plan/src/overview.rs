@@ -34,14 +34,6 @@ pub(crate) fn tell(world: &World<'_>, services: &Services, findings: &Findings) 
                 "look at both with `meshctl history`, then apply what you want",
             );
         }
-        for report in &resource.document.reports {
-            findings.note(
-                "field-without-effect",
-                &subject,
-                report.to_string(),
-                "remove the field, or read what acts instead in docs/routes.md",
-            );
-        }
         if resource.confirm_by_ms > world.input.now_ms {
             findings.note(
                 "tentative-edit",

@@ -1,5 +1,7 @@
-//! Whole plans: golden cases (text in, text out) and the laws that every plan obeys.
+//! Whole plans: golden cases (text in, text out), the facts of Gateway API, and the laws that every plan obeys.
 
+#[cfg(test)]
+mod facts;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
