@@ -6,7 +6,7 @@ use mesh_model::{
     document::parse_documents,
     fact::WireHealth,
     finding::Severity,
-    snapshot::{Snapshot, Target},
+    snapshot::{Backend, Filter, Snapshot, Target},
 };
 use mesh_plan::{Compiled, Input, Proposal, UNKNOWN_REFERENCES, compile, validate};
 use proptest::{prelude::*, sample::subsequence};
@@ -38,7 +38,7 @@ const WORK: [&str; 15] = [
     "view local file/etc legacy port=80 10.0.9.3:80 10.0.0.2:8080",
 ];
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 17] = [
     "{apiVersion: v1, kind: Service, metadata: {name: words-v1}, spec: {selector: {app: words, version: v1}, ports: [{port: 80}]}}",
     "{apiVersion: v1, kind: Service, metadata: {name: words-v2}, spec: {selector: {app: words, version: v2}, ports: [{port: 80}]}}",
     "{apiVersion: v1, kind: Service, metadata: {name: words}, spec: {ports: [{port: 80}]}}",
@@ -48,6 +48,14 @@ const DOCUMENTS: [&str; 9] = [
     "{apiVersion: meshd.io/v1alpha1, kind: DelegationTable, metadata: {name: t}, spec: {dtab: '/svc/simon => 1 * /svc/words & 1 * /svc/legacy'}}",
     "{apiVersion: meshd.io/v1alpha1, kind: AuthorizationPolicy, metadata: {name: a}, spec: {rules: [{from: [{source: {namespaces: [shop]}}]}]}}",
     "{apiVersion: meshd.io/v1alpha1, kind: PeerAuthentication, metadata: {name: p, namespace: meshd-system}, spec: {mtls: {mode: STRICT}}}",
+    "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: words}, spec: {host: words, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}, portLevelSettings: [{port: {number: 80}, outlierDetection: {}}]}, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: words}, spec: {hosts: [words], http: [{match: [{uri: {prefix: /x}, sourceLabels: {app: simon}}], mirror: {host: simon}, fault: {delay: {fixedDelay: 1s}}, route: [{destination: {host: words, subset: v1}, weight: 1}, {destination: {host: words, subset: v2}, weight: 2}, {destination: {host: gone}, weight: 3}]}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: simon, namespace: shop}, spec: {hosts: [simon.default.svc.cluster.local], http: [{route: [{destination: {host: words.default, subset: v2}}]}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: cart, namespace: shop}, spec: {hosts: [cart], tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host: cart}}]}], tcp: [{match: [{sourceSubnets: [10.0.0.0/8]}], route: [{destination: {host: cart}}]}]}}",
+    "{apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {name: db}, spec: {parentRefs: [{group: '', kind: Service, name: db}], hostnames: ['*.example'], rules: [{backendRefs: [{name: db, port: 5432}]}]}}",
+    "{apiVersion: gateway.networking.k8s.io/v1alpha2, kind: TCPRoute, metadata: {name: cart}, spec: {parentRefs: [{group: '', kind: Service, name: cart, namespace: shop}], rules: [{backendRefs: [{name: words, port: 80}]}]}}",
+    "{apiVersion: meshd.io/v1alpha1, kind: RateLimit, metadata: {name: l}, spec: {targetRefs: [{name: words}], limit: {requests: 5, per: 1s}}}",
+    "{apiVersion: meshd.io/v1alpha1, kind: FaultInjection, metadata: {name: f}, spec: {targetRefs: [{name: simon}], matches: [{source: {namespaces: [shop]}}], abort: {percent: 1, http: 500}}}",
 ];
 
 /// Lines of work in some order, and documents in the order of their creation.
@@ -89,6 +97,10 @@ fn same_parts(a: &Snapshot, b: &Snapshot) -> bool {
             .backends
             .iter()
             .all(|(key, one)| Arc::ptr_eq(one, &b.outbound.backends[key]))
+        && a.outbound
+            .subsets
+            .iter()
+            .all(|(key, one)| Arc::ptr_eq(one, &b.outbound.subsets[key]))
         && a.outbound.direct.iter().all(|(key, one)| {
             let other = &b.outbound.direct[key];
             Arc::ptr_eq(&one.backend, &other.backend)
@@ -115,12 +127,31 @@ fn same_parts(a: &Snapshot, b: &Snapshot) -> bool {
 
 /// Every backend that a rule leads to is the one of the index, so that live state is found by either.
 fn backends_are_the_index(snapshot: &Snapshot) -> bool {
+    fn indexed(backend: &Arc<Backend>, snapshot: &Snapshot) -> bool {
+        let outbound = &snapshot.outbound;
+        let (service, port) = (backend.service.clone(), backend.port);
+        if backend.subset.is_empty() {
+            return Arc::ptr_eq(backend, &outbound.backends[&(service, port)]);
+        }
+        let key = (service, port, Arc::clone(&backend.subset));
+        let whole = &outbound.backends[&(key.0.clone(), port)];
+        // What is known of an endpoint is known in every subset, and what is known of a subset stays its own.
+        let shared = backend.endpoints.iter();
+        let shared =
+            shared.filter(|one| !whole.endpoints.iter().any(|other| Arc::ptr_eq(one, other)));
+        Arc::ptr_eq(backend, &outbound.subsets[&key])
+            && shared.count() == 0
+            && backend.key != whole.key
+    }
+    fn mirrors(filters: &[Filter], snapshot: &Snapshot) -> bool {
+        filters.iter().all(|filter| match filter {
+            Filter::Mirror(mirror) => indexed(&mirror.backend, snapshot),
+            _ => true,
+        })
+    }
     fn all(target: &Target, snapshot: &Snapshot) -> bool {
         match target {
-            Target::Backend(backend) => {
-                let key = (backend.service.clone(), backend.port);
-                Arc::ptr_eq(backend, &snapshot.outbound.backends[&key])
-            }
+            Target::Backend(backend) => indexed(backend, snapshot),
             Target::Weighted(shares) => shares.iter().all(|share| all(&share.target, snapshot)),
             Target::Failover(targets) => targets.iter().all(|one| all(one, snapshot)),
             Target::Fail { .. } => true,
@@ -132,7 +163,11 @@ fn backends_are_the_index(snapshot: &Snapshot) -> bool {
             .into_iter()
             .chain(consumers);
         let mut rules = tables.flat_map(|table| &table.rules);
-        rules.all(|rule| all(&rule.target, snapshot))
+        rules.all(|rule| all(&rule.target, snapshot) && mirrors(&rule.filters, snapshot))
+            && frontend
+                .tls_rules
+                .iter()
+                .all(|rule| all(&rule.target, snapshot))
     })
 }
 
@@ -179,6 +214,11 @@ proptest! {
             workload.health = next.into();
         });
         let second = again(&world, &first);
+        for (key, backend) in &second.snapshot.outbound.subsets {
+            let touched = key.0.name.as_str().starts_with(&service);
+            let shared = first.snapshot.outbound.subsets.get(key).is_some_and(|old| Arc::ptr_eq(old, backend));
+            prop_assert!(touched || shared, "{:?} is not shared after a change of {}", key, service);
+        }
         for (key, backend) in &second.snapshot.outbound.backends {
             let touched = key.0.name.as_str().starts_with(&service) || key.0.name.as_str() == "legacy";
             let shared = first.snapshot.outbound.backends.get(key).is_some_and(|old| Arc::ptr_eq(old, backend));
