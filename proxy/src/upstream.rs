@@ -1,14 +1,14 @@
-//! Live state by endpoint: connections, loads, ejections, retry budgets.
+//! Live state by endpoint: connections, loads, health, retry budgets, circuit breakers.
 //!
 //! The snapshot says what should be, this room knows what is. Everything is keyed by endpoint or
 //! backend, so it survives a new snapshot; what the snapshot no longer names is let go.
 
 use std::{
-    cell::RefCell,
-    collections::{HashMap, HashSet},
+    cell::{Cell, RefCell},
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,236 +16,66 @@ use mesh_model::{
     endpoint::TunnelKind,
     service::AppProtocol,
     snapshot::{
-        Backend, BackendEndpoint, BackendKey, Caller, Direct, EndpointKey, InboundPort, Snapshot,
+        Backend, BackendEndpoint, BackendKey, Caller, Direct, EndpointKey, InboundPort, Map,
+        Snapshot,
     },
 };
 use tokio_util::task::TaskTracker;
 
 use self::{
-    budget::Bucket,
     group::{Group, Live},
     health::Health,
+    lots::Now,
     multiplex::{Multiplexed, Road},
-    pool::{Idle, Place},
+    pool::{Idle, Place, Terms},
+    roster::Slot,
 };
 use crate::{clock, config::Config, io::Io, observe::Transport, tls::Tls};
 
+/// Circuit breaking.
+mod breaker;
 /// Retry budgets.
 mod budget;
+/// Health checks by this host.
+mod check;
 /// CONNECT streams to other hosts.
 mod connect;
 /// Opens connections.
 pub(crate) mod dial;
-/// A backend with the live state of its endpoints.
+/// Counts.
+mod figures;
+/// A backend as one worker uses it.
 mod group;
-/// Who is out, and how they come back.
+/// Who is out, why, and for how long.
 mod health;
+/// Who of a backend may be picked now.
+mod lots;
 /// HTTP/2 connections, shared.
 mod multiplex;
+/// Who is put out for what it answers.
+mod outlier;
+/// An endpoint that was picked.
+mod picked;
 /// HTTP/1 connections, kept for the next exchange.
 mod pool;
+/// Connections within the limits of a policy.
+mod room;
+/// A backend's endpoints in order.
+mod roster;
+/// What the workers share.
+mod shared;
+/// Why something could not be reached.
+mod unreached;
 
+pub(crate) use breaker::{Admitted, Full, RetryPermit};
 pub(crate) use connect::Call;
+pub(crate) use group::Wish;
 pub(crate) use multiplex::H2Handle;
+pub(crate) use picked::{Failed, Picked};
 pub(crate) use pool::H1Connection;
-
-/// Why an endpoint, or a local program, could not be reached.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum DialError {
-    /// Refused, unreachable, or out of local ports.
-    #[error("connecting to {address} failed")]
-    Connect {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: Arc<std::io::Error>,
-    },
-    /// No answer in time.
-    #[error("connecting to {0} took too long")]
-    Timeout(SocketAddr),
-    /// This host has no certificate for the caller (yet).
-    #[error("no certificate for the caller")]
-    NoIdentity,
-    /// The other end is not who it should be, or refuses who we are.
-    #[error("mTLS with {address} failed")]
-    Tls {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: Arc<std::io::Error>,
-    },
-    /// HTTP/2 could not be set up, or the connection ended.
-    #[error("http/2 with {address} failed")]
-    Http2 {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: Arc<h2::Error>,
-    },
-    /// The tunnel's other end refused the CONNECT.
-    #[error("the tunnel answered {status}")]
-    Tunnel {
-        /// HTTP status: 400, 401 or 503.
-        status: u16,
-        /// Its `mesh-error` header, if any.
-        mesh_error: Option<Arc<str>>,
-    },
-    /// A limit of the backend's policy is reached.
-    #[error(transparent)]
-    Full(#[from] Full),
-    /// A way that this daemon cannot go.
-    #[error("an endpoint behind a gateway cannot be reached by this version")]
-    Gateway,
-}
-
-impl DialError {
-    /// The documented error code.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::NoIdentity => "no-identity",
-            Self::Tls { .. } => "peer-identity",
-            Self::Tunnel { status: 401, .. } => "denied",
-            Self::Full(_) => "overloaded",
-            Self::Connect { .. }
-            | Self::Timeout(_)
-            | Self::Http2 { .. }
-            | Self::Tunnel { .. }
-            | Self::Gateway => "connect-failed",
-        }
-    }
-    /// How it counts against the endpoint; `None`: not at all, because the fault is not there.
-    pub(crate) fn blame(&self) -> Option<Failed> {
-        match self {
-            Self::NoIdentity
-            | Self::Gateway
-            | Self::Full(_)
-            | Self::Tunnel {
-                status: 400 | 401, ..
-            } => None,
-            Self::Tunnel { .. } => Some(Failed::Program),
-            Self::Connect { .. } | Self::Timeout(_) | Self::Tls { .. } | Self::Http2 { .. } => {
-                Some(Failed::Dial)
-            }
-        }
-    }
-    /// True when another endpoint may do better; false for a refusal that all would give.
-    pub(crate) fn may_retry(&self) -> bool {
-        !matches!(
-            self,
-            Self::NoIdentity | Self::Full(_) | Self::Tunnel { status: 401, .. }
-        )
-    }
-}
-
-/// What a request asks of the pick.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Wish<'w> {
-    /// Endpoints that were tried: none of them while another is left.
-    pub(crate) tried: &'w [EndpointKey],
-    /// Number of the request's hash key, for consistent hashing.
-    pub(crate) hash: Option<u64>,
-    /// The endpoint that holds the caller's session: it wins while it is usable and was not tried.
-    pub(crate) held: Option<EndpointKey>,
-}
-
-/// A place among a backend's requests under way; given back on drop. Keep it until the exchange has ended.
-#[derive(Debug)]
-pub(crate) struct Admitted(());
-
-/// The right to one retry; given back on drop. Keep it until the retry's answer has ended.
-#[derive(Debug)]
-pub(crate) struct RetryPermit(());
-
-/// Which limit of a backend's policy is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Full {
-    /// All connections are in use, and nobody may wait.
-    #[error("the backend's limit of {0} connections is reached")]
-    Connections(u32),
-    /// Too many wait already.
-    #[error("the backend's limit of {0} waiting requests is reached")]
-    Pending(u32),
-    /// Too many run already.
-    #[error("the backend's limit of {0} requests under way is reached")]
-    Requests(u32),
-}
-
-/// How a try ended, when it did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failed {
-    /// Not reached: ejects at once, until it takes connections again.
-    Dial,
-    /// Its host was reached, its program refused: ejects at once, for a while.
-    Program,
-    /// Reset or broken before an answer: ejects after five in a row.
-    Reset,
-    /// No answer in time: ejects after five in a row.
-    Timeout,
-}
-
-/// An endpoint that was picked; counts as load on it while alive.
-#[derive(Debug)]
-pub(crate) struct Picked {
-    /// The endpoint.
-    pub(crate) endpoint: Arc<BackendEndpoint>,
-    live: Rc<Live>,
-    upstream: Rc<Inner>,
-}
-
-impl Picked {
-    fn new(endpoint: Arc<BackendEndpoint>, live: Rc<Live>, upstream: Rc<Inner>) -> Self {
-        live.begin();
-        Self {
-            endpoint,
-            live,
-            upstream,
-        }
-    }
-
-    /// The try ended well after `latency` (to the response head, or the connection's set-up).
-    pub(crate) fn succeeded(&self, latency: Duration) {
-        self.live.measured(latency);
-        self.live.health.did_well();
-    }
-
-    /// It answered after `latency` (to the response head); `grpc` is the status in a head that ends the answer.
-    /// Decides by the backend's policy what that means for the endpoint.
-    pub(crate) fn answered(&self, status: u16, _grpc: Option<u8>, latency: Duration) {
-        if status >= 500 {
-            self.live.health.did_well();
-        } else {
-            self.succeeded(latency);
-        }
-    }
-
-    /// The try failed.
-    pub(crate) fn failed(&self, how: Failed) {
-        let health = &self.live.health;
-        let probe = match how {
-            Failed::Reset | Failed::Timeout if !health.too_many() => return,
-            Failed::Reset | Failed::Timeout | Failed::Program => false,
-            Failed::Dial => true,
-        };
-        if health.put_out() {
-            self.upstream.transport.ejections.add(1);
-            let upstream = Rc::clone(&self.upstream);
-            let (endpoint, health) = (Arc::clone(&self.endpoint), Arc::clone(health));
-            tracing::info!(endpoint = %endpoint.id, address = %endpoint.address, ?how, "ejected");
-            self.upstream.tasks.spawn_local(async move {
-                upstream.bring_back(&endpoint, &health, probe).await;
-            });
-        }
-    }
-}
-
-impl Drop for Picked {
-    fn drop(&mut self) {
-        self.live.end();
-    }
-}
+pub use shared::Ejection;
+pub(crate) use shared::Shared;
+pub(crate) use unreached::DialError;
 
 /// A connection over which HTTP is spoken to an endpoint or a local program.
 #[derive(Debug)]
@@ -254,41 +84,6 @@ pub(crate) enum HttpUpstream {
     H1(H1Connection),
     /// HTTP/2, shared; ask `send.ready()` before use.
     H2(H2Handle),
-}
-
-/// What the workers share: written on failure, and when an endpoint or backend is first met.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    healths: Mutex<HashMap<EndpointKey, Arc<Health>>>,
-    buckets: Mutex<HashMap<BackendKey, Arc<Bucket>>>,
-}
-
-impl Shared {
-    fn health(&self, key: EndpointKey) -> Arc<Health> {
-        Arc::clone(lock(&self.healths).entry(key).or_default())
-    }
-
-    fn bucket(&self, key: BackendKey, now_ms: u64) -> Arc<Bucket> {
-        let mut buckets = lock(&self.buckets);
-        Arc::clone(
-            buckets
-                .entry(key)
-                .or_insert_with(|| Arc::new(Bucket::new(now_ms))),
-        )
-    }
-
-    /// Endpoints that are out now, in order.
-    pub(crate) fn ejected(&self) -> Vec<EndpointKey> {
-        let healths = lock(&self.healths);
-        let out = healths.iter().filter(|(_, health)| health.is_out());
-        let mut keys: Vec<_> = out.map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        keys
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Live state of one worker.
@@ -303,8 +98,13 @@ pub(crate) struct Inner {
     transport: Arc<Transport>,
     tasks: TaskTracker,
     started: Instant,
-    lives: RefCell<HashMap<EndpointKey, Rc<Live>>>,
-    groups: RefCell<HashMap<BackendKey, Rc<Group>>>,
+    /// This worker's number.
+    worker: usize,
+    /// True once idle connections are given up for those who wait elsewhere.
+    relieving: Cell<bool>,
+    lives: RefCell<Map<EndpointKey, Rc<Live>>>,
+    groups: RefCell<Map<BackendKey, Rc<Group>>>,
+    checks: check::Checks,
     idle: Idle,
     multiplexed: Multiplexed,
 }
@@ -318,12 +118,17 @@ impl Upstream {
         transport: Arc<Transport>,
         started: Instant,
     ) -> Self {
+        let worker = shared.worker();
+        let limits = &config.limits;
         Self(Rc::new(Inner {
-            idle: Idle::new(config.limits.idle_per_endpoint, config.limits.keep_alive),
+            idle: Idle::new(worker, limits.idle_per_endpoint, limits.keep_alive),
             multiplexed: Multiplexed::default(),
             tasks: TaskTracker::new(),
+            worker,
+            relieving: Cell::new(false),
             lives: RefCell::default(),
             groups: RefCell::default(),
+            checks: check::Checks::default(),
             config,
             tls,
             shared,
@@ -334,32 +139,38 @@ impl Upstream {
 
     /// Picks an endpoint by the backend's policy. `None`: the backend is empty.
     pub(crate) fn pick(&self, backend: &Arc<Backend>, wish: &Wish<'_>) -> Option<Picked> {
-        let (endpoint, live) = self.0.group(backend).pick(wish.tried)?;
-        Some(Picked::new(endpoint, live, Rc::clone(&self.0)))
-    }
-
-    /// A place among the backend's `max_requests`; refused when all are taken. Once per request, not per try.
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "limits come with the circuit breaker"
-    )]
-    pub(crate) fn admit(&self, _backend: &Arc<Backend>) -> Result<Admitted, Full> {
-        Ok(Admitted(()))
+        let inner = &self.0;
+        let group = inner.group(backend);
+        let since = Instant::now();
+        let now = inner.shared.now(inner.us_at(since));
+        let make = |slot: &Slot| inner.live_with(slot.endpoint.key, || Arc::clone(&slot.health));
+        let slot = group.pick(wish, &now, make)?;
+        let live = group.live(slot, make)?;
+        let endpoint = Arc::clone(&group.roster().slot(slot)?.endpoint);
+        let group = (group, Some(slot));
+        Some(Picked::new(endpoint, group, live, Rc::clone(inner), since))
     }
 
     /// The endpoint that was dialled by its own address: nothing to choose.
     pub(crate) fn direct(&self, direct: &Direct) -> Picked {
-        let live = self.0.live(direct.endpoint.key);
-        Picked::new(Arc::clone(&direct.endpoint), live, Rc::clone(&self.0))
+        let inner = &self.0;
+        let (key, now_us) = (direct.endpoint.key, inner.now_us());
+        let live = inner.live_with(key, || inner.shared.health(key, now_us));
+        let group = (inner.group(&direct.backend), None);
+        let endpoint = Arc::clone(&direct.endpoint);
+        Picked::new(endpoint, group, live, Rc::clone(inner), Instant::now())
     }
 
     /// True when the backend has an endpoint that is not ejected.
     pub(crate) fn usable(&self, backend: &Backend) -> bool {
-        backend
-            .endpoints
-            .iter()
-            .any(|endpoint| !self.0.live(endpoint.key).health.is_out())
+        let now_us = self.0.now_us();
+        let groups = self.0.groups.borrow();
+        let group = groups.get(&backend.key);
+        if let Some(group) = group.filter(|group| group.roster().is_of(backend)) {
+            return group.is_usable(&self.0.shared.now(now_us));
+        }
+        let is_in = |key| !self.0.shared.health(key, now_us).is_out();
+        backend.endpoints.iter().any(|one| is_in(one.key))
     }
 
     /// A connection to the picked endpoint for one exchange. Reports no failure: the caller does, by
@@ -370,41 +181,33 @@ impl Upstream {
         caller: &Caller,
         protocol: AppProtocol,
     ) -> Result<HttpUpstream, DialError> {
+        let inner = &self.0;
         let endpoint = &picked.endpoint;
         let place = match &endpoint.tunnel {
             Some(tunnel) if tunnel.kind == TunnelKind::Mesh => {
                 let road = Road::requests(&caller.principal, tunnel);
-                return self
-                    .0
-                    .mesh(road, caller, tunnel)
-                    .await
-                    .map(HttpUpstream::H2);
+                let opened = inner.mesh(road, caller, tunnel);
+                return inner.queued(picked, opened).await.map(HttpUpstream::H2);
             }
             Some(_) => Place::Behind(endpoint.key, caller.principal.clone()),
             None => Place::Endpoint(endpoint.key),
         };
-        if is_h2(protocol) {
-            let (inner, endpoint) = (Rc::clone(&self.0), Arc::clone(endpoint));
+        let policy = picked.group.policy();
+        if is_h2(protocol) || policy.upgrade_to_http2 {
+            let limit = policy.connect_timeout;
+            let (opener, endpoint) = (Rc::clone(inner), Arc::clone(endpoint));
             let caller = caller.clone();
             let open = async move {
-                let io = inner.stream(&endpoint, &caller, None).await?;
-                inner.http2(io, endpoint.address).await
+                let io = opener.stream(&endpoint, &caller, None, limit).await?;
+                opener.http2(io, endpoint.address).await
             };
-            return self
-                .0
-                .shared_h2(Road::Plain(place), open)
-                .await
-                .map(HttpUpstream::H2);
+            let opened = inner.shared_h2(Road::Plain(place), open);
+            return inner.queued(picked, opened).await.map(HttpUpstream::H2);
         }
-        if let Some(kept) = self.0.idle.take(&place) {
-            return Ok(HttpUpstream::H1(kept));
-        }
-        let io = self.0.stream(endpoint, caller, None).await?;
-        Ok(HttpUpstream::H1(H1Connection::new(
-            io,
-            place,
-            self.0.retire_at(None),
-        )))
+        inner
+            .http1(picked, caller, place)
+            .await
+            .map(HttpUpstream::H1)
     }
 
     /// A connection to a local program for one exchange; `source` keeps the client's address where that is possible.
@@ -433,21 +236,24 @@ impl Upstream {
             return Ok(HttpUpstream::H1(kept));
         }
         let io = Io::Tcp(dial::connect(&self.0.config, target, source).await?);
-        Ok(HttpUpstream::H1(H1Connection::new(
-            io,
-            place,
-            self.0.retire_at(None),
-        )))
+        let retire_at = self.0.retire_at(None);
+        let opened = H1Connection::new(io, place, retire_at, Terms::default());
+        Ok(HttpUpstream::H1(opened))
     }
 
-    /// Opaque bytes to the picked endpoint: straight, or as a CONNECT stream through its tunnel.
+    /// Opaque bytes to the picked endpoint: straight, or as a CONNECT stream through its tunnel. Counts among the
+    /// backend's connections while `picked` lives.
     pub(crate) async fn stream(
         &self,
         picked: &Picked,
         caller: &Caller,
         call: &Call<'_>,
     ) -> Result<Io, DialError> {
-        self.0.stream(&picked.endpoint, caller, Some(call)).await
+        self.0.make_room(picked).await?;
+        let limit = picked.group.policy().connect_timeout;
+        self.0
+            .stream(&picked.endpoint, caller, Some(call), limit)
+            .await
     }
 
     /// Opaque bytes to a local program; `source` as in [`Self::local`].
@@ -472,16 +278,32 @@ impl Upstream {
         self.0.group(backend).budget.deposit();
     }
 
+    /// A place among the backend's `max_requests`; refused when all are taken. Once per request, not per try.
+    pub(crate) fn admit(&self, backend: &Arc<Backend>) -> Result<Admitted, Full> {
+        let limits = &backend.policy.limits;
+        if limits.max_requests == u32::MAX {
+            return Ok(Admitted::free());
+        }
+        let group = self.0.group(backend);
+        let admitted = group.state.breaker().admit(limits);
+        admitted.inspect_err(|full| self.0.shared.figures.full(*full))
+    }
+
     /// The right to one retry: from the backend's budget, and a place among its `max_retries`. `None`: refused.
     pub(crate) fn retry(&self, backend: &Arc<Backend>) -> Option<RetryPermit> {
-        let taken = self.0.group(backend).budget.withdraw(self.0.elapsed_ms());
-        let counter = if taken {
+        let group = self.0.group(backend);
+        let permit = group.state.breaker().retry(&group.policy().limits);
+        if permit.is_none() {
+            self.0.shared.figures.retries_full();
+        }
+        let permit = permit.filter(|_| group.budget.withdraw(self.0.now_us() / 1000));
+        let counter = if permit.is_some() {
             &self.0.transport.retries
         } else {
             &self.0.transport.retries_refused
         };
         counter.add(1);
-        taken.then_some(RetryPermit(()))
+        permit
     }
 
     /// Lets go of connections that are too old, idle too long, or dead.
@@ -490,17 +312,15 @@ impl Upstream {
         self.0.multiplexed.tidy(self.0.config.limits.keep_alive);
     }
 
-    /// Lets go of the state of what the snapshot no longer names.
+    /// A snapshot is in force: lets go of the state of what it no longer names, and checks what it says to check.
     pub(crate) fn retire(&self, snapshot: &Snapshot) {
-        let outbound = &snapshot.outbound;
-        let frontends = outbound.frontends.iter().map(|frontend| &frontend.backend);
-        let subsets = outbound.subsets.values();
-        let all = outbound.backends.values().chain(frontends).chain(subsets);
         let mut endpoints = HashSet::new();
         let mut backends = HashSet::new();
-        for backend in all {
-            backends.insert(backend.key);
-            endpoints.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
+        for backend in all_backends(snapshot) {
+            if backends.insert(backend.key) {
+                endpoints.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
+                self.0.settle(backend);
+            }
         }
         self.0
             .groups
@@ -513,11 +333,8 @@ impl Upstream {
             .retain(|key, live| endpoints.contains(key) || in_use(live));
         self.0.idle.retire(&endpoints);
         self.0.multiplexed.retire(&endpoints);
-        let shared = &self.0.shared;
-        lock(&shared.healths)
-            .retain(|key, health| endpoints.contains(key) || Arc::strong_count(health) > 1);
-        lock(&shared.buckets)
-            .retain(|key, bucket| backends.contains(key) || Arc::strong_count(bucket) > 1);
+        self.0.shared.retire(&endpoints, &backends);
+        self.0.check(snapshot);
     }
 
     /// Breaks tunnels to peers that lost their rights.
@@ -526,39 +343,73 @@ impl Upstream {
     }
 }
 
+/// The backends of a snapshot; some more than once.
+fn all_backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
+    let outbound = &snapshot.outbound;
+    let frontends = outbound.frontends.iter().map(|frontend| &frontend.backend);
+    let subsets = outbound.subsets.values();
+    outbound.backends.values().chain(frontends).chain(subsets)
+}
+
 fn is_h2(protocol: AppProtocol) -> bool {
     matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
 
 impl Inner {
-    fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Microseconds of the workers' clock.
+    fn now_us(&self) -> u64 {
+        self.us_at(Instant::now())
     }
 
-    fn live(&self, key: EndpointKey) -> Rc<Live> {
+    fn us_at(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started);
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn live_with(&self, key: EndpointKey, health: impl FnOnce() -> Arc<Health>) -> Rc<Live> {
         let mut lives = self.lives.borrow_mut();
         let live = lives
             .entry(key)
-            .or_insert_with(|| Rc::new(Live::new(self.shared.health(key))));
+            .or_insert_with(|| Rc::new(Live::new(health())));
         Rc::clone(live)
     }
 
+    /// What this worker uses of a backend: made when the backend is new or has changed.
     fn group(&self, backend: &Arc<Backend>) -> Rc<Group> {
-        if let Some(group) = self.groups.borrow().get(&backend.key)
-            && group.is_of(backend)
+        let found = self.groups.borrow().get(&backend.key).cloned();
+        if let Some(group) = &found
+            && group.roster().serves(backend)
         {
             return Rc::clone(group);
         }
-        let bucket = self.shared.bucket(backend.key, self.elapsed_ms());
-        let group = Rc::new(Group::new(
-            Arc::clone(backend),
-            |key| self.live(key),
-            bucket,
-        ));
+        let now_us = self.now_us();
+        let state = self.shared.backend(backend, now_us);
+        let roster = self.shared.roster(&state, backend, now_us);
+        if !roster.make_tables()
+            && let Some(before) = &found
+        {
+            // Until its table is made, the one before serves.
+            return Rc::clone(before);
+        }
+        let now: Now = self.shared.now(now_us);
+        let group = Rc::new(Group::new(roster, state, found.as_deref(), &now));
         self.groups
             .borrow_mut()
             .insert(backend.key, Rc::clone(&group));
         group
+    }
+
+    /// A backend is in force: nothing made from another one is used any longer.
+    fn settle(&self, backend: &Arc<Backend>) {
+        let mut groups = self.groups.borrow_mut();
+        if let Some(group) = groups.get(&backend.key)
+            && !group.roster().is_of(backend)
+            && group.roster().serves(backend)
+        {
+            groups.remove(&backend.key);
+        }
+        drop(groups);
+        self.shared.settle(backend);
     }
 
     /// The source address to dial from, when that is allowed and the program would see it.
@@ -586,47 +437,34 @@ impl Inner {
         Instant::now() + left.map_or(age, |left| left.min(age))
     }
 
+    /// `limit` bounds opening the connection; the daemon's own unless given.
     async fn stream(
         self: &Rc<Self>,
         endpoint: &BackendEndpoint,
         caller: &Caller,
         call: Option<&Call<'_>>,
+        limit: Option<Duration>,
     ) -> Result<Io, DialError> {
+        let usual = self.config.limits.connect;
         let Some(tunnel) = &endpoint.tunnel else {
-            return dial::connect(&self.config, endpoint.address, None)
+            let limit = limit.unwrap_or(usual);
+            return dial::connect_within(&self.config, endpoint.address, None, limit)
                 .await
                 .map(Io::Tcp);
         };
-        let road = Road::streams(&caller.principal, tunnel);
-        let handle = self.mesh(road, caller, tunnel).await?;
-        let stream = connect::connect(handle, endpoint, tunnel, call);
-        let stream = tokio::time::timeout(self.config.limits.connect * 2, stream).await;
-        let stream = stream.map_err(|_elapsed| DialError::Timeout(endpoint.address))??;
+        let opened = async {
+            let road = Road::streams(&caller.principal, tunnel);
+            let handle = self.mesh(road, caller, tunnel).await?;
+            let stream = connect::connect(handle, endpoint, tunnel, call);
+            let stream = tokio::time::timeout(usual * 2, stream).await;
+            stream.map_err(|_elapsed| DialError::Timeout(endpoint.address))?
+        };
+        let stream = match limit {
+            None => opened.await?,
+            Some(limit) => tokio::time::timeout(limit, opened)
+                .await
+                .map_err(|_elapsed| DialError::Timeout(endpoint.address))??,
+        };
         Ok(Io::Stream(Box::new(stream)))
-    }
-
-    /// Asks an ejected endpoint until it takes a connection, or only lets time pass.
-    async fn bring_back(&self, endpoint: &BackendEndpoint, health: &Health, probe: bool) {
-        if !probe {
-            tokio::time::sleep(health.pause()).await;
-            health.put_in();
-            return;
-        }
-        let address = endpoint
-            .tunnel
-            .as_ref()
-            .map_or(endpoint.address, |tunnel| tunnel.address);
-        for asked in 0.. {
-            tokio::time::sleep(health.ask_after(asked).mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-            if dial::connect(&self.config, address, None).await.is_ok() {
-                break;
-            }
-            // Nobody else holds it: the endpoint is gone from the snapshot.
-            if !lock(&self.shared.healths).contains_key(&endpoint.key) {
-                break;
-            }
-        }
-        tracing::info!(endpoint = %endpoint.id, address = %endpoint.address, "back after ejection");
-        health.put_in();
     }
 }

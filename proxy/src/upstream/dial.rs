@@ -35,12 +35,22 @@ pub(crate) async fn connect(
     address: SocketAddr,
     source: Option<IpAddr>,
 ) -> Result<TcpStream, DialError> {
+    connect_within(config, address, source, config.limits.connect).await
+}
+
+/// The same within another bound on the time.
+pub(crate) async fn connect_within(
+    config: &Config,
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    limit: Duration,
+) -> Result<TcpStream, DialError> {
     let failed = |source| DialError::Connect {
         address,
         source: Arc::new(source),
     };
     let socket = open(config, address, source).map_err(failed)?;
-    tokio::time::timeout(config.limits.connect, socket.connect(address))
+    tokio::time::timeout(limit, socket.connect(address))
         .await
         .map_err(|_elapsed| DialError::Timeout(address))?
         .map_err(failed)

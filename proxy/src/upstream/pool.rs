@@ -4,12 +4,14 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use mesh_model::{principal::SpiffeId, snapshot::EndpointKey};
 
+use super::breaker::{Breaker, ConnectionPermit};
 use crate::io::Io;
 
 /// Where an exclusive connection leads.
@@ -45,11 +47,25 @@ pub(crate) struct H1Connection {
     place: Place,
     retire_at: Instant,
     since: Instant,
+    /// Requests that it carried.
+    served: u32,
+    terms: Terms,
+}
+
+/// What a backend's policy says of its connections.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// Longest time without a request; `None`: the daemon's.
+    pub(crate) idle: Option<Duration>,
+    /// Requests after which it is closed; 0: no limit.
+    pub(crate) requests: u32,
+    /// Its place among the backend's connections, where those are limited.
+    pub(crate) permit: Option<ConnectionPermit>,
 }
 
 impl H1Connection {
     /// A new one.
-    pub(crate) fn new(io: Io, place: Place, retire_at: Instant) -> Self {
+    pub(crate) fn new(io: Io, place: Place, retire_at: Instant, terms: Terms) -> Self {
         let buffer = BytesMut::new();
         Self {
             io,
@@ -58,22 +74,45 @@ impl H1Connection {
             place,
             retire_at,
             since: Instant::now(),
+            served: 1,
+            terms,
         }
+    }
+
+    /// Its place among the backend's connections.
+    pub(crate) fn permit(&self) -> Option<&ConnectionPermit> {
+        self.terms.permit.as_ref()
+    }
+
+    /// Gives it another place among a backend's connections.
+    pub(crate) fn set_permit(&mut self, permit: ConnectionPermit) {
+        self.terms.permit = Some(permit);
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.terms.requests > 0 && self.served >= self.terms.requests
+    }
+
+    fn is_wanted_elsewhere(&self) -> bool {
+        let breaker = self.permit().and_then(ConnectionPermit::breaker);
+        breaker.is_some_and(|breaker| breaker.is_wanted())
     }
 }
 
 /// HTTP/1 connections that nobody uses now.
 #[derive(Debug)]
 pub(crate) struct Idle {
+    worker: usize,
     most: usize,
     longest: Duration,
     stacks: RefCell<HashMap<Place, Vec<H1Connection>>>,
 }
 
 impl Idle {
-    /// Keeps at most `most` for one place, each at most `longest`.
-    pub(crate) fn new(most: usize, longest: Duration) -> Self {
+    /// Keeps at most `most` for one place, each at most `longest`, of the worker with this number.
+    pub(crate) fn new(worker: usize, most: usize, longest: Duration) -> Self {
         Self {
+            worker,
             most,
             longest,
             stacks: RefCell::default(),
@@ -86,6 +125,7 @@ impl Idle {
         let stack = stacks.get_mut(place)?;
         std::iter::from_fn(|| stack.pop()).find_map(|mut connection| {
             connection.reused = true;
+            connection.served = connection.served.saturating_add(1);
             is_silent(&mut connection.io).then_some(connection)
         })
     }
@@ -93,7 +133,14 @@ impl Idle {
     /// Keeps one; dropped when it is too old, has stray bytes, or there are enough.
     pub(crate) fn keep(&self, mut connection: H1Connection) {
         let now = Instant::now();
-        if !connection.buffer.is_empty() || connection.retire_at <= now {
+        if !connection.buffer.is_empty() || connection.retire_at <= now || connection.is_used_up() {
+            return;
+        }
+        // Whoever waits longest gets it, or its place among the backend's connections.
+        if connection.is_wanted_elsewhere()
+            && let Some(breaker) = connection.permit().and_then(ConnectionPermit::breaker)
+            && !breaker.hand_over(self.worker, &connection.place)
+        {
             return;
         }
         connection.buffer = BytesMut::new();
@@ -113,12 +160,30 @@ impl Idle {
         let now = Instant::now();
         self.stacks.borrow_mut().retain(|_, stack| {
             stack.retain_mut(|kept| {
-                now.duration_since(kept.since) < self.longest
+                now.duration_since(kept.since) < kept.terms.idle.unwrap_or(self.longest)
                     && kept.retire_at > now
                     && is_silent(&mut kept.io)
             });
             !stack.is_empty()
         });
+    }
+
+    /// Lets go of connections whose places others wait for.
+    pub(crate) fn relieve(&self) {
+        self.stacks.borrow_mut().retain(|_, stack| {
+            stack.retain(|kept| !kept.is_wanted_elsewhere());
+            !stack.is_empty()
+        });
+    }
+
+    /// Lets go of one connection of a backend; false: there is none.
+    pub(crate) fn make_room(&self, breaker: &Arc<Breaker>) -> bool {
+        let of = |kept: &H1Connection| kept.permit().is_some_and(|permit| permit.is_of(breaker));
+        let mut stacks = self.stacks.borrow_mut();
+        stacks.values_mut().any(|stack| {
+            let found = stack.iter().position(of);
+            found.map(|index| stack.remove(index)).is_some()
+        })
     }
 
     /// Lets go of connections to endpoints that are no more.
