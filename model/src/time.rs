@@ -22,9 +22,102 @@ pub fn rfc3339(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// Seconds since the epoch of a date in one of the three forms of RFC 9110 section 5.6.7, such as
+/// `Sun, 06 Nov 1994 08:49:37 GMT`. What lies before the epoch counts as 0. `None`: it is none of them.
+pub fn http_date(text: &str) -> Option<u64> {
+    if let Some((_day_name, rest)) = text.split_once(", ") {
+        let rest = rest.strip_suffix(" GMT")?;
+        // `06 Nov 1994 08:49:37`, or `06-Nov-94 08:49:37`.
+        let (date, clock) = rest.rsplit_once(' ')?;
+        let mut parts = date.split([' ', '-']);
+        let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+        let short = date.contains('-');
+        let year = number(year, if short { 2 } else { 4 })?;
+        // Two digits mean at most fifty years ahead: no daemon of ours runs before 2020.
+        let year = if short {
+            year + if year >= 70 { 1900 } else { 2000 }
+        } else {
+            year
+        };
+        return parts
+            .next()
+            .is_none()
+            .then(|| seconds(year, month, number(day, 2)?, clock))?;
+    }
+    // `Sun Nov  6 08:49:37 1994`
+    let (_day_name, rest) = text.split_once(' ')?;
+    let (month, rest) = rest.split_once(' ')?;
+    let (day, rest) = rest.trim_start().split_once(' ')?;
+    let (clock, year) = rest.split_once(' ')?;
+    seconds(
+        number(year, 4)?,
+        month,
+        number(day, day.len().min(2))?,
+        clock,
+    )
+}
+
+fn number(text: &str, digits: usize) -> Option<u64> {
+    let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok())?
+}
+
+fn seconds(year: u64, month: &str, day: u64, clock: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = [
+        "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
+    ];
+    let from_march = MONTHS.iter().position(|name| *name == month)? as u64;
+    let mut parts = clock.split(':');
+    let mut part = |below| {
+        parts
+            .next()
+            .and_then(|text| number(text, 2))
+            .filter(|n| *n < below)
+    };
+    // A leap second is the next minute's first.
+    let (hour, minute, second) = (part(24)?, part(60)?, part(61)?);
+    if parts.next().is_some() || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = if from_march >= 10 {
+        year.checked_sub(1)?
+    } else {
+        year
+    };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * from_march + 2) / 5 + day - 1;
+    let days =
+        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let since = days.saturating_sub(719_468);
+    Some(since * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::rfc3339;
+    use super::{http_date, rfc3339};
+
+    #[test]
+    fn dates() {
+        for (text, wanted) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
+            ("Tue Nov 16 08:49:37 1994", Some(784_975_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Mon, 28 Feb 2000 23:59:59 GMT", Some(951_782_399)),
+            ("Tue, 29 Feb 2000 00:00:00 GMT", Some(951_782_400)),
+            ("Sun, 22 Nov 2026 09:00:00 GMT", Some(1_795_338_000)),
+            ("Sunday, 22-Nov-26 09:00:00 GMT", Some(1_795_338_000)),
+            ("Sun, 06 Nov 1994 08:49:37 CET", None),
+            ("Sun, 06 Nov 1994 24:49:37 GMT", None),
+            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nor 1994 08:49:37 GMT", None),
+            ("06 Nov 1994", None),
+            ("", None),
+        ] {
+            assert_eq!(http_date(text), wanted, "{text}");
+        }
+    }
 
     #[test]
     fn times() {

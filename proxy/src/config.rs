@@ -50,6 +50,10 @@ pub struct Limits {
     pub tcp_idle: Duration,
     /// Time that a half-closed opaque connection may lie idle. 5 min.
     pub tcp_half_closed: Duration,
+    /// Time in which neither the request's body nor the answer's moves, once the answer has begun. 1 h.
+    pub answer_idle: Duration,
+    /// Requests that one worker serves at once; further ones are refused. 20,000.
+    pub requests: u64,
     /// Idle HTTP/1 connections kept for one endpoint by one worker. 128.
     pub idle_per_endpoint: usize,
     /// Age at which an upstream connection takes no new requests. 30 min, less or more by 20 %.
@@ -68,6 +72,8 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(90),
             tcp_idle: Duration::from_hours(1),
             tcp_half_closed: Duration::from_mins(5),
+            answer_idle: Duration::from_hours(1),
+            requests: 20_000,
             idle_per_endpoint: 128,
             connection_age: Duration::from_mins(30),
         }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mesh_model::{
     principal::SpiffeId,
-    snapshot::{Caller, InboundPort, Snapshot},
+    snapshot::{Caller, InboundPort, Snapshot, decide::Source},
 };
 
 /// Where a connection or stream comes from.
@@ -52,6 +52,15 @@ pub(crate) struct InboundOrigin {
 }
 
 impl InboundOrigin {
+    /// Who calls, as rules see it.
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source {
+            identity: self.principal.as_ref(),
+            address: Some(self.peer.ip()),
+            ..Source::default()
+        }
+    }
+
     /// The local port that is called: by server name and `target` (header `mesh-target`), or else by address.
     pub(crate) fn port(
         &self,

@@ -1,7 +1,7 @@
 //! CONNECT streams that come in mTLS, from our own hosts and a foreign mesh's (HBONE).
 //!
 //! In: only `:method` and `:authority`. Out: bytes both ways; success is exactly 200, half-close is
-//! END_STREAM. Refusals: 400 (malformed, or not ours), 401 (policy), 503 (the program is not there).
+//! END_STREAM. Refusals: 400 (malformed, or not ours), 401 (policy), 429 (rate limit), 503 (the program is not there).
 //! Never: takes an identity from a header.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
@@ -89,6 +89,12 @@ pub(crate) async fn serve(
     let told = tcp::Told::inbound(&worker, &origin, Some(&port), &id, begun);
     if let Err(what) = tcp::authorized(&port, &origin) {
         let refusal = Refusal::new(http::StatusCode::UNAUTHORIZED, "denied", what);
+        return refuse(&worker, &mut respond, &refusal, &told);
+    }
+    if let Err(refused) = worker.limits.connection(&port.limits, origin.source()) {
+        worker.observe.policies().limited.add(1);
+        let status = http::StatusCode::TOO_MANY_REQUESTS;
+        let refusal = Refusal::new(status, "rate-limited", refused.what);
         return refuse(&worker, &mut respond, &refusal, &told);
     }
     let program = worker

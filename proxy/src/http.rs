@@ -16,6 +16,8 @@ use crate::{
 
 /// One timer for a whole connection.
 mod alarm;
+/// A request with its caller, as rules see it.
+mod asked;
 /// Hosts and ports in requests.
 mod authority;
 /// Pieces of bodies.
@@ -26,10 +28,18 @@ mod buffers;
 mod carrier;
 /// Between our heads and those of the `http` crate.
 mod convert;
+/// Cookies.
+mod cookie;
+/// Cross-origin resource sharing.
+mod cors;
+/// What is left of a request's time.
+mod deadline;
 /// Delegation tables that requests bring.
 mod dtab;
 /// The life of one request.
 mod exchange;
+/// Injected faults.
+mod fault;
 /// Header fields.
 mod fields;
 /// What a rule changes.
@@ -38,6 +48,8 @@ mod filters;
 mod grpc;
 /// HTTP/1 on one connection.
 mod h1;
+/// Keys of consistent hashing.
+mod hash;
 /// What the mesh takes out of heads and adds to them.
 mod headers;
 /// Which rule of HTTP a message breaks.
@@ -46,8 +58,12 @@ mod malformed;
 mod message;
 /// Which bytes may stand where.
 mod octet;
+/// Slow bodies.
+mod pace;
 /// Paths for matching and for policies.
 mod path;
+/// Sessions that stay with an endpoint.
+mod persistence;
 /// A connection from which something was read.
 mod prefixed;
 /// Moves bodies.

@@ -149,6 +149,10 @@ async fn opaque(
         told.refused(worker, 0, "denied", &what);
         return io.reset();
     }
+    // Who has said nothing yet may turn out to send requests, which are counted one by one.
+    if !silent && !is_within_rate(worker, port, origin, &told) {
+        return io.reset();
+    }
     let Some(mut up) = Box::pin(tcp::open_local(worker, origin, port.target, &told)).await else {
         return io.reset();
     };
@@ -157,18 +161,36 @@ async fn opaque(
         let more = worker.config.limits.silence * 4;
         let speaker = first::race(&mut io, &mut first, &mut up, &mut up_first, more).await;
         worker.memory.learn(port.target, speaker == Speaker::Server);
-        let origin = || Origin::Inbound(origin.clone());
+        let from = || Origin::Inbound(origin.clone());
         match speaker {
             Speaker::Caller(Spoken::Http1) => {
                 drop(up);
-                return Box::pin(http::serve_http1(Rc::clone(worker), io, first, origin())).await;
+                return Box::pin(http::serve_http1(Rc::clone(worker), io, first, from())).await;
             }
             Speaker::Caller(Spoken::Http2) => {
                 drop(up);
-                return Box::pin(http::serve_http2(Rc::clone(worker), io, first, origin())).await;
+                return Box::pin(http::serve_http2(Rc::clone(worker), io, first, from())).await;
             }
             Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {}
         }
+        if !is_within_rate(worker, port, origin, &told) {
+            return io.reset();
+        }
     }
     tcp::relay(worker, io, first, up, up_first, told).await;
+}
+
+/// Counts a connection against the port's limits; false, and told, when one refuses it.
+fn is_within_rate(
+    worker: &Worker,
+    port: &InboundPort,
+    origin: &InboundOrigin,
+    told: &Told,
+) -> bool {
+    let counted = worker.limits.connection(&port.limits, origin.source());
+    if let Err(refused) = &counted {
+        worker.observe.policies().limited.add(1);
+        told.refused(worker, 0, "rate-limited", &refused.what);
+    }
+    counted.is_ok()
 }

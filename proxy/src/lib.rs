@@ -34,6 +34,8 @@ mod http;
 mod inbound;
 /// The bytes of one connection.
 mod io;
+/// Rate limits.
+mod limits;
 /// Listeners.
 mod listen;
 /// Every metric, access-log field and failure record of the data plane.

@@ -27,10 +27,13 @@ pub(crate) mod edges;
 pub(crate) mod log;
 /// The text of metrics, and rows of `stat`.
 pub(crate) mod page;
+/// What policies did.
+mod policies;
 /// Live requests for whoever looks.
 pub(crate) mod tap;
 
 pub(crate) use cells::{Counter, Transport};
+pub(crate) use policies::Policies;
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,6 +217,17 @@ impl Observe {
     /// Counters of connections and handshakes.
     pub(crate) fn transport(&self) -> &Transport {
         &self.cells.transport
+    }
+
+    /// Counters of what policies did.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.cells.policies
+    }
+
+    /// Requests that this worker serves now, both ways.
+    pub(crate) fn running(&self) -> u64 {
+        let requests = self.cells.gauges.iter().skip(Kind::ALL.len());
+        requests.map(cells::Gauge::running).sum()
     }
 
     /// The counter of panics.

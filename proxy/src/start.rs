@@ -14,19 +14,16 @@ use mesh_model::{
         FailureRecord, StatRow,
         live::{EdgeSample, TapFilter},
     },
-    snapshot::{EndpointKey, cell::Reader},
+    snapshot::{EndpointKey, cell::Reader, limit::LimitKey},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
     drain::Drain,
+    limits,
     listen::{self, Bound, Kind},
-    observe::{
-        cells::Cells,
-        edges, log, page,
-        tap::Tap,
-    },
+    observe::{cells::Cells, edges, log, page, tap::Tap},
     origin::units::Units,
     thread, upstream,
     worker::{Parts, Worker},
@@ -71,6 +68,7 @@ pub struct Proxy {
     drain: Drain,
     threads: TaskTracker,
     shared: Arc<upstream::Shared>,
+    limits: Arc<limits::Shared>,
     units: Arc<Units>,
     log: log::Writer,
     reader: Reader,
@@ -101,6 +99,7 @@ pub fn start(
         drain: Drain::below(&stop),
         threads: TaskTracker::new(),
         shared: Arc::default(),
+        limits: Arc::default(),
         units: Arc::new(Units::new(config.cgroup_root.clone())),
         log,
         reader,
@@ -228,6 +227,16 @@ impl Proxy {
         self.shared.ejected()
     }
 
+    /// What each mesh-wide rate limit has let through on this host since the start, by key.
+    pub fn quota_usage(&self) -> Vec<(LimitKey, u64)> {
+        self.limits.usage()
+    }
+
+    /// Sets this host's share of a mesh-wide rate limit, 0 to 1; all of it until then.
+    pub fn set_quota_share(&self, limit: LimitKey, share: f32) {
+        self.limits.set_share(limit, share);
+    }
+
     /// Binds the cgroup of a unit (a path under the v2 root) to the unit's name, before its first process starts.
     pub fn enrol(&self, cgroup: &Path, unit: &str) -> io::Result<()> {
         self.units.enrol(cgroup, unit)
@@ -283,6 +292,7 @@ impl Proxy {
             credentials: beginning.credentials,
             drain: self.drain.clone(),
             shared: Arc::clone(&self.shared),
+            limits: Arc::clone(&self.limits),
             units: Arc::clone(&self.units),
             cells: Arc::clone(cells),
             lines: self.log.lines(),

@@ -44,6 +44,7 @@ async fn keep_tidy(worker: &Worker) {
             continue;
         }
         worker.upstream.retire(&snapshot);
+        worker.limits.retire(&snapshot);
         if !same_trust(&enforced, &snapshot) {
             worker.peers.enforce(&snapshot);
             worker.upstream.enforce(&snapshot);

@@ -39,6 +39,7 @@ use crate::{
     connection::{Destination, OutboundOrigin},
     drain::Drain,
     io::Io,
+    limits,
     listen::{self, Kind},
     observe::{cells::Cells, log},
     origin::units::Units,
@@ -180,6 +181,17 @@ impl World {
         )
     }
 
+    /// The same within other bounds.
+    pub(crate) fn caller_host_with(&self, change: impl FnOnce(&mut Limits)) -> Host {
+        let mut config = config();
+        change(&mut config.limits);
+        Host::start_with(
+            config,
+            self.credentials(A, &[self.id("shop", "cart")]),
+            self.snapshot(A),
+        )
+    }
+
     /// The serving host, with one program.
     pub(crate) fn serving_host(&self, port: InboundPort) -> Host {
         let host = Host::start(
@@ -296,9 +308,14 @@ impl World {
 
     /// Opens a connection to the service as its caller on `host`: what the program holds of it.
     pub(crate) async fn dial(&self, host: &Host) -> TcpStream {
+        self.dial_as(host, self.caller()).await
+    }
+
+    /// The same as another caller.
+    pub(crate) async fn dial_as(&self, host: &Host, caller: Arc<Caller>) -> TcpStream {
         let (program, captured) = pair().await;
         let origin = OutboundOrigin {
-            caller: self.caller(),
+            caller,
             peer: program.local_addr().unwrap(),
             destination: Destination::Address(VIRTUAL.parse().unwrap()),
             internal: false,
@@ -371,18 +388,24 @@ fn config() -> Config {
 
 impl Host {
     fn start(credentials: Credentials, snapshot: Snapshot) -> Self {
+        Self::start_with(config(), credentials, snapshot)
+    }
+
+    fn start_with(config: Config, credentials: Credentials, snapshot: Snapshot) -> Self {
         let (mut publisher, reader) = cell::cell();
         publisher.publish(snapshot);
         let (cells, shared, drain) = (Arc::<Cells>::default(), Arc::default(), Drain::default());
+        let limits = Arc::<limits::Shared>::default();
         let any = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0);
         let bound = listen::bind(Kind::Tunnel, any).unwrap();
         let tunnel = bound.socket.local_addr().unwrap();
         let worker = Worker::new(Parts {
-            config: Arc::new(config()),
+            config: Arc::new(config),
             reader,
             credentials,
             drain: drain.clone(),
             shared: Arc::clone(&shared),
+            limits: Arc::clone(&limits),
             units: Arc::new(Units::new(None)),
             cells: Arc::clone(&cells),
             lines: log::Writer::start(&AccessLog::default()).unwrap().lines(),

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     detect::Memory,
     drain::Drain,
+    limits::{self, Limits},
     observe::{Observe, cells::Cells, log::Lines},
     origin::{Origins, units::Units},
     peers::Peers,
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) reader: Reader,
     /// Endpoints' live state and connections to them.
     pub(crate) upstream: Upstream,
+    /// Rate limits.
+    pub(crate) limits: Limits,
     /// Counters, log, failures.
     pub(crate) observe: Observe,
     /// Settings.
@@ -79,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) credentials: Credentials,
     pub(crate) drain: Drain,
     pub(crate) shared: Arc<upstream::Shared>,
+    pub(crate) limits: Arc<limits::Shared>,
     pub(crate) units: Arc<Units>,
     pub(crate) cells: Arc<Cells>,
     pub(crate) lines: Lines,
@@ -102,6 +106,7 @@ impl Worker {
             view: RefCell::new(View::load(&parts.reader)),
             reader: parts.reader,
             upstream,
+            limits: Limits::new(parts.limits),
             observe: Observe::new(parts.cells, parts.lines),
             config: parts.config,
             drain: parts.drain,

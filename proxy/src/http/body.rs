@@ -29,3 +29,17 @@ pub(crate) enum BodyError {
     #[error("the stream failed")]
     Stream(#[source] h2::Error),
 }
+
+impl BodyError {
+    /// Why the other end has reset its stream, when that means the same to whoever gets the body: gRPC tells
+    /// callers by it (`CANCELLED`, `RESOURCE_EXHAUSTED`). Other reasons blame a connection that is not the caller's.
+    pub(crate) fn reason(&self) -> Option<h2::Reason> {
+        let Self::Stream(error) = self else {
+            return None;
+        };
+        let passed = |reason: &h2::Reason| {
+            matches!(*reason, h2::Reason::CANCEL | h2::Reason::ENHANCE_YOUR_CALM)
+        };
+        error.reason().filter(|_| error.is_reset()).filter(passed)
+    }
+}

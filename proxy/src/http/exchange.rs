@@ -3,18 +3,24 @@
 //! In: a request head and the side that it came from. Out: an answer, and what becomes of the connection.
 //! Every path ends in settle, a dropped task too.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_model::{
     name::ServiceId,
-    snapshot::{Caller, Snapshot},
+    snapshot::{Backend, Caller, Snapshot},
 };
 
 use super::{
     alarm::{self, Alarm},
+    asked::Asked,
     buffers::Messages,
-    filters::{self, Filtered},
-    grpc,
+    filters, grpc,
     headers::{self, HopWords},
     message::Form,
     replay::Replay,
@@ -27,15 +33,23 @@ use super::{
 use crate::{
     connection::{Destination, InboundOrigin, Origin, OutboundOrigin},
     failure::{Code, Failure},
+    limits::Refused,
     observe::Open,
+    upstream::Admitted,
 };
+use shape::Acting;
 
 /// The answer goes to the caller.
 mod deliver;
 /// One try after another.
 mod send;
+/// What policies do before a request is sent.
+mod shape;
 /// Changes of protocol.
 mod switch;
+
+/// When those who are refused for want of room may come again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Header by which this daemon's own requests say as whom they call.
 const AS: &str = "mesh-as";
@@ -93,10 +107,19 @@ pub(crate) struct Exchange<'x> {
     pub forwarded: bool,
     /// What the calling daemon says.
     pub words: HopWords,
+    /// What policies ask of the rest; none for most requests.
+    pub acting: Option<Box<Acting>>,
     /// True when the answer tells how it came about.
     pub telling: bool,
+    /// Longest time in which nothing moves, either way.
+    pub idle: Option<Duration>,
+    /// Bytes that had moved when it was looked last, and the end of the silence since.
+    quiet: Option<(u64, Instant)>,
     settled: bool,
-    _running: Open,
+    /// A place among its backend's requests.
+    admitted: Option<Admitted>,
+    /// Counts it as running.
+    running: Option<Open>,
 }
 
 impl<'x> Exchange<'x> {
@@ -108,21 +131,39 @@ impl<'x> Exchange<'x> {
         alarm: &'x mut Alarm,
         started: Instant,
     ) -> Self {
+        let mut exchange = Self::aside(session, messages, down, alarm, Story::new(started));
+        exchange.settled = false;
+        exchange.running = Some(session.worker.observe.in_flight(session.direction));
+        exchange
+    }
+
+    /// Of a copy: nobody is told of it.
+    fn aside(
+        session: &'x Session,
+        messages: &'x mut Messages,
+        down: &'x mut Wire,
+        alarm: &'x mut Alarm,
+        story: Story,
+    ) -> Self {
         Self {
             session,
             messages,
             down,
             alarm,
-            story: Story::new(started),
+            story,
             replay: Replay::off(),
             deadline: None,
             gone_by: None,
             body_by: None,
             forwarded: false,
             words: HopWords::default(),
+            acting: None,
             telling: false,
-            settled: false,
-            _running: session.worker.observe.in_flight(session.direction),
+            idle: None,
+            quiet: None,
+            settled: true,
+            admitted: None,
+            running: None,
         }
     }
 
@@ -145,7 +186,11 @@ impl<'x> Exchange<'x> {
     }
 
     /// Answers what is no request at all.
-    pub(crate) async fn refuse(mut self, failure: Failure) -> Ended {
+    pub(crate) fn refuse(self, failure: Failure) -> Pin<Box<impl Future<Output = Ended>>> {
+        Box::pin(self.refused(failure))
+    }
+
+    async fn refused(mut self, failure: Failure) -> Ended {
         let ended = deliver::failure(&mut self, failure).await;
         self.settle();
         ended
@@ -153,6 +198,7 @@ impl<'x> Exchange<'x> {
 
     async fn served(&mut self) -> Result<Ended, Stop> {
         let session = self.session;
+        self.shed()?;
         let snapshot = session.worker.snapshot();
         match &*session.origin {
             Origin::Outbound(origin) => self.outbound(&snapshot, origin).await,
@@ -183,7 +229,9 @@ impl<'x> Exchange<'x> {
         let held = Held {
             delegated: route::delegated(snapshot, goal, &caller, request)?,
         };
-        let way = route::outbound(&self.session.worker, goal, &caller, request, &held)?;
+        let source = shape::source(&self.session.origin, Some(&caller));
+        let asked = Asked::new(request, source);
+        let way = route::outbound(&self.session.worker, goal, &caller, &asked, &held)?;
         self.go(snapshot, &way).await
     }
 
@@ -210,8 +258,40 @@ impl<'x> Exchange<'x> {
             return Err(no_connect().into());
         }
         let way = route::inbound(snapshot, port.as_ref(), origin, request)?;
+        if let Some(port) = &port
+            && !port.limits.is_empty()
+        {
+            let asked = Asked::new(request, shape::source(&self.session.origin, None));
+            let counted = self.session.worker.limits.request(&port.limits, &asked);
+            counted.map_err(|refused| limited(self.session, refused))?;
+        }
+        let request = &mut self.messages.request;
         headers::forwarded(request, origin.peer.ip());
         self.go(snapshot, &way).await
+    }
+
+    /// Refuses what is too much for this worker: better told at once than served too late.
+    fn shed(&self) -> Result<(), Failure> {
+        let worker = &self.session.worker;
+        let (running, most) = (worker.observe.running(), worker.config.limits.requests);
+        if running <= most {
+            return Ok(());
+        }
+        worker.observe.policies().shed.add(1);
+        let what = format!("{most} requests run on this thread already");
+        Err(Failure::new(Code::Overloaded, what).with_after(SOON))
+    }
+
+    /// A place among the backend's requests, kept to the end of the exchange.
+    fn admit(&mut self, backend: &Arc<Backend>) -> Result<(), Failure> {
+        let worker = &self.session.worker;
+        let admitted = worker.upstream.admit(backend).map_err(|full| {
+            worker.observe.policies().shed.add(1);
+            Failure::new(Code::Overloaded, full.to_string()).with_after(SOON)
+        })?;
+        self.admitted = Some(admitted);
+        worker.upstream.deposit(backend);
+        Ok(())
     }
 
     /// Who calls: on the daemon's own listener, whom it says.
@@ -250,27 +330,66 @@ impl<'x> Exchange<'x> {
             (route, own) => route.or(own),
         };
         self.deadline = bound.and_then(|bound| self.story.started.checked_add(bound));
-        let filters = &mut way.filters.iter().copied().flatten();
-        let filtered = filters::on_request(filters, &mut self.messages.request, way.port);
-        if let Filtered::Redirect(status, location) = filtered {
-            return Ok(deliver::redirect(self, way, status, &location).await);
+        self.idle = way.timeouts.idle;
+        let mirrors = match shape::shape(self, way).await? {
+            Ok(mirrors) => mirrors,
+            Err(ended) => return Ok(ended),
+        };
+        if let To::Nowhere(status, code, reason) = way.to {
+            return Err(route::nowhere(status, code, reason).into());
         }
         let request = &self.messages.request;
         let repeatable = way.retry.attempts > 0 || request.is_idempotent();
         if request.has_body() && repeatable && request.upgrade.is_none() {
             self.replay = Replay::on();
         }
+        if !mirrors.is_empty() {
+            shape::copy(self, way, &mirrors);
+        }
         if let To::Backend(backend) = way.to {
-            self.session.worker.upstream.deposit(backend);
+            self.admit(backend)?;
         }
         let up = send::tries(self, snapshot, way).await?;
         deliver::answer(self, way, up).await
     }
 
-    /// The filters of a way that act on the answer.
+    /// What policies change in the answer.
     pub(crate) fn filter_answer(&mut self, way: &Way<'_>) {
-        let filters = &mut way.filters.iter().copied().flatten();
-        filters::on_response(filters, &mut self.messages.response.fields);
+        if !way.filters.is_empty() {
+            let filters = &mut way.filters.iter().copied().flatten();
+            filters::on_response(filters, &mut self.messages.response.fields);
+        }
+        self.mark_answer();
+    }
+
+    /// What policies add to every answer, the mesh's own failures too.
+    pub(crate) fn mark_answer(&mut self) {
+        if let Some(acting) = &self.acting {
+            let fields = &mut self.messages.response.fields;
+            if let Some(marks) = &acting.cors {
+                marks.mark(fields);
+            }
+            for cookie in &acting.cookies {
+                fields.push(b"set-cookie", cookie.as_bytes());
+            }
+        }
+    }
+
+    /// Bytes per second that a fault leaves for each body.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.acting.as_ref().and_then(|acting| acting.rate)
+    }
+
+    /// Sets a cookie in the answer.
+    pub(crate) fn acting_on(&mut self, cookie: Option<String>) {
+        if let Some(cookie) = cookie {
+            self.acting().cookies.push(cookie);
+        }
+    }
+
+    /// What policies ask of the rest, made when the first does.
+    pub(crate) fn acting(&mut self) -> &mut Acting {
+        self.acting.get_or_insert_with(Box::default)
     }
 
     /// CONNECT: the connection becomes one to the address of the service that was named.
@@ -305,6 +424,16 @@ impl<'x> Exchange<'x> {
         alarm::earlier(alarm::earlier(self.deadline, caller), own)
     }
 
+    /// When the silence ends the exchange, when so many bytes have moved until now.
+    pub(crate) fn quiet_by(&mut self, moved: u64) -> Option<Instant> {
+        let idle = self.idle?;
+        if self.quiet.is_none_or(|(before, _)| before != moved) {
+            let by = Instant::now().checked_add(idle)?;
+            self.quiet = Some((moved, by));
+        }
+        self.quiet.map(|(_, by)| by)
+    }
+
     /// Why a bound that has passed ends the request, or the try.
     pub(crate) fn late(&self) -> Stop {
         let now = Instant::now();
@@ -316,6 +445,8 @@ impl<'x> Exchange<'x> {
         } else if passed(self.body_by) {
             let what = "the caller sent nothing more of the body that it announced";
             Failure::new(Code::BadRequest, what).with_status(408).into()
+        } else if passed(self.quiet.map(|(_, by)| by)) {
+            Failure::new(Code::UpstreamTimeout, "nothing moved for too long").into()
         } else {
             Failure::new(Code::UpstreamTimeout, "the try's time is over").into()
         }
@@ -351,6 +482,12 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         self.settle();
     }
+}
+
+/// A request that a rate limit refuses.
+pub(crate) fn limited(session: &Session, refused: Refused) -> Failure {
+    session.worker.observe.policies().limited.add(1);
+    Failure::new(Code::RateLimited, refused.what).with_after(refused.after)
 }
 
 fn no_connect() -> Failure {

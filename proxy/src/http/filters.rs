@@ -1,12 +1,13 @@
-//! What a rule changes: headers of both heads, host and path, and redirects.
+//! What a rule changes: headers of both heads, host and path; redirects, answers of its own, copies.
 //!
 //! The meaning of each is Gateway API's (`HTTPRouteFilter`).
 
 use mesh_model::snapshot::{
     Filter,
     decide::RequestView as _,
-    rule::{HeaderEdits, PathEdit, Redirect, Rewrite},
+    rule::{DirectResponse, HeaderEdits, Mirror, PathEdit, Redirect, Rewrite},
 };
+use smallvec::SmallVec;
 
 use super::{
     authority,
@@ -15,20 +16,23 @@ use super::{
 };
 
 /// What follows from the filters of the request.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Filtered {
-    /// The request goes on.
-    Go,
+#[derive(Debug, PartialEq)]
+pub(crate) enum Filtered<'f> {
+    /// The request goes on, and copies of it go where these say.
+    Go(SmallVec<[&'f Mirror; 1]>),
     /// The caller is sent elsewhere: status and `location`.
     Redirect(u16, String),
+    /// The mesh answers itself.
+    Direct(&'f DirectResponse),
 }
 
 /// Applies the filters that act on the request, in order.
-pub(crate) fn on_request(
-    filters: &mut dyn Iterator<Item = &Filter>,
+pub(crate) fn on_request<'f>(
+    filters: &mut dyn Iterator<Item = &'f Filter>,
     request: &mut Request,
     port: u16,
-) -> Filtered {
+) -> Filtered<'f> {
+    let mut mirrors = SmallVec::new();
     for filter in filters {
         match filter {
             Filter::RequestHeaders(edits) => edit_request(edits, request),
@@ -36,13 +40,13 @@ pub(crate) fn on_request(
             Filter::Redirect(redirect) => {
                 return Filtered::Redirect(redirect.status, location(redirect, request, port));
             }
-            Filter::ResponseHeaders(_)
-            | Filter::Mirror(_)
-            | Filter::Cors(_)
-            | Filter::DirectResponse(_) => {}
+            Filter::DirectResponse(answer) => return Filtered::Direct(answer),
+            Filter::Mirror(mirror) => mirrors.push(mirror),
+            // They act on the answer, and before all others.
+            Filter::ResponseHeaders(_) | Filter::Cors(_) => {}
         }
     }
-    Filtered::Go
+    Filtered::Go(mirrors)
 }
 
 /// Applies the filters that act on the answer, in order.
@@ -203,7 +207,7 @@ mod tests {
                 &mut one,
                 80
             ),
-            Filtered::Go
+            Filtered::Go(SmallVec::new())
         );
         assert_eq!(one.fields.named(b"x-old").collect::<Vec<_>>(), [b"2", b"3"]);
         assert_eq!(one.authority(), Some("other"));
@@ -277,11 +281,8 @@ mod tests {
             ),
         ] {
             let mut one = request("/a?b");
-            let found = on_request(
-                &mut [&Filter::Redirect(redirect)].into_iter(),
-                &mut one,
-                listener,
-            );
+            let filter = Filter::Redirect(redirect);
+            let found = on_request(&mut [&filter].into_iter(), &mut one, listener);
             assert_eq!(found, Filtered::Redirect(302, wanted.to_owned()));
         }
     }

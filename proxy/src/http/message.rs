@@ -67,7 +67,7 @@ pub(crate) struct Wishes {
 }
 
 /// The head of a request.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Request {
     /// The fields, and the store of all text.
     pub fields: Fields,

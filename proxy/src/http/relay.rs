@@ -6,6 +6,7 @@ use super::{
     body::{BodyError, BodyEvent},
     fields::Known,
     message,
+    pace::Pace,
     replay::Replay,
     wire::{Wire, WriteError},
 };
@@ -37,6 +38,8 @@ pub(crate) struct Flow {
     pub grpc_status: Option<u8>,
     /// True when the reading side is another daemon, whose `mesh-error` is believed.
     pub trusted: bool,
+    /// Slows it down.
+    pub pace: Option<Box<Pace>>,
 }
 
 impl Flow {
@@ -46,6 +49,12 @@ impl Flow {
             handed: true,
             ..Self::default()
         }
+    }
+
+    /// At most so many bytes per second from here on; as fast as can be without a rate.
+    pub(crate) fn at(mut self, rate: Option<u64>) -> Self {
+        self.pace = rate.map(|rate| Box::new(Pace::new(rate)));
+        self
     }
 
     /// Moves what can be moved; ready when all is handed over and flushed.
@@ -81,9 +90,16 @@ impl Flow {
         to: &mut Wire,
         replay: &mut Replay,
     ) -> Poll<Result<(), RelayError>> {
-        if !replay.left().is_empty() {
-            let taken = ready!(to.poll_write(cx, replay.left())).map_err(RelayError::Write)?;
+        let most = match &mut self.pace {
+            None => usize::MAX,
+            Some(pace) => ready!(pace.poll(cx)),
+        };
+        let left = replay.left();
+        if !left.is_empty() {
+            let piece = left.get(..most).unwrap_or(left);
+            let taken = ready!(to.poll_write(cx, piece)).map_err(RelayError::Write)?;
             replay.advance(taken);
+            self.moved(taken);
             return Poll::Ready(Ok(()));
         }
         if replay.has_ended() {
@@ -94,10 +110,12 @@ impl Flow {
         self.starved = false;
         match event {
             BodyEvent::Data { length, last } => {
+                let (piece, last) = (length.min(most), last && length <= most);
                 let mut seen = |bytes: &[u8]| replay.record(bytes);
-                let taken = ready!(to.poll_pass(cx, from, length, last, &mut seen))
+                let taken = ready!(to.poll_pass(cx, from, piece, last, &mut seen))
                     .map_err(RelayError::Write)?;
                 self.bytes += taken as u64;
+                self.moved(taken);
                 if last && taken == length {
                     replay.end(None);
                 }
@@ -114,6 +132,12 @@ impl Flow {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        if let Some(pace) = &mut self.pace {
+            pace.moved(bytes);
+        }
     }
 
     fn finish(&mut self, to: &mut Wire, replay: &Replay) -> Result<(), RelayError> {

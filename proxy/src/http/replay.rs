@@ -6,13 +6,21 @@ use super::fields::Fields;
 pub(crate) const LIMIT: usize = 64 * 1024;
 
 /// What has gone by of a body, and how much of it the current try has had.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Replay {
     kept: Vec<u8>,
     sent: usize,
     off: bool,
     ended: bool,
     trailers: Option<Box<Fields>>,
+    copy: Option<Box<Copy>>,
+}
+
+/// What has gone by, for copies: kept whatever becomes of the tries.
+#[derive(Debug, Default, Clone)]
+struct Copy {
+    body: Vec<u8>,
+    too_long: bool,
 }
 
 impl Replay {
@@ -29,21 +37,39 @@ impl Replay {
         Self::default()
     }
 
+    /// Keeps what goes by for copies too, up to the same limit.
+    pub(crate) fn keep_copy(&mut self) {
+        self.copy = Some(Box::default());
+    }
+
+    /// Once the body has ended: its copy, or `None` when it was too long or none was kept.
+    pub(crate) fn take_copy(&mut self) -> Option<Self> {
+        let copy = self.copy.take().filter(|copy| !copy.too_long)?;
+        Some(Self {
+            kept: copy.body,
+            off: true,
+            ended: true,
+            trailers: self.trailers.clone(),
+            ..Self::default()
+        })
+    }
+
     /// True while everything that has gone by is kept.
     pub(crate) fn is_whole(&self) -> bool {
         !self.off
     }
 
+    /// True while so many bytes more can be kept.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        !self.off && self.kept.len() + count <= LIMIT
+    }
+
     /// Stops keeping: nothing will be sent again.
     pub(crate) fn stop(&mut self) {
+        self.off = true;
         if self.left().is_empty() {
-            *self = Self {
-                ended: self.ended,
-                trailers: self.trailers.take(),
-                ..Self::off()
-            };
-        } else {
-            self.off = true;
+            self.kept = Vec::new();
+            self.sent = 0;
         }
     }
 
@@ -64,11 +90,23 @@ impl Replay {
 
     /// Keeps bytes that go to the current try directly.
     pub(crate) fn record(&mut self, bytes: &[u8]) {
+        if let Some(copy) = &mut self.copy
+            && !copy.too_long
+        {
+            if copy.body.len() + bytes.len() > LIMIT {
+                copy.body = Vec::new();
+                copy.too_long = true;
+            } else {
+                copy.body.extend_from_slice(bytes);
+            }
+        }
         if self.off {
             return;
         }
-        if self.kept.len() + bytes.len() > LIMIT {
-            *self = Self::off();
+        if !self.has_room(bytes.len()) {
+            self.off = true;
+            self.kept = Vec::new();
+            self.sent = 0;
             return;
         }
         self.kept.extend_from_slice(bytes);
@@ -109,6 +147,23 @@ mod tests {
         replay.advance(5);
         replay.record(&vec![0; LIMIT]);
         assert!(!replay.is_whole() && replay.left().is_empty());
+    }
+
+    #[test]
+    fn copies_outlive_the_tries() {
+        let mut replay = Replay::off();
+        replay.keep_copy();
+        replay.record(b"hello ");
+        replay.stop();
+        replay.record(b"world");
+        replay.end(None);
+        let copy = replay.take_copy().unwrap();
+        assert_eq!((copy.left(), copy.has_ended()), (&b"hello world"[..], true));
+        assert!(replay.take_copy().is_none());
+        replay.keep_copy();
+        replay.record(&vec![0; LIMIT]);
+        replay.record(b"x");
+        assert!(replay.take_copy().is_none(), "too long");
     }
 
     #[test]

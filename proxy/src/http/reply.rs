@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use mesh_model::snapshot::rule::DirectResponse;
+
 use super::{
     convert,
     headers::RequestId,
@@ -37,9 +39,21 @@ pub(crate) fn compose(
         response
             .fields
             .push(b"grpc-message", text.replace('%', "%25").as_bytes());
+        if let Some(after) = failure.after {
+            let text = after.as_millis().max(1).to_string();
+            response
+                .fields
+                .push(b"grpc-retry-pushback-ms", text.as_bytes());
+        }
         return String::new();
     }
     response.status = reply.status;
+    if let Some(after) = failure.after {
+        // Whole seconds, and never so few that it is too early again.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        let text = seconds.max(1).to_string();
+        response.fields.push(b"retry-after", text.as_bytes());
+    }
     text(
         response,
         format!("mesh: {} ({code}; host {host}; id {id})\n", reply.text),
@@ -75,26 +89,52 @@ pub(crate) fn redirect(
     text(response, String::new(), request)
 }
 
+/// Writes the head of the answer that a rule asks for into `response`; its body.
+pub(crate) fn direct<'d>(
+    answer: &'d DirectResponse,
+    request: &Request,
+    response: &mut Response,
+) -> &'d [u8] {
+    response.clear();
+    response.status = answer.status;
+    for (name, value) in &answer.headers {
+        response.fields.push(name.as_bytes(), value.as_bytes());
+    }
+    if matches!(answer.status, 204 | 304) || !frame(answer.body.len(), request, response) {
+        return &[];
+    }
+    &answer.body
+}
+
 fn text(response: &mut Response, body: String, request: &Request) -> String {
-    use mesh_model::snapshot::decide::RequestView as _;
     if !body.is_empty() {
         response
             .fields
             .push(b"content-type", b"text/plain; charset=utf-8");
         response.fields.push(b"cache-control", b"no-store");
     }
-    let length = body.len() as u64;
+    if frame(body.len(), request, response) {
+        body
+    } else {
+        String::new()
+    }
+}
+
+/// Says how long the body is; false when none is sent.
+fn frame(length: usize, request: &Request, response: &mut Response) -> bool {
+    use mesh_model::snapshot::decide::RequestView as _;
+    let length = length as u64;
     if request.method() == "HEAD" {
         response.answers_head = true;
         response.told_length = Some(length);
-        return String::new();
+        return false;
     }
     response.framing = if length == 0 {
         Framing::None
     } else {
         Framing::Length(length)
     };
-    body
+    length > 0
 }
 
 #[cfg(test)]

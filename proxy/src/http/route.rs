@@ -15,18 +15,20 @@ use mesh_model::{
     principal::SpiffeId,
     service::AppProtocol,
     snapshot::{
-        Authorization, Backend, Caller, Direct, Filter, Frontend, InboundPort, Retry,
-        RouteReference, Snapshot, Target, Timeouts,
+        Authorization, Backend, Caller, Direct, EndpointKey, Fault, Filter, Frontend, InboundPort,
+        Retry, RouteReference, Rule, Snapshot, Target, Timeouts,
         decide::{self, Choice, Matched, RequestView as _, Verdict},
+        rule::Persistence,
     },
 };
 use smallvec::SmallVec;
 
 use super::{
+    asked::Asked,
     authority, dtab,
     headers::HopWords,
     message::{Request, Version},
-    path,
+    path, persistence,
 };
 use crate::{
     connection::{Destination, InboundOrigin, OutboundOrigin},
@@ -43,6 +45,8 @@ pub(crate) enum To<'s> {
     Direct(&'s Direct),
     /// A program of this host.
     Local(&'s Arc<InboundPort>),
+    /// Nowhere: unless a filter answers, the mesh refuses with a status, a code and a reason.
+    Nowhere(u16, &'static str, &'s str),
 }
 
 /// Where a request goes and what acts on it.
@@ -66,6 +70,10 @@ pub(crate) struct Way<'s> {
     pub retry: &'s Retry,
     /// The route that acts.
     pub route: Option<&'s Arc<RouteReference>>,
+    /// Faults that may be injected: of the service, then of the rule.
+    pub faults: [&'s [Fault]; 2],
+    /// Whose requests stay with one endpoint, and the endpoint that the request's token names.
+    pub session: Option<(&'s Persistence, Option<EndpointKey>)>,
 }
 
 /// What holds on to a target that the snapshot does not own.
@@ -144,7 +152,7 @@ pub(crate) fn outbound<'s>(
     worker: &Worker,
     goal: Called<'s>,
     caller: &'s Arc<Caller>,
-    request: &Request,
+    asked: &Asked<'_>,
     held: &'s Held,
 ) -> Result<Way<'s>, Failure> {
     let frontend = match goal {
@@ -161,44 +169,69 @@ pub(crate) fn outbound<'s>(
         timeouts: Timeouts::default(),
         retry: &DEFAULT_RETRY,
         route: None,
+        faults: [&frontend.faults, &[]],
+        session: None,
     };
-    let target = if let Some(delegated) = &held.delegated {
-        &**delegated
-    } else {
-        match decide::matched(frontend, &caller.namespace, request) {
-            Matched::Default(_) => return Ok(way),
-            Matched::NoRule => {
-                return Err(Failure::new(
-                    Code::NoRoute,
-                    "routes are attached and none fits",
-                ));
-            }
-            Matched::Rule(rule) => {
-                way.filters.push(&rule.filters);
-                way.timeouts = rule.timeouts;
-                way.retry = &rule.retry;
-                way.route = Some(&rule.route);
-                &rule.target
-            }
+    if let Some(delegated) = &held.delegated {
+        toward(worker, delegated, &mut way);
+        return Ok(way);
+    }
+    match decide::matched(frontend, &caller.namespace, asked) {
+        Matched::Default(_) => {}
+        Matched::NoRule => {
+            let what = "routes are attached and none fits";
+            return Err(Failure::new(Code::NoRoute, what));
         }
-    };
+        Matched::Rule(rule) => by_rule(worker, rule, asked.request(), &mut way),
+    }
+    Ok(way)
+}
+
+/// What a rule says of a request; a session that it holds goes before the draw among shares.
+fn by_rule<'s>(worker: &Worker, rule: &'s Rule, request: &Request, way: &mut Way<'s>) {
+    if !rule.filters.is_empty() {
+        way.filters.push(&rule.filters);
+    }
+    way.timeouts = rule.timeouts;
+    way.retry = &rule.retry;
+    way.route = Some(&rule.route);
+    way.faults = [way.faults[0], &rule.faults];
+    if let Some(session) = &rule.persistence {
+        let endpoint = persistence::held(session, request);
+        way.session = Some((session, endpoint));
+        if let Some((backend, filters)) =
+            endpoint.and_then(|endpoint| persistence::holding(&rule.target, endpoint))
+        {
+            way.to = To::Backend(backend);
+            way.protocol = backend.protocol;
+            way.filters.extend(filters);
+            return;
+        }
+    }
+    toward(worker, &rule.target, way);
+}
+
+/// Chooses from a target.
+fn toward<'s>(worker: &Worker, target: &'s Target, way: &mut Way<'s>) {
     let usable = |backend: &Backend| worker.upstream.usable(backend);
     match decide::choose(target, &mut |below| fastrand::u64(..below), &usable) {
         Choice::Backend { backend, filters } => {
             way.to = To::Backend(backend);
             way.protocol = backend.protocol;
             way.filters.extend(filters);
-            Ok(way)
         }
         Choice::Fail {
             status,
             code,
             reason,
-        } => {
-            let code = Code::parse(code).unwrap_or(Code::NoBackend);
-            Err(Failure::new(code, reason.to_owned()).with_status(status))
-        }
+        } => way.to = To::Nowhere(status, code, reason),
     }
+}
+
+/// The failure of a request that has nowhere to go.
+pub(crate) fn nowhere(status: u16, code: &str, reason: &str) -> Failure {
+    let code = Code::parse(code).unwrap_or(Code::NoBackend);
+    Failure::new(code, reason.to_owned()).with_status(status)
 }
 
 fn straight<'s>(direct: &'s Direct, caller: &'s Arc<Caller>) -> Way<'s> {
@@ -212,6 +245,25 @@ fn straight<'s>(direct: &'s Direct, caller: &'s Arc<Caller>) -> Way<'s> {
         timeouts: Timeouts::default(),
         retry: &DEFAULT_RETRY,
         route: None,
+        faults: [&[]; 2],
+        session: None,
+    }
+}
+
+/// The way of a copy: straight to a backend, once.
+pub(crate) fn aside<'s>(backend: &'s Arc<Backend>, caller: &'s Arc<Caller>) -> Way<'s> {
+    Way {
+        to: To::Backend(backend),
+        caller: Some(caller),
+        service: &backend.service,
+        port: backend.port,
+        protocol: backend.protocol,
+        filters: SmallVec::new(),
+        timeouts: Timeouts::default(),
+        retry: &NO_RETRY,
+        route: None,
+        faults: [&[]; 2],
+        session: None,
     }
 }
 
@@ -241,20 +293,12 @@ pub(crate) fn delegated(
     }
 }
 
-/// Whether a caller on this host may call a program of this host: the port's policies, as for any other.
-pub(crate) fn local_call(
-    snapshot: &Snapshot,
-    address: SocketAddr,
-    caller: &SpiffeId,
-    request: &Request,
-) -> Result<(), Failure> {
+/// The port of a program of this host that a caller on this host reaches without a tunnel: its policies act
+/// as for any other caller.
+pub(crate) fn local_port(snapshot: &Snapshot, address: SocketAddr) -> Option<&Arc<InboundPort>> {
     let inbound = &snapshot.inbound.by_address;
-    let port = inbound
-        .get(&address)
-        .or_else(|| inbound.values().find(|port| port.target == address));
-    port.map_or(Ok(()), |port| {
-        authorized(&port.authorization, Some(caller), port, request)
-    })
+    let found = inbound.get(&address);
+    found.or_else(|| inbound.values().find(|port| port.target == address))
 }
 
 /// The way of a request to a local program.
@@ -295,11 +339,13 @@ pub(crate) fn inbound<'s>(
         timeouts: Timeouts::default(),
         retry: &NO_RETRY,
         route: None,
+        faults: [&[]; 2],
+        session: None,
     })
 }
 
 /// A refusal counts for every way in which a program may read the path.
-fn authorized(
+pub(crate) fn authorized(
     authorization: &Authorization,
     caller: Option<&SpiffeId>,
     port: &InboundPort,

@@ -51,7 +51,7 @@ pub(crate) struct Story {
     pub peer: Option<Arc<str>>,
     /// Tries beyond the first.
     pub retries: u32,
-    /// Each failed try in words.
+    /// Each failed try in words, and what policies did.
     pub tries: Vec<String>,
     /// Bytes of the request's body.
     pub received: u64,
@@ -109,9 +109,31 @@ impl Story {
         match &*session.origin {
             Origin::Inbound(origin) => origin.principal.is_some(),
             Origin::Outbound(_) => {
-                let local = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.local);
+                let local = self
+                    .endpoint
+                    .as_ref()
+                    .is_some_and(|endpoint| endpoint.local);
                 self.peer.is_some() || local
             }
+        }
+    }
+
+    /// Tells what a policy did.
+    pub(crate) fn note(&mut self, what: String) {
+        if self.tries.len() < TRIES {
+            self.tries.push(what);
+        }
+    }
+
+    /// Goes on with what a copy of the request has found.
+    pub(crate) fn join(&mut self, copy: Self) {
+        self.endpoint = copy.endpoint;
+        self.program = copy.program;
+        self.peer = copy.peer;
+        self.received += copy.received;
+        self.waited += copy.waited;
+        for what in copy.tries {
+            self.note(what);
         }
     }
 

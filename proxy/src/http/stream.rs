@@ -76,6 +76,20 @@ impl Stream {
         }
     }
 
+    /// No stream at all: nothing comes from it, and what goes to it is refused.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            recv: None,
+            chunk: Bytes::new(),
+            is_read: false,
+            trailers: None,
+            send: None,
+            is_written: true,
+            respond: None,
+            answer: None,
+        }
+    }
+
     /// The client's side: the next head, interim ones included.
     pub(crate) fn poll_response(
         &mut self,
@@ -177,6 +191,11 @@ impl Stream {
                 self.is_read = true;
             }
         }
+    }
+
+    /// The same, without taking them.
+    pub(crate) fn trailers(&self) -> Option<&Fields> {
+        self.trailers.as_deref()
     }
 
     /// The trailers of the body that has ended.

@@ -2,11 +2,20 @@
 
 #![cfg(test)]
 
+mod answers;
 mod explicit;
 mod failing;
+mod faults;
+mod hedging;
 mod http1;
 mod http2;
+mod limits;
+mod matching;
+mod mirrors;
+mod retries;
 mod routes;
+mod streams;
+mod timeouts;
 
 use std::{cell::Cell, future::Future, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -42,6 +51,17 @@ pub(super) const BOTH: [Path; 2] = [Path::Straight, Path::Tunnel];
 impl Stage {
     pub(super) async fn new(path: Path, protocol: AppProtocol) -> Self {
         Self::with(path, protocol, |_| {}).await
+    }
+
+    /// Whose calling daemon serves only so many requests at once.
+    pub(super) async fn bounded(requests: u64) -> Self {
+        let mut stage = Self::new(Path::Straight, AppProtocol::Http).await;
+        stage.a = stage.world.caller_host_with(|limits| limits.requests = requests);
+        let endpoint = stage.endpoint(1, stage.address);
+        stage
+            .a
+            .publish(stage.calling(AppProtocol::Http, [endpoint]));
+        stage
     }
 
     /// With a change of the serving host's port.

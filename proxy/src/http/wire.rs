@@ -107,6 +107,22 @@ impl Wire {
         }
     }
 
+    /// Looks whether the body ends at once; nothing is taken. HTTP/2 only.
+    pub(crate) fn peek_trailers(&mut self, cx: &mut Context<'_>) {
+        if let Self::H2(wire) = self {
+            // Data, errors and silence are found again by whoever reads the body.
+            let _seen = wire.poll_body(cx);
+        }
+    }
+
+    /// Trailers that have come, without taking them; HTTP/2 only.
+    pub(crate) fn trailers(&self) -> Option<&Fields> {
+        match self {
+            Self::H1(_) => None,
+            Self::H2(wire) => wire.trailers(),
+        }
+    }
+
     /// The trailers of the body that has ended.
     pub(crate) fn take_trailers(&mut self) -> Option<Box<Fields>> {
         match self {

@@ -12,7 +12,7 @@ use std::{
 
 use mesh_model::admin::FailureRecord;
 
-use super::{Direction, RequestRecord, micros, tap::Taps};
+use super::{Direction, RequestRecord, micros, policies::Policies, tap::Taps};
 use crate::{failure, listen::Kind};
 
 /// A number that one thread writes and all may read.
@@ -125,6 +125,8 @@ pub(crate) struct Cells {
     pub(crate) gauges: [Gauge; Kind::ALL.len() + 2],
     /// Connections and handshakes.
     pub(crate) transport: Arc<Transport>,
+    /// What policies did.
+    pub(crate) policies: Policies,
     /// Failed requests by code.
     pub(crate) errors: Errors,
     /// Requests; locked when a series is new, and by readers.

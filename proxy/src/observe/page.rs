@@ -160,6 +160,7 @@ fn write_page(workers: &[Arc<Cells>], ejected: usize, out: &mut String) -> std::
     errors(workers, out)?;
     connections(workers, out)?;
     transport(workers, out)?;
+    policies(workers, out)?;
     head(
         out,
         "mesh_proxy_ejected_endpoints",
@@ -296,6 +297,19 @@ fn connections(workers: &[Arc<Cells>], out: &mut String) -> std::fmt::Result {
             out,
             "mesh_proxy_requests_in_flight{{direction=\"{direction}\"}} {count}"
         )?;
+    }
+    Ok(())
+}
+
+fn policies(workers: &[Arc<Cells>], out: &mut String) -> std::fmt::Result {
+    let name = "mesh_proxy_policy_total";
+    head(out, name, "counter", "what policies did to requests")?;
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for (what, count) in workers.iter().flat_map(|cells| cells.policies.each()) {
+        *sums.entry(what).or_default() += count;
+    }
+    for (what, count) in sums {
+        writeln!(out, "{name}{{what=\"{what}\"}} {count}")?;
     }
     Ok(())
 }

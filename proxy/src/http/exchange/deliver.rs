@@ -6,6 +6,8 @@ use std::{
     time::Instant,
 };
 
+use mesh_model::snapshot::rule::DirectResponse;
+
 use super::{
     Ended, Exchange, Stop,
     send::{self, Up},
@@ -13,12 +15,14 @@ use super::{
 };
 use crate::failure::{Code, Failure};
 use crate::http::{
+    alarm,
     body::BodyEvent,
     buffers::Messages,
     convert,
     h1::write::{self, ResponseExtras},
     headers,
     message::{Framing, Response, Version},
+    persistence,
     relay::{Flow, RelayError},
     replay::Replay,
     reply,
@@ -43,6 +47,7 @@ pub(crate) async fn answer(
     upgrade::check_ordinary(request, response)?;
     headers::clean_response(&mut exchange.messages.response, up.daemon);
     exchange.filter_answer(way);
+    keep_session(exchange, way, &up);
     tell(exchange);
     let response = &exchange.messages.response;
     exchange.story.grpc_status = response.grpc_status();
@@ -58,11 +63,14 @@ pub(crate) async fn answer(
     } else {
         Flow {
             trusted: up.daemon,
-            ..Flow::default()
+            ..Flow::default().at(exchange.rate())
         }
     };
     let mut kept = Replay::off();
     exchange.replay.stop();
+    exchange.idle = exchange
+        .idle
+        .or(Some(exchange.session.worker.config.limits.answer_idle));
     let passed = poll_fn(|cx| poll_pass(exchange, &mut up, &mut download, &mut kept, cx)).await;
     exchange.story.sent = download.bytes;
     exchange.story.received += up.upload.bytes - received;
@@ -78,6 +86,17 @@ pub(crate) async fn answer(
         }
         Err(Stop::Failed(failure)) => Ok(cut(exchange, failure, framing)),
         Err(Stop::Gone) => Err(Stop::Gone),
+    }
+}
+
+/// Tells the caller which endpoint has its session, when it does not know or the session has moved.
+fn keep_session(exchange: &mut Exchange<'_>, way: &Way<'_>, up: &Up) {
+    if let Some((session, held)) = way.session
+        && let Some(picked) = &up.picked
+        && held != Some(picked.endpoint.key)
+    {
+        let fields = &mut exchange.messages.response.fields;
+        persistence::issue(session, picked.endpoint.key, fields);
     }
 }
 
@@ -103,13 +122,18 @@ fn poll_pass(
         }
         Poll::Ready(Err(RelayError::Write(_))) => return Poll::Ready(Err(Stop::Gone)),
         Poll::Ready(Err(RelayError::Read(fault))) => {
+            if let (Wire::H2(down), Some(reason)) = (&mut *exchange.down, fault.reason()) {
+                down.reset(reason);
+            }
             let failure = Failure::new(Code::UpstreamReset, format!("in the body: {fault}"));
             return Poll::Ready(Err(failure.into()));
         }
         Poll::Pending => {}
     }
     send::poll_gone(exchange, cx)?;
-    ready!(exchange.alarm.poll(cx, exchange.deadline));
+    let quiet = exchange.quiet_by(download.bytes + up.upload.bytes);
+    let by = alarm::earlier(exchange.deadline, quiet);
+    ready!(exchange.alarm.poll(cx, by));
     Poll::Ready(Err(exchange.late()))
 }
 
@@ -165,6 +189,7 @@ fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
 /// Answers a request that failed.
 pub(crate) async fn failure(exchange: &mut Exchange<'_>, failure: Failure) -> Ended {
     let body = exchange.compose(&failure);
+    exchange.mark_answer();
     tell(exchange);
     exchange.story.grpc_status = exchange.messages.response.grpc_status();
     if failure.code == Code::BadRequest {
@@ -172,7 +197,7 @@ pub(crate) async fn failure(exchange: &mut Exchange<'_>, failure: Failure) -> En
     }
     forget_body(exchange).await;
     exchange.story.failure = Some(failure);
-    own(exchange, &body).await
+    own(exchange, body.as_bytes()).await
 }
 
 /// Reads and forgets what is at hand of the request's body, so that its connection may be kept.
@@ -202,19 +227,50 @@ pub(crate) async fn redirect(
 ) -> Ended {
     let Messages { request, response } = &mut *exchange.messages;
     let body = reply::redirect(status, location, request, response);
-    forget_body(exchange).await;
     exchange.filter_answer(way);
+    asked_for(exchange, body.as_bytes()).await
+}
+
+/// Answers as a rule says.
+pub(crate) async fn direct(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    answer: &DirectResponse,
+) -> Ended {
+    let Messages { request, response } = &mut *exchange.messages;
+    let body = reply::direct(answer, request, response);
+    exchange.filter_answer(way);
+    asked_for(exchange, body).await
+}
+
+/// Answers a cross-origin question.
+pub(crate) async fn preflight(exchange: &mut Exchange<'_>) -> Ended {
+    let response = &mut exchange.messages.response;
+    if let Some(marks) = exchange
+        .acting
+        .as_ref()
+        .and_then(|acting| acting.cors.as_ref())
+    {
+        marks.preflight(response);
+    }
+    asked_for(exchange, b"").await
+}
+
+/// Sends an answer that a rule asked for.
+async fn asked_for(exchange: &mut Exchange<'_>, body: &[u8]) -> Ended {
+    exchange.session.worker.observe.policies().answered.add(1);
+    forget_body(exchange).await;
     tell(exchange);
-    own(exchange, &body).await
+    own(exchange, body).await
 }
 
 /// Sends an answer of the mesh's own.
-async fn own(exchange: &mut Exchange<'_>, body: &str) -> Ended {
+async fn own(exchange: &mut Exchange<'_>, body: &[u8]) -> Ended {
     let framing = exchange.messages.response.framing;
     let Ok(persistent) = begin(exchange, framing) else {
         return Ended::Broken;
     };
-    let mut rest = body.as_bytes();
+    let mut rest = body;
     exchange.story.sent = rest.len() as u64;
     let by = limit(exchange);
     let sent = poll_fn(|cx| {

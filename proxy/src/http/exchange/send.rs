@@ -1,33 +1,46 @@
 //! The phases pick and send: one try after another until an answer's head is there.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use mesh_model::{
     address,
-    snapshot::{EndpointKey, Snapshot},
+    snapshot::{Caller, EndpointKey, InboundPort, Snapshot, traffic::Balance},
 };
 use smallvec::SmallVec;
 
-use super::{Exchange, Stop};
+use super::{Exchange, Stop, limited, shape};
 use crate::{
     failure::{Blame, Code, Failure},
     http::{
+        alarm,
+        asked::Asked,
         body::BodyEvent,
         buffers::{self, Messages},
         carrier::Carrier,
+        deadline, hash, message,
         relay::Flow,
-        retry,
+        retry::{self, Again},
         route::{self, To, Way},
         wire::{Wire, WriteError},
     },
     upstream::{Failed, H2Handle, Picked, RetryPermit, Wish},
 };
+pub(super) use aside::mirror;
 use connect::connect;
 use wait::Wrong;
 pub(super) use wait::{poll_gone, poll_upload};
 
+/// A copy of a request, sent beside it.
+mod aside;
 /// Opens connections and streams.
 mod connect;
+/// A second try beside a slow one.
+mod hedge;
 /// Waits for the head of an answer.
 mod wait;
 
@@ -47,6 +60,8 @@ pub(crate) struct Up {
     pub daemon: bool,
     /// Counts as load while the exchange lasts.
     pub picked: Option<Picked>,
+    /// The right to this try, when it is a further one.
+    permit: Option<RetryPermit>,
     reused: bool,
     /// The right on a shared connection, kept to the end of the exchange.
     _handle: Option<H2Handle>,
@@ -61,107 +76,193 @@ struct Missed {
     stale: bool,
 }
 
+/// How a try went that did not end the exchange.
+type Tried = Result<Up, Missed>;
+
+/// The way from one try to the next.
+struct Course {
+    /// Endpoints that had their try.
+    tried: SmallVec<[EndpointKey; 4]>,
+    /// Tries that are left.
+    left: u32,
+    /// Dead kept connections that may still be met.
+    stale: u32,
+    /// Number of the request's hash key.
+    hash: Option<u64>,
+    /// Held by the try that it allows.
+    permit: Option<RetryPermit>,
+}
+
 /// Tries until there is an answer's head in `messages.response`.
 pub(crate) async fn tries(
     exchange: &mut Exchange<'_>,
     snapshot: &Snapshot,
     way: &Way<'_>,
 ) -> Result<Up, Stop> {
-    let mut tried = SmallVec::<[EndpointKey; 4]>::new();
-    let mut left = if matches!(way.to, To::Backend(_)) {
-        way.retry.attempts
-    } else {
-        0
-    };
-    let mut stale = STALE_LIMIT;
-    // Held by the try that it allows.
-    let mut permit: Option<RetryPermit> = None;
+    let mut course = begin(exchange, way);
     loop {
         let since = Instant::now();
-        let picked = pick(exchange, snapshot, way, &tried)?;
-        let key = picked.as_ref().map(|picked| picked.endpoint.key);
-        let by = way
-            .timeouts
-            .backend_request
-            .and_then(|bound| since.checked_add(bound));
-        match attempt(exchange, way, picked, by).await? {
-            Ok(up) => {
-                match judge(exchange, way, up, left, since).await {
-                    Ok(up) => return Ok(up),
-                    Err(further) => permit = Some(further),
-                }
+        let picked = pick(exchange, snapshot, way, &course)?;
+        course
+            .tried
+            .extend(picked.as_ref().map(|picked| picked.endpoint.key));
+        let by = announce(exchange, way, since);
+        let tried = match way.retry.hedge_after {
+            Some(after) if course.left > 0 => {
+                hedge::attempt(exchange, snapshot, way, &mut course, picked, by, after).await?
             }
-            Err(missed) if missed.stale && stale > 0 => {
-                stale -= 1;
+            _ => attempt(exchange, way, picked, by).await?,
+        };
+        let pause = match tried {
+            Ok(up) => match judge(exchange, way, up, &mut course, since).await {
+                Ok(up) => return Ok(up),
+                Err(pause) => pause,
+            },
+            Err(missed) if missed.stale && course.stale > 0 => {
+                course.stale -= 1;
+                course.tried.pop();
                 exchange.replay.rewind();
                 continue;
             }
-            Err(missed) => {
-                let request = &exchange.messages.request;
-                let again = retry::after_failure(&missed.failure, way.retry, request);
-                if !again || !may_repeat(exchange) || left == 0 {
-                    return Err(missed.failure.into());
-                }
-                permit = budgeted(exchange, way);
-                if permit.is_none() {
-                    let what = format!("the retry budget is spent, after: {}", missed.failure.what);
-                    return Err(Failure::new(Code::RetryBudget, what).into());
-                }
-            }
-        }
-        left = left.saturating_sub(1);
-        tried.extend(key);
+            Err(missed) => again(exchange, way, missed, &mut course)?,
+        };
+        course.left = course.left.saturating_sub(1);
         exchange.story.retries += 1;
         exchange.replay.rewind();
-        pause(exchange, way).await?;
+        self::pause(exchange, pause).await?;
     }
 }
 
-/// An answer's head is there: is it the one, or is it thrown away and tried again with a permit?
+/// What a request's tries have in common.
+fn begin(exchange: &mut Exchange<'_>, way: &Way<'_>) -> Course {
+    let mut course = Course {
+        tried: SmallVec::new(),
+        left: 0,
+        stale: STALE_LIMIT,
+        hash: None,
+        permit: None,
+    };
+    if let To::Backend(backend) = way.to {
+        course.left = way.retry.attempts;
+        if let Balance::RingHash { .. } | Balance::Maglev { .. } = &backend.policy.balance {
+            let source = shape::source(&exchange.session.origin, None).address;
+            let request = &exchange.messages.request;
+            let found = hash::of(&backend.policy.balance, request, source, || {
+                fastrand::u64(..)
+            });
+            course.hash = found.number;
+            exchange.acting_on(found.cookie);
+        }
+    }
+    course
+}
+
+/// Tells the next hop how many tries came before and how much time is left; the bound on this try.
+fn announce(exchange: &mut Exchange<'_>, way: &Way<'_>, since: Instant) -> Option<Instant> {
+    let by = way
+        .timeouts
+        .backend_request
+        .and_then(|bound| since.checked_add(bound));
+    let (deadline, before) = (exchange.deadline, exchange.story.retries);
+    let request = &mut exchange.messages.request;
+    if request.wishes.grpc {
+        if let Some(until) = alarm::earlier(deadline, by).filter(|_| deadline.is_some()) {
+            deadline::tell(request, until.saturating_duration_since(since));
+        }
+        retry::tell_tries(request, before);
+    }
+    by
+}
+
+/// A try failed: how long to wait before the next one, or that there is none.
+fn again(
+    exchange: &Exchange<'_>,
+    way: &Way<'_>,
+    missed: Missed,
+    course: &mut Course,
+) -> Result<Duration, Failure> {
+    let request = &exchange.messages.request;
+    let again = course.left > 0
+        && retry::after_failure(&missed.failure, way.retry, request)
+        && may_repeat(exchange);
+    let pause = again
+        .then(|| pause_for(exchange, way, Again::Usual))
+        .flatten();
+    let Some(pause) = pause else {
+        return Err(missed.failure);
+    };
+    course.permit = budgeted(exchange, way);
+    if course.permit.is_none() {
+        let what = format!("the retry budget is spent, after: {}", missed.failure.what);
+        return Err(Failure::new(Code::RetryBudget, what));
+    }
+    Ok(pause)
+}
+
+/// An answer's head is there: is it the one, or is it thrown away and tried again after a pause?
 async fn judge(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
-    up: Up,
-    left: u32,
+    mut up: Up,
+    course: &mut Course,
     since: Instant,
-) -> Result<Up, RetryPermit> {
-    let Messages { request, response } = &*exchange.messages;
-    let far = up.daemon.then(|| retry::far_code(response)).flatten();
-    if let Some(picked) = &up.picked {
-        match far {
-            Some(Code::ConnectFailed | Code::UnknownService | Code::Draining | Code::NotReady) => {
-                picked.failed(Failed::Program);
-            }
-            _ => {
-                let grpc = response.grpc.then(|| response.grpc_status()).flatten();
-                let grpc = grpc.map(|status| u8::try_from(status).unwrap_or(u8::MAX));
-                picked.answered(response.status, grpc, since.elapsed());
-            }
-        }
+) -> Result<Up, Duration> {
+    let looks = course.left > 0 && retry::looks_at_trailers(way.retry, &exchange.messages.response);
+    if looks {
+        poll_fn(|cx| Poll::Ready(up.wire.peek_trailers(cx))).await;
     }
-    let again = left > 0
-        && retry::after_answer(response, up.daemon, way.retry, request)
-        && may_repeat(exchange);
-    let Some(permit) = again.then(|| budgeted(exchange, way)).flatten() else {
+    let Messages { request, response } = &*exchange.messages;
+    let trailers = up.wire.trailers().filter(|_| looks);
+    let far = up.daemon.then(|| retry::far_code(response)).flatten();
+    let grpc = response.grpc.then(|| response.grpc_status()).flatten();
+    let grpc = grpc.or_else(|| trailers.and_then(message::grpc_status));
+    report(&up, far, response.status, grpc, since);
+    let pause = (course.left > 0)
+        .then(|| retry::after_answer(response, trailers, up.daemon, way.retry, request))
+        .flatten()
+        .filter(|_| may_repeat(exchange))
+        .and_then(|again| pause_for(exchange, way, again));
+    // A permit is taken last: one that is not used would count against the budget.
+    let permit = pause.and_then(|_| budgeted(exchange, way));
+    let (Some(pause), Some(permit)) = (pause, permit) else {
         exchange.story.far_code = far;
+        up.permit = course.permit.take();
         return Ok(up);
     };
-    let response = &exchange.messages.response;
-    let what = match (far, response.grpc_status()) {
+    course.permit = Some(permit);
+    let what = match (far, grpc) {
         (Some(code), _) => format!("its host answered {}", code.as_str()),
-        (None, Some(status)) if response.grpc => format!("answered grpc-status {status}"),
-        (None, _) => format!("answered {}", response.status),
+        (None, Some(status)) => format!("answered grpc-status {status}"),
+        (None, None) => format!("answered {}", response.status),
     };
     exchange.story.tried(&what, since);
     discard(exchange, up).await;
-    Err(permit)
+    Err(pause)
+}
+
+/// What an answer means for its endpoint.
+fn report(up: &Up, far: Option<Code>, status: u16, grpc: Option<u8>, since: Instant) {
+    let Some(picked) = &up.picked else { return };
+    match far {
+        Some(Code::ConnectFailed | Code::UnknownService | Code::Draining | Code::NotReady) => {
+            picked.failed(Failed::Program);
+        }
+        _ => picked.answered(status, grpc, since.elapsed()),
+    }
+}
+
+/// The pause before the next try; none when it does not fit into the request's time.
+fn pause_for(exchange: &Exchange<'_>, way: &Way<'_>, again: Again) -> Option<Duration> {
+    let left = exchange.deadline;
+    let left = left.map(|until| until.saturating_duration_since(Instant::now()));
+    retry::pause(way.retry, exchange.story.retries + 1, again, left)
 }
 
 /// Takes a retry from the budget.
 fn budgeted(exchange: &Exchange<'_>, way: &Way<'_>) -> Option<RetryPermit> {
     match way.to {
         To::Backend(backend) => exchange.session.worker.upstream.retry(backend),
-        To::Direct(_) | To::Local(_) => None,
+        To::Direct(_) | To::Local(_) | To::Nowhere(..) => None,
     }
 }
 
@@ -169,16 +270,23 @@ fn may_repeat(exchange: &Exchange<'_>) -> bool {
     !exchange.messages.request.has_body() || exchange.replay.is_whole()
 }
 
-/// Waits between two tries, no longer than the request may take.
-async fn pause(exchange: &mut Exchange<'_>, way: &Way<'_>) -> Result<(), Stop> {
-    let until = Instant::now() + retry::pause(way.retry, exchange.story.retries);
-    let by = exchange.bound(Some(until));
-    poll_fn(|cx| exchange.alarm.poll(cx, by)).await;
-    if by < Some(until) {
-        Err(exchange.late())
-    } else {
-        Ok(())
-    }
+/// Waits between two tries, while the caller does.
+async fn pause(exchange: &mut Exchange<'_>, pause: Duration) -> Result<(), Stop> {
+    let until = Instant::now().checked_add(pause);
+    poll_fn(|cx| {
+        if let Err(stop) = poll_gone(exchange, cx) {
+            return Poll::Ready(Err(stop));
+        }
+        let by = exchange.bound(until);
+        exchange.alarm.poll(cx, by).map(|()| {
+            if by < until {
+                Err(exchange.late())
+            } else {
+                Ok(())
+            }
+        })
+    })
+    .await
 }
 
 /// Picks an endpoint; none for a local program.
@@ -186,7 +294,7 @@ fn pick(
     exchange: &mut Exchange<'_>,
     snapshot: &Snapshot,
     way: &Way<'_>,
-    tried: &[EndpointKey],
+    course: &Course,
 ) -> Result<Option<Picked>, Failure> {
     let upstream = &exchange.session.worker.upstream;
     exchange.story.peer = None;
@@ -195,11 +303,13 @@ fn pick(
             exchange.story.program = Some(port.target);
             return Ok(None);
         }
+        To::Nowhere(status, code, reason) => return Err(route::nowhere(status, code, reason)),
         To::Direct(direct) => upstream.direct(direct),
         To::Backend(backend) => {
             let wish = Wish {
-                tried,
-                ..Wish::default()
+                tried: &course.tried,
+                hash: course.hash,
+                held: way.session.and_then(|(_, endpoint)| endpoint),
             };
             upstream.pick(backend, &wish).ok_or_else(|| {
                 let what = format!("{} has no routable endpoint", backend.service);
@@ -213,14 +323,25 @@ fn pick(
         && let Some(caller) = way.caller
     {
         let address = address::canonical(endpoint.address);
-        route::local_call(
-            snapshot,
-            address,
-            &caller.principal,
-            &exchange.messages.request,
-        )?;
+        if let Some(port) = route::local_port(snapshot, address) {
+            local_call(exchange, caller, port)?;
+        }
     }
     Ok(Some(picked))
+}
+
+/// Whether a caller on this host may call a program of this host, now: as any other caller.
+fn local_call(exchange: &Exchange<'_>, caller: &Caller, port: &InboundPort) -> Result<(), Failure> {
+    let request = &exchange.messages.request;
+    let principal = Some(&caller.principal);
+    route::authorized(&port.authorization, principal, port, request)?;
+    if port.limits.is_empty() {
+        return Ok(());
+    }
+    let session = exchange.session;
+    let asked = Asked::new(request, shape::source(&session.origin, Some(caller)));
+    let counted = session.worker.limits.request(&port.limits, &asked);
+    counted.map_err(|refused| limited(session, refused))
 }
 
 /// One try: connects, sends, waits for the head of the answer.

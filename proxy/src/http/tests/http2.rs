@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{BOTH, Path, Stage, ok, soon};
 use crate::trial::{eventually, nowhere, run};
 
-async fn client(stage: &Stage) -> SendRequest<Bytes> {
+pub(super) async fn client(stage: &Stage) -> SendRequest<Bytes> {
     let stream = stage.world.dial(&stage.a).await;
     let (send, connection) = client::handshake(stream).await.unwrap();
     tokio::task::spawn_local(async move {
@@ -24,11 +24,11 @@ async fn client(stage: &Stage) -> SendRequest<Bytes> {
     send.ready().await.unwrap()
 }
 
-fn get(path: &str) -> http::request::Builder {
+pub(super) fn get(path: &str) -> http::request::Builder {
     Request::get(format!("http://web{path}"))
 }
 
-fn grpc() -> Request<()> {
+pub(super) fn grpc() -> Request<()> {
     Request::post("http://web/words.Words/Say")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -36,7 +36,7 @@ fn grpc() -> Request<()> {
         .unwrap()
 }
 
-async fn whole(mut body: RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
+pub(super) async fn whole(mut body: RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut all = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece?;

@@ -18,7 +18,7 @@ use mesh_model::{
 use super::{BOTH, Path, Stage, ok, serve, soon};
 use crate::trial::{VIRTUAL, eventually, listener, run};
 
-fn rule(target: Target) -> Rule {
+pub(super) fn rule(target: Target) -> Rule {
     Rule {
         route: Arc::new(RouteReference {
             kind: "HTTPRoute",
@@ -38,14 +38,11 @@ fn rule(target: Target) -> Rule {
 }
 
 /// Attaches rules to the one service of a snapshot.
-fn attach(mut snapshot: Snapshot, rules: impl FnOnce(&Arc<Backend>) -> Vec<Rule>) -> Snapshot {
+pub(super) fn attach(mut snapshot: Snapshot, rules: impl FnOnce(&Arc<Backend>) -> Vec<Rule>) -> Snapshot {
     let old = snapshot.outbound.frontends.remove(0);
     let rules = rules(&old.backend).into_iter().map(Arc::new).collect();
     let frontend = Arc::new(Frontend {
-        rules: RuleTable {
-            attached: true,
-            rules,
-        },
+        rules: RuleTable::new(true, rules),
         ..(*old).clone()
     });
     snapshot
@@ -58,7 +55,7 @@ fn attach(mut snapshot: Snapshot, rules: impl FnOnce(&Arc<Backend>) -> Vec<Rule>
     snapshot
 }
 
-fn version(stage: &Stage, key: u64, address: std::net::SocketAddr) -> Arc<Backend> {
+pub(super) fn version(stage: &Stage, key: u64, address: std::net::SocketAddr) -> Arc<Backend> {
     Arc::new(Backend {
         key: BackendKey(key),
         service: ServiceId::parse(&format!("shop/web-v{key}")).unwrap(),
@@ -71,7 +68,7 @@ fn version(stage: &Stage, key: u64, address: std::net::SocketAddr) -> Arc<Backen
 }
 
 /// Two versions behind one service.
-async fn versions(path: Path) -> (Stage, Arc<Backend>, Arc<Backend>) {
+pub(super) async fn versions(path: Path) -> (Stage, Arc<Backend>, Arc<Backend>) {
     let stage = Stage::new(path, AppProtocol::Http).await;
     stage.program(|heard| ok(&format!("v1 {}", heard.first)));
     let second = std::rc::Rc::new(listener().await);

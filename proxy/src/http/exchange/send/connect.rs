@@ -17,7 +17,7 @@ use crate::{
         alarm,
         carrier::Carrier,
         convert::{self, Hop, Towards},
-        exchange::{Exchange, Stop},
+        exchange::{Exchange, SOON, Stop},
         h1::{
             self,
             write::{self, RequestExtras},
@@ -96,7 +96,10 @@ fn not_reached(error: &DialError) -> Missed {
     } else {
         Retry::Never
     };
-    let failure = Failure::new(code, chain(error)).with_retry(again);
+    let mut failure = Failure::new(code, chain(error)).with_retry(again);
+    if code == Code::Overloaded {
+        failure = failure.with_after(SOON);
+    }
     Missed {
         failure,
         blame: error.blame(),
@@ -124,6 +127,7 @@ fn open_h1(exchange: &mut Exchange<'_>, way: &Way<'_>, mut lent: H1Connection, r
         refused: None,
         daemon: false,
         picked: None,
+        permit: None,
         reused,
         _handle: None,
         interims: 0,
@@ -153,7 +157,7 @@ fn upload(exchange: &Exchange<'_>) -> Flow {
     if framing(exchange) == Framing::None {
         Flow::without_body()
     } else {
-        Flow::default()
+        Flow::default().at(exchange.rate())
     }
 }
 
@@ -212,6 +216,7 @@ async fn open_h2(
             refused: None,
             daemon: handle.mesh,
             picked: None,
+            permit: None,
             reused: false,
             _handle: Some(handle),
             interims: 0,

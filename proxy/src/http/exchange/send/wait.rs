@@ -11,9 +11,10 @@ use super::Up;
 use crate::{
     failure::{Code, Failure, Retry},
     http::{
+        alarm,
         body::BodyError,
         buffers::Messages,
-        exchange::{Exchange, Stop},
+        exchange::{Exchange, Stop, shape},
         h1::{
             ReadError,
             write::{self, ResponseExtras},
@@ -81,7 +82,8 @@ pub(super) fn poll_answer(
     if let Err(stop) = poll_gone(exchange, cx) {
         return Poll::Ready(Err(Wrong::Stop(stop)));
     }
-    let bound = exchange.bound(by);
+    let quiet = exchange.quiet_by(up.upload.bytes);
+    let bound = exchange.bound(alarm::earlier(by, quiet));
     exchange
         .alarm
         .poll(cx, bound)
@@ -99,10 +101,13 @@ pub(crate) fn poll_upload(
         return Ok(());
     }
     let before = up.upload.bytes;
-    match up
+    let moved = up
         .upload
-        .poll(cx, exchange.down, &mut up.wire, &mut exchange.replay)
-    {
+        .poll(cx, exchange.down, &mut up.wire, &mut exchange.replay);
+    if exchange.acting.is_some() {
+        shape::send_copies(exchange);
+    }
+    match moved {
         Poll::Ready(Err(RelayError::Write(error))) => {
             up.refused = Some(error);
             Ok(())

@@ -1,0 +1,153 @@
+//! A second try beside a slow one.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use mesh_model::{
+    service::AppProtocol,
+    snapshot::{BackendEndpoint, Retry, Rule, Target},
+};
+
+use super::{
+    BOTH, Path, Stage, Talk, ok,
+    routes::{attach, rule},
+    soon,
+};
+use crate::trial::{listener, plain, run};
+
+fn with(stage: &Stage, endpoints: impl IntoIterator<Item = BackendEndpoint>, after: u64) {
+    let snapshot = stage.calling(AppProtocol::Http, endpoints);
+    stage.a.publish(attach(snapshot, |backend| {
+        vec![Rule {
+            retry: Retry {
+                attempts: 1,
+                hedge_after: Some(Duration::from_millis(after)),
+                ..Retry::default()
+            },
+            ..rule(Target::Backend(Arc::clone(backend)))
+        }]
+    }));
+}
+
+/// The first that answers well wins, whichever it is, and the other is cancelled.
+#[test]
+fn the_first_good_answer_wins() {
+    for (second_wins, body) in [(true, ""), (false, ""), (true, "hello")] {
+        run(async move {
+            let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+            with(&stage, [stage.endpoint(1, stage.address)], 30);
+            let mut client = stage.dial().await;
+            let method = if body.is_empty() { "GET" } else { "PUT" };
+            let length = body.len();
+            let head = format!("{method} / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}");
+            client.say(&format!("{head}\r\n\r\n{body}")).await;
+            let mut first = soon(stage.accept()).await;
+            assert_eq!(soon(first.request()).await.unwrap().text(), body);
+            let mut second = soon(stage.accept()).await;
+            assert_eq!(soon(second.request()).await.unwrap().text(), body);
+            let (winner, loser) = if second_wins {
+                (&mut second, &mut first)
+            } else {
+                (&mut first, &mut second)
+            };
+            winner.say(&ok("won")).await;
+            assert_eq!(soon(client.answer()).await.unwrap().text(), "won");
+            assert!(soon(loser.ends()).await, "what nobody waits for is ended");
+            let policies = &stage.a.cells.policies;
+            assert_eq!(policies.hedged.get(), 1);
+            assert_eq!(policies.hedges_won.get(), u64::from(second_wins));
+            // The connection of the winner is kept, and the caller's too.
+            client.say("GET /2 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            let kept = if second_wins { &mut second } else { &mut first };
+            soon(kept.request()).await.unwrap();
+            kept.say(&ok("again")).await;
+            assert_eq!(soon(client.answer()).await.unwrap().text(), "again");
+        });
+    }
+}
+
+#[test]
+fn it_goes_to_another_endpoint_over_the_hop_too() {
+    for path in BOTH {
+        run(async move {
+            let stage = Stage::new(path, AppProtocol::Http).await;
+            let other = Rc::new(listener().await);
+            let address = other.local_addr().unwrap();
+            with(&stage, [stage.endpoint(1, stage.address), plain(2, address)], 30);
+            let mut client = stage.dial().await;
+            client.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            // Whichever is asked first, the other is asked second.
+            let (one, two) = tokio::join!(soon(stage.accept()), soon(other.accept()));
+            let (mut one, mut two) = (one, Talk::new(two.unwrap().0));
+            soon(one.request()).await.unwrap();
+            soon(two.request()).await.unwrap();
+            two.say(&ok("two")).await;
+            assert_eq!(soon(client.answer()).await.unwrap().text(), "two", "{path:?}");
+            assert!(soon(one.ends()).await, "{path:?}");
+        });
+    }
+}
+
+#[test]
+fn bad_answers_wait_for_the_better_one() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        with(&stage, [stage.endpoint(1, stage.address)], 30);
+        let mut client = stage.dial().await;
+        client.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        let mut first = soon(stage.accept()).await;
+        soon(first.request()).await.unwrap();
+        let mut second = soon(stage.accept()).await;
+        soon(second.request()).await.unwrap();
+        second
+            .say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        first.say(&ok("slow and good")).await;
+        let heard = soon(client.answer()).await.unwrap();
+        assert_eq!((heard.status(), heard.text()), (200, "slow and good"));
+    });
+}
+
+/// What is quick, or cannot be sent twice, goes once.
+#[test]
+fn nothing_is_sent_twice_without_need() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let opened = stage.program(|heard| ok(&heard.body.len().to_string()));
+        with(&stage, [stage.endpoint(1, stage.address)], 2_000);
+        let mut client = stage.dial().await;
+        for _ in 0..5 {
+            assert_eq!(client.get("/", "").await.text(), "0");
+        }
+        let body = "x".repeat(100_000);
+        let ask = format!("PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 100000\r\n\r\n{body}");
+        assert_eq!(soon(client.ask(&ask)).await.text(), "100000");
+        let ask = "PUT / HTTP/1.1\r\nHost: web\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+        client.say(ask).await;
+        assert_eq!(soon(client.head()).await.unwrap().status(), 100);
+        client.say("x").await;
+        assert_eq!(soon(client.answer()).await.unwrap().text(), "1");
+        assert_eq!(opened.get(), 1);
+        assert_eq!(stage.a.cells.policies.hedged.get(), 0);
+    });
+}
+
+/// A caller that sends its body only after it has heard something is not held up.
+#[test]
+fn bodies_that_wait_for_an_answer_are_sent_as_they_come() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        with(&stage, [stage.endpoint(1, stage.address)], 30);
+        let mut client = stage.dial().await;
+        let head = "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.say(&format!("{head}2\r\nab\r\n")).await;
+        let mut program = soon(stage.accept()).await;
+        soon(program.head()).await.unwrap();
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        program.say(&format!("{chunked}2\r\nhi\r\n")).await;
+        assert_eq!(soon(client.head()).await.unwrap().status(), 200);
+        client.say("0\r\n\r\n").await;
+        program.say("0\r\n\r\n").await;
+        assert_eq!(stage.a.cells.policies.hedged.get(), 0);
+    });
+}

@@ -1,0 +1,152 @@
+//! Rate limits of a port: requests, callers, hosts, connections.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh_model::{
+    service::AppProtocol,
+    snapshot::{
+        RateLimit, RequestMatch,
+        limit::{LimitBy, LimitKey, LimitScope},
+        rule::PathMatch,
+    },
+};
+use tokio::io::AsyncReadExt as _;
+
+use super::{Path, Stage, ok, soon};
+use crate::trial::run;
+
+fn limit(key: u64, burst: u32) -> RateLimit {
+    RateLimit {
+        key: LimitKey(key),
+        name: "shop/limit".into(),
+        matches: Vec::new(),
+        by: Arc::from([]),
+        requests: 1,
+        per: Duration::from_secs(7200),
+        burst,
+        scope: LimitScope::Host,
+    }
+}
+
+async fn limited(limits: impl IntoIterator<Item = RateLimit>) -> Stage {
+    let limits = limits.into_iter().collect();
+    let stage = Stage::with(Path::Tunnel, AppProtocol::Http, |port| port.limits = limits).await;
+    stage.program(|heard| ok(&heard.first));
+    stage
+}
+
+#[test]
+fn requests_beyond_the_rate_are_refused() {
+    run(async {
+        let stage = limited([limit(1, 3)]).await;
+        let mut client = stage.dial().await;
+        for _ in 0..3 {
+            assert_eq!(client.get("/", "").await.status(), 200);
+        }
+        let heard = client.get("/", "").await;
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (429, "rate-limited")
+        );
+        assert!(heard.field("mesh-error").unwrap().contains("host=b;"));
+        let after: u64 = heard.field("retry-after").unwrap().parse().unwrap();
+        assert!((7190..=7200).contains(&after), "{after}");
+        let b = stage.b.as_ref().unwrap();
+        let id = heard.error().unwrap().1.to_owned();
+        let told = ("rate-limited".to_owned(), id);
+        assert_eq!(stage.a.failures().last(), Some(&told));
+        assert_eq!(b.failures().last(), Some(&told));
+        assert_eq!(b.cells.policies.limited.get(), 1);
+        let ring = b.cells.failures.lock().unwrap();
+        let what = &ring.back().unwrap().what;
+        assert!(what.contains("shop/limit allows 1 in 7200s"), "{what}");
+    });
+}
+
+#[test]
+fn by_header_and_path() {
+    run(async {
+        let by_user = RateLimit {
+            by: Arc::from([LimitBy::Header("x-user".into())]),
+            matches: vec![RequestMatch {
+                path: PathMatch::Prefix("/api".into()),
+                ..RequestMatch::default()
+            }],
+            ..limit(1, 2)
+        };
+        let stage = limited([by_user]).await;
+        let mut client = stage.dial().await;
+        let mut seen = Vec::new();
+        for (path, user) in [
+            ("/api/1", "ann"),
+            ("/api/2", "ann"),
+            ("/api/3", "ann"),
+            ("/other", "ann"),
+            ("/api/4", "bob"),
+        ] {
+            let line = format!("X-User: {user}\r\n");
+            seen.push(client.get(path, &line).await.status());
+        }
+        assert_eq!(seen, [200, 200, 429, 200, 200]);
+    });
+}
+
+/// A caller on the program's own host passes no tunnel, and is limited all the same.
+#[test]
+fn callers_on_the_same_host_count_too() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        stage.program(|_| ok("x"));
+        let mut endpoint = stage.endpoint(1, stage.address);
+        endpoint.local = true;
+        let mut snapshot = stage.calling(AppProtocol::Http, [endpoint]);
+        let mut port = stage.world.port(stage.address, AppProtocol::Http);
+        port.limits = Arc::from([RateLimit {
+            by: Arc::from([LimitBy::Source]),
+            ..limit(1, 2)
+        }]);
+        let inbound = &mut snapshot.inbound.by_address;
+        inbound.insert(stage.address, Arc::new(port));
+        stage.a.publish(snapshot);
+        let mut client = stage.dial().await;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(client.get("/", "").await.status());
+        }
+        assert_eq!(seen, [200, 200, 429]);
+    });
+}
+
+/// An opaque connection counts as one request where a limit asks nothing of requests.
+#[test]
+fn connections_count() {
+    run(async {
+        let opaque = limit(1, 2);
+        let stage = Stage::with(Path::Tunnel, AppProtocol::Tcp, |port| {
+            port.limits = Arc::from([opaque]);
+        })
+        .await;
+        let listener = std::rc::Rc::clone(&stage.listener);
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(async move {
+                    let (mut read, mut write) = stream.split();
+                    drop(tokio::io::copy(&mut read, &mut write).await);
+                });
+            }
+        });
+        let mut carried = Vec::new();
+        for _ in 0..4 {
+            let mut client = stage.dial().await;
+            client.say("\x00hello").await;
+            let mut back = [0u8; 6];
+            carried.push(soon(client.stream.read_exact(&mut back)).await.is_ok());
+        }
+        assert_eq!(carried, [true, true, false, false]);
+        let b = stage.b.as_ref().unwrap();
+        assert_eq!(b.cells.policies.limited.get(), 2);
+        assert_eq!(b.failures().last().unwrap().0, "rate-limited");
+        assert_eq!(stage.a.failures().last().unwrap().0, "rate-limited");
+        assert!(stage.a.shared.ejected().is_empty(), "nobody's fault");
+    });
+}
