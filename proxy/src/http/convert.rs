@@ -14,7 +14,7 @@ use super::{
     h1::framing::Declared,
     malformed::HeadError,
     message::{Form, Framing, Request, Response, Version, Wishes},
-    upgrade,
+    octet, upgrade,
 };
 
 /// Reads a request head; `ended` when no body follows.
@@ -136,6 +136,10 @@ fn body(declared: &Declared, ended: bool) -> Framing {
 fn read(map: &HeaderMap, fields: &mut Fields) -> Result<Declared, HeadError> {
     let mut declared = Declared::default();
     for (name, value) in map {
+        // RFC 9113 section 8.2.1; what may stand inside was checked by the codec.
+        if octet::trim(value.as_bytes()).len() != value.len() {
+            return Err(HeadError::FieldValue);
+        }
         let name = fields.store(name.as_str().as_bytes());
         let value = fields.store(value.as_bytes());
         let known = fields.push_stored(name, value);
@@ -313,8 +317,8 @@ pub(crate) fn fields_from(map: &HeaderMap) -> Fields {
         fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
     fields.drop_where(|known, name| {
-        known.stays_here()
-            || (known == Known::Identity && !name.eq_ignore_ascii_case(ERROR.as_bytes()))
+        let kept = name.eq_ignore_ascii_case(ERROR.as_bytes());
+        known.is_no_trailer() || (known.is_ours() && !kept)
     });
     fields
 }

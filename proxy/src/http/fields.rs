@@ -86,6 +86,25 @@ impl Known {
         }
     }
 
+    /// Programs that make variables of names read `_` as `-`: what such a spelling could frame, or could say
+    /// in place of the mesh, is dropped.
+    fn spelled_with_underscore(name: &[u8]) -> bool {
+        let as_program = |wanted: &[u8]| name.len() == wanted.len() && begins(name, wanted);
+        matches!(name.len(), 10 | 14..=17)
+            && memchr::memchr(b'_', name).is_some()
+            && [
+                &b"keep-alive"[..],
+                b"content-length",
+                b"http2-settings",
+                b"x-forwarded-for",
+                b"proxy-connection",
+                b"transfer-encoding",
+                b"x-forwarded-proto",
+            ]
+            .into_iter()
+            .any(as_program)
+    }
+
     fn family(name: &[u8]) -> Self {
         match name.first().map(u8::to_ascii_lowercase) {
             Some(b'm') if begins(name, b"mesh-") => Self::Identity,
@@ -93,8 +112,28 @@ impl Known {
             Some(b'x') if name.len() == 23 && begins(name, b"x-forwarded-client-cert") => {
                 Self::Identity
             }
+            _ if Self::spelled_with_underscore(name) => Self::Dropped,
             _ => Self::Other,
         }
+    }
+
+    /// True for what a sender of trailers may not put into them and that is taken out there: identity, and the
+    /// fields that the mesh sets itself.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Identity | Self::Linkerd | Self::ForwardedFor | Self::ForwardedProto
+        )
+    }
+
+    /// True for what no trailer may be (RFC 9110 section 6.5.1).
+    pub(crate) fn is_no_trailer(self) -> bool {
+        self != Self::Dropped
+            && (self.stays_here()
+                || matches!(
+                    self,
+                    Self::Trailer | Self::Credentials | Self::Expect | Self::Cookie
+                ))
     }
 
     /// True for what belongs to one hop, and for framing, which is written anew.
@@ -305,6 +344,12 @@ mod tests {
             ("l5d_dtab", Known::Linkerd),
             ("x-mesh", Known::Other),
             ("content-lengt", Known::Other),
+            ("Content_Length", Known::Dropped),
+            ("TRANSFER_ENCODING", Known::Dropped),
+            ("x_forwarded-for", Known::Dropped),
+            ("x_forwarded_proto", Known::Dropped),
+            ("x_forwarded_host", Known::Other),
+            ("content_type", Known::Other),
         ] {
             assert_eq!(Known::of(name.as_bytes()), wanted, "{name}");
         }

@@ -42,6 +42,9 @@ pub(crate) enum HeadError {
     /// Anything but one `chunked`, or with a length, or in HTTP/1.0.
     #[error("the transfer encoding is not exactly chunked, or contradicts a length or the version")]
     TransferEncoding,
+    /// Codings before `chunked`.
+    #[error("the transfer encoding has codings that are not known")]
+    Coding,
     /// Too many options, or one that is no token.
     #[error("the connection options are malformed")]
     Connection,
@@ -65,6 +68,7 @@ impl HeadError {
         match self {
             Self::LineTooLong => 414,
             Self::HeadTooLarge | Self::TooManyFields => 431,
+            Self::Coding => 501,
             Self::Version => 505,
             _ => 400,
         }

@@ -9,7 +9,8 @@ use mesh_model::snapshot::decide::RequestView;
 
 use super::{
     fields::{Fields, Known, Span},
-    octet, path,
+    octet,
+    path::{self, PathError},
 };
 
 /// The version of HTTP that a message came in.
@@ -157,8 +158,8 @@ impl Request {
         self.authority = Some(self.fields.store(authority));
     }
 
-    /// Sets path and query from the text of a target in origin form; bytes above ASCII are escaped.
-    pub(crate) fn set_target(&mut self, target: &[u8]) -> Result<(), path::NulError> {
+    /// Sets path and query from the text of a target in origin form; loose bytes are escaped.
+    pub(crate) fn set_target(&mut self, target: &[u8]) -> Result<(), PathError> {
         let escaped = escape(target);
         let cut = memchr::memchr(b'?', &escaped);
         let (path, query) = match cut {
@@ -171,12 +172,12 @@ impl Request {
     }
 
     /// Sets the path and keeps the query.
-    pub(crate) fn set_path(&mut self, path: &str) -> Result<(), path::NulError> {
+    pub(crate) fn set_path(&mut self, path: &str) -> Result<(), PathError> {
         self.path = self.fields.store(&escape(path.as_bytes()));
         self.normalise()
     }
 
-    fn normalise(&mut self) -> Result<(), path::NulError> {
+    fn normalise(&mut self) -> Result<(), PathError> {
         let normal = match path::normal(self.fields.str_at(self.path))? {
             Cow::Borrowed(_) => None,
             Cow::Owned(normal) => Some(normal),
@@ -271,17 +272,17 @@ pub(crate) fn grpc_status(fields: &Fields) -> Option<u8> {
     octet::number(value).and_then(|number| u8::try_from(number).ok())
 }
 
-/// Bytes above ASCII as escapes, as a strict sender would have written them.
+/// Loose bytes as escapes, as a strict sender would have written them.
 fn escape(target: &[u8]) -> Cow<'_, [u8]> {
-    if target.is_ascii() {
+    if !target.iter().any(|byte| octet::is_loose(*byte)) {
         return Cow::Borrowed(target);
     }
     let mut out = Vec::with_capacity(target.len() + 16);
     for byte in target {
-        if byte.is_ascii() {
-            out.push(*byte);
-        } else {
+        if octet::is_loose(*byte) {
             out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            out.push(*byte);
         }
     }
     Cow::Owned(out)
@@ -305,7 +306,12 @@ mod tests {
             (request.raw_path(), request.raw_query()),
             ("/%C3%A4", Some(""))
         );
+        request.set_target(br#"/a|b\c?{"d"}[e]"#).unwrap();
+        assert_eq!(request.raw_path(), "/a%7Cb%5Cc");
+        assert_eq!(request.raw_query(), Some("%7B%22d%22%7D[e]"));
         assert!(request.set_target(b"/%00").is_err());
+        assert!(request.set_target(b"/%0").is_err());
+        assert!(request.set_target(b"/?%0").is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ const TOKEN: u8 = 1;
 const VALUE: u8 = 2;
 const TARGET: u8 = 4;
 const HOST: u8 = 8;
+const LOOSE: u8 = 16;
 
 static CLASS: [u8; 256] = classes();
 
@@ -30,6 +31,9 @@ const fn classes() -> [u8; 256] {
         }
         if byte > 0x20 && byte != 0x7f && byte != b'#' {
             class |= TARGET;
+        }
+        if byte > 0x7f || in_list(byte, b"\"<>\\^`{|}") {
+            class |= LOOSE;
         }
         if alphanumeric || in_list(byte, b"-._~!$&'()*+,;=") {
             class |= HOST;
@@ -76,6 +80,13 @@ pub(crate) fn is_value(bytes: &[u8]) -> bool {
 /// True for what may stand in a request target: no space, no control byte, no fragment.
 pub(crate) fn is_target(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TARGET)
+}
+
+/// True for a byte that some senders leave as it is in a target, though it should be escaped (RFC 3986).
+pub(crate) fn is_loose(byte: u8) -> bool {
+    CLASS
+        .get(usize::from(byte))
+        .is_some_and(|found| found & LOOSE != 0)
 }
 
 /// True for a registered name or IPv4 address (RFC 3986 section 3.2.2).

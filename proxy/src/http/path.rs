@@ -3,17 +3,24 @@
 //! Routes and policies see the path with unreserved escapes decoded once and dot segments removed (RFC
 //! 3986 sections 6.2.2 and 5.2.4). `//`, `%2f`, `\`, `%5c` and `;` mean different things to different
 //! programs: routes see them as they are, and policies are asked a second time with the path as the most
-//! generous program would read it, so that no spelling slips past a refusal. `%00` is refused.
+//! generous program would read it, so that no spelling slips past a refusal. `%00`, and `%` without two digits behind it,
+//! are refused.
 
 use std::borrow::Cow;
 
-/// The path has an escaped NUL.
+/// A path that two programs may read in two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the path contains an escaped NUL")]
-pub(crate) struct NulError;
+pub(crate) enum PathError {
+    /// It has an escaped NUL.
+    #[error("the path contains an escaped NUL")]
+    Nul,
+    /// Behind a `%` there are not two hexadecimal digits.
+    #[error("the path contains a malformed escape")]
+    Escape,
+}
 
 /// The path as routes and policies see it.
-pub(crate) fn normal(path: &str) -> Result<Cow<'_, str>, NulError> {
+pub(crate) fn normal(path: &str) -> Result<Cow<'_, str>, PathError> {
     let bytes = path.as_bytes();
     let escaped = memchr::memchr(b'%', bytes).is_some();
     if !escaped && !has_dot_segment(bytes) {
@@ -70,19 +77,22 @@ fn has_dot_segment(path: &[u8]) -> bool {
             .any(|segment| matches!(segment, b"." | b".."))
 }
 
-fn decode(path: &[u8], wanted: impl Fn(u8) -> bool) -> Result<Vec<u8>, NulError> {
+fn decode(path: &[u8], wanted: impl Fn(u8) -> bool) -> Result<Vec<u8>, PathError> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let [first, tail @ ..] = rest {
         rest = tail;
-        if *first == b'%'
-            && let [high, low, after @ ..] = tail
-            && let (Some(high), Some(low)) = (digit(high), digit(low))
-            && let Ok(byte) = u8::try_from(high * 16 + low)
-        {
+        if *first == b'%' {
+            let [high, low, after @ ..] = tail else {
+                return Err(PathError::Escape);
+            };
+            let (Some(high), Some(low)) = (digit(high), digit(low)) else {
+                return Err(PathError::Escape);
+            };
+            let byte = u8::try_from(high * 16 + low).unwrap_or_default();
             if byte == 0 {
-                return Err(NulError);
+                return Err(PathError::Nul);
             }
             if wanted(byte) {
                 out.push(byte);
@@ -148,13 +158,15 @@ mod tests {
             ("/a%2fb", "/a%2fb"),
             ("/a//b", "/a//b"),
             ("/a;x", "/a;x"),
-            ("/%zz%4", "/%zz%4"),
             ("/...", "/..."),
             ("/.a", "/.a"),
         ] {
             assert_eq!(normal(path).unwrap(), wanted, "{path}");
         }
-        assert_eq!(normal("/a%00b"), Err(NulError));
+        assert_eq!(normal("/a%00b"), Err(PathError::Nul));
+        for path in ["/%", "/%4", "/%zz", "/%4g", "/a/%u002e", "/%%32%65"] {
+            assert_eq!(normal(path), Err(PathError::Escape), "{path}");
+        }
     }
 
     #[test]

@@ -46,17 +46,12 @@ pub(crate) fn read_trailers(section: &[u8]) -> Result<Fields, HeadError> {
     let lines = section.strip_suffix(b"\r\n").unwrap_or(section);
     fields.store(lines);
     read(&mut fields, lines, 0, |_, known, _| {
-        let forbidden = known.stays_here()
-            || matches!(
-                known,
-                Known::Trailer | Known::Credentials | Known::Expect | Known::Cookie
-            );
-        if forbidden {
+        if known.is_no_trailer() {
             Err(HeadError::Trailer)
         } else {
             Ok(())
         }
     })?;
-    fields.drop_known(Known::Identity);
+    fields.drop_where(|known, _| known.is_ours());
     Ok(fields)
 }

@@ -71,7 +71,7 @@ impl Declared {
             }
             Known::TransferEncoding => {
                 if self.chunked || !text.eq_ignore_ascii_case(b"chunked") {
-                    return Err(HeadError::TransferEncoding);
+                    return Err(refused_coding(text, self.chunked));
                 }
                 self.chunked = true;
             }
@@ -170,6 +170,20 @@ impl Declared {
             return Err(HeadError::TransferEncoding);
         }
         Ok(())
+    }
+}
+
+/// A body whose last coding is not `chunked` has no length that can be known; codings before it are not
+/// understood here (RFC 9112 sections 6.1 and 6.3).
+fn refused_coding(text: &[u8], second: bool) -> HeadError {
+    let mut codings = text.rsplit(|byte| *byte == b',').map(octet::trim);
+    let last = codings.next().unwrap_or_default();
+    let unknown = last.eq_ignore_ascii_case(b"chunked")
+        && codings.all(|coding| octet::is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked"));
+    if unknown && !second {
+        HeadError::Coding
+    } else {
+        HeadError::TransferEncoding
     }
 }
 

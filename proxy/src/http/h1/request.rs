@@ -5,9 +5,9 @@ use mesh_model::snapshot::decide::RequestView as _;
 use super::{HeadError, fields, framing::Declared};
 use crate::http::{
     authority,
-    fields::Span,
+    fields::{Known, Span},
     message::{Form, Request, Version, Wishes},
-    octet, upgrade,
+    octet, path, upgrade,
 };
 
 /// Longest method.
@@ -44,6 +44,8 @@ fn start_line<'a>(line: &'a [u8], request: &mut Request) -> Result<&'a [u8], Hea
     request.version = match version {
         b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
+        // A higher minor version is read as the highest that is known (RFC 9110 section 2.5).
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Version::Http11,
         _ if is_version(version) => return Err(HeadError::Version),
         _ => return Err(HeadError::StartLine),
     };
@@ -74,7 +76,7 @@ fn place(target: &[u8], host: Option<Span>, request: &mut Request) -> Result<(),
         return Err(HeadError::Host);
     }
     let connect = request.method() == "CONNECT";
-    let nul = |_nul| HeadError::Target;
+    let fault = |_fault: path::PathError| HeadError::Target;
     match target {
         _ if connect => {
             let port = authority::parse(target).ok_or(HeadError::Target)?.port;
@@ -84,14 +86,14 @@ fn place(target: &[u8], host: Option<Span>, request: &mut Request) -> Result<(),
         }
         [b'/', ..] => {
             request.form = Form::Origin;
-            request.set_target(target).map_err(nul)?;
+            request.set_target(target).map_err(fault)?;
             if let Some(host) = &host {
                 request.set_authority(host);
             }
         }
         b"*" if request.method() == "OPTIONS" => {
             request.form = Form::Asterisk;
-            request.set_target(target).map_err(nul)?;
+            request.set_target(target).map_err(fault)?;
             if let Some(host) = &host {
                 request.set_authority(host);
             }
@@ -117,12 +119,12 @@ fn absolute(target: &[u8], request: &mut Request) -> Result<(), HeadError> {
     authority::parse(host).ok_or(HeadError::Target)?;
     request.form = Form::Absolute;
     request.set_authority(host);
-    let nul = |_nul| HeadError::Target;
+    let fault = |_fault: path::PathError| HeadError::Target;
     match path {
-        [] if request.method() == "OPTIONS" => request.set_target(b"*").map_err(nul),
-        [] => request.set_target(b"/").map_err(nul),
-        [b'?', ..] => request.set_target(&[b"/", path].concat()).map_err(nul),
-        path => request.set_target(path).map_err(nul),
+        [] if request.method() == "OPTIONS" => request.set_target(b"*").map_err(fault),
+        [] => request.set_target(b"/").map_err(fault),
+        [b'?', ..] => request.set_target(&[b"/", path].concat()).map_err(fault),
+        path => request.set_target(path).map_err(fault),
     }
 }
 
@@ -140,8 +142,12 @@ fn settle(declared: &Declared, request: &mut Request) -> Result<(), HeadError> {
             .upgrade
             .filter(|name| upgrade::is_protocol(request.fields.at(*name)));
     }
-    if request.form == Form::Authority && request.has_body() {
+    let bodiless = request.form == Form::Authority || request.method() == "TRACE";
+    if bodiless && request.has_body() {
         return Err(HeadError::ContentLength);
+    }
+    if version == Version::Http10 && declared.expects_continue {
+        request.fields.drop_known(Known::Expect);
     }
     declared.drop_nominated(&mut request.fields);
     Ok(())

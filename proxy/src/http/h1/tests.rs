@@ -161,6 +161,22 @@ const GOOD: &[(&str, &str)] = &[
         "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nExpect: 100-continue\r\n\r\n",
     ),
+    (
+        "GET / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ),
+    (
+        "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ),
+    (
+        "GET /a|b\\c?{\"d\"}[e] HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /a%7Cb%5Cc?%7B%22d%22%7D[e] HTTP/1.1\r\nhost: a\r\n\r\n",
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 5\r\nX_Forwarded_For: b\r\nX_A: c\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nX_A: c\r\n\r\n",
+    ),
 ];
 
 /// Requests that are refused, with the status.
@@ -183,11 +199,16 @@ const BAD: &[(&str, u16)] = &[
     ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", 400),
     ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-    ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
     ("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("GET /a\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("GET /%4 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (
+        "TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+        400,
+    ),
     ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("GET b:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -324,7 +345,7 @@ const BAD: &[(&str, u16)] = &[
     ),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        400,
+        501,
     ),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
@@ -364,6 +385,14 @@ const BAD: &[(&str, u16)] = &[
     ),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: foo, x-gzip ,Chunked\r\n\r\n",
+        501,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
         400,
     ),
     // Connection.

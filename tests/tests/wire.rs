@@ -1,0 +1,34 @@
+//! Raw bytes against the real daemon: what it refuses, and what reaches the other side of what it accepts.
+//!
+//! Each case of `tests/corpus` follows from a rule of `docs/wire.md`. Judged by what a raw back end received.
+
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::redundant_pub_crate,
+    unreachable_pub,
+    missing_docs,
+    reason = "a file of tests"
+)]
+
+/// A raw back end.
+#[path = "wire/backend.rs"]
+mod backend;
+/// A raw client.
+#[path = "wire/client.rs"]
+mod client;
+/// The cases.
+#[path = "wire/corpus.rs"]
+mod corpus;
+/// Requests of HTTP/1.
+#[path = "wire/requests.rs"]
+mod requests;
+/// The judge.
+#[path = "wire/strict.rs"]
+mod strict;
+/// The mesh under test.
+#[path = "wire/ways.rs"]
+mod ways;
