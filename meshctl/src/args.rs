@@ -22,7 +22,7 @@ pub(crate) use mesh::{
 };
 pub(crate) use resources::{
     ApplyArgs, ConfirmArgs, DeleteArgs, DiffArgs, EditResourceArgs, GetArgs, HistoryArgs,
-    RollbackArgs, RouteCommand, SplitArgs, ValidateArgs,
+    ImportArgs, RollbackArgs, RouteCommand, SplitArgs, ValidateArgs,
 };
 
 /// Drives the mesh from this host, through its own daemon.
@@ -188,6 +188,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Check documents
     Validate(ValidateArgs),
+    /// Translate rules of the first Istio into documents for `apply`
+    Import(ImportArgs),
     /// Completion script for a shell
     Completions {
         /// The shell

@@ -28,6 +28,7 @@ mod enrol;
 mod explain;
 mod get;
 mod history;
+mod import;
 mod init;
 mod join;
 mod leave;
@@ -125,6 +126,7 @@ pub(crate) async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Backup(args) => backup::save(s, &args).await,
         Command::Restore(args) => backup::restore(s, &args),
         Command::Validate(args) => validate::run(s, &args).await,
+        Command::Import(args) => import::run(s, &args),
         Command::Completions { shell } => completions::run(shell),
         Command::Version => version::run(s).await,
         Command::Man { directory } => docs::manual(&directory),

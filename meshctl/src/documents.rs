@@ -35,24 +35,26 @@ pub(crate) struct Documents {
 impl Documents {
     /// Reads files (`-` is standard input) and parses them. Every fault is told with file and line.
     pub(crate) fn read(files: &[PathBuf]) -> Result<Self, Failure> {
-        let mut texts = Vec::new();
-        for file in files {
-            texts.push(read_one(file)?);
-        }
+        let texts = texts(files)?;
         let parsed = Self::parse(&texts).map_err(|findings| {
             let places: Vec<&str> = texts.iter().map(|(origin, _)| origin.as_str()).collect();
             Failure::findings(&places.join(", "), &findings)
         })?;
         if parsed.all.is_empty() {
-            return Err(Failure::new(
-                Exit::Finding,
-                "no-documents",
-                parsed.origin,
-                "it holds no document",
-                "write apiVersion, kind, metadata and spec",
-            ));
+            return Err(Self::none(parsed.origin));
         }
         Ok(parsed)
+    }
+
+    /// There is nothing in the files.
+    pub(crate) fn none(origin: String) -> Failure {
+        Failure::new(
+            Exit::Finding,
+            "no-documents",
+            origin,
+            "it holds no document",
+            "write apiVersion, kind, metadata and spec",
+        )
     }
 
     /// Parses texts, each with the name of its file.
@@ -130,7 +132,8 @@ pub(crate) fn planned<'a>(
     })
 }
 
-fn finding(fault: &DocumentError) -> Finding {
+/// A fault of a document, as everything is told.
+pub(crate) fn finding(fault: &DocumentError) -> Finding {
     let line = if fault.line == 0 {
         String::new()
     } else {
@@ -144,6 +147,11 @@ fn finding(fault: &DocumentError) -> Finding {
         fault.what.as_str(),
         fault.remedy.as_str(),
     )
+}
+
+/// What files hold, each with its name; `-` is standard input.
+pub(crate) fn texts(files: &[PathBuf]) -> Result<Vec<(String, String)>, Failure> {
+    files.iter().map(|file| read_one(file)).collect()
 }
 
 fn read_one(file: &Path) -> Result<(String, String), Failure> {

@@ -127,7 +127,7 @@ pub(crate) struct Fault {
 /// Faults met so far, at most [`Faults::LIMIT`]; one a place, since the second follows from the first.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    faults: RefCell<Vec<Fault>>,
+    met: RefCell<Vec<Fault>>,
     notes: RefCell<Vec<Note>>,
     /// Paths of parts that no value could be made of: what holds them seems to lack them.
     unmade: RefCell<Vec<String>>,
@@ -158,7 +158,7 @@ impl Faults {
             what: what.into(),
             remedy: remedy.into(),
         };
-        let mut all = self.faults.borrow_mut();
+        let mut all = self.met.borrow_mut();
         let known = all
             .iter()
             .any(|old| old.path == fault.path && old.place == fault.place);
@@ -179,7 +179,7 @@ impl Faults {
     }
     /// True when nothing was noted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.faults.borrow().is_empty()
+        self.met.borrow().is_empty()
     }
     /// The notes, in the order in which they were met.
     pub(crate) fn notes(&self) -> Vec<Note> {
@@ -187,7 +187,7 @@ impl Faults {
     }
     /// All faults by place.
     pub(crate) fn into_sorted(self) -> Vec<Fault> {
-        let mut all = self.faults.into_inner();
+        let mut all = self.met.into_inner();
         all.sort_by_key(|fault| fault.place);
         all
     }

@@ -149,6 +149,21 @@ pub(crate) struct SplitArgs {
     pub(crate) edit: EditArgs,
 }
 
+/// Flags of `import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads RouteRules (config.istio.io/v1alpha2, and the older `type: route-rule`) and prints \
+    a VirtualService for each service and a DestinationRule for its versions. Other documents pass \
+    unchanged. What could not be carried over is told on standard error. Give all rules of a service at \
+    once: they become one document.\n\n\
+    Example: meshctl import rules.yaml > routes.yaml && meshctl apply -f routes.yaml"
+)]
+pub(crate) struct ImportArgs {
+    /// YAML or JSON; `-` for standard input
+    #[arg(required = true, num_args = 1.., value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
 /// Flags of `validate`.
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {

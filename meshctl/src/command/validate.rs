@@ -1,6 +1,9 @@
 //! `validate`: documents checked here, and by the daemon against what they refer to.
 
-use mesh_model::finding::{Finding, Severity};
+use mesh_model::{
+    document::Document,
+    finding::{Finding, Severity},
+};
 
 use super::Session;
 use crate::{
@@ -30,7 +33,7 @@ pub(crate) async fn run(session: &Session, args: &ValidateArgs) -> Result<Exit, 
         }
     }
     if !complete {
-        let told = documents.all.iter().flat_map(|one| one.reported());
+        let told = documents.all.iter().flat_map(Document::reported);
         findings.extend(told);
     }
     session.printer.show(&findings, |printer| {

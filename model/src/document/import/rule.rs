@@ -57,7 +57,7 @@ pub(super) struct Service {
     pub(super) name: Option<String>,
     pub(super) namespace: Option<String>,
     pub(super) domain: Option<String>,
-    pub(super) service: Option<String>,
+    pub(super) full: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
 }
 
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for ServiceVisitor {
     }
     fn visit_str<E>(self, text: &str) -> Result<Service, E> {
         Ok(Service {
-            service: Some(text.to_owned()),
+            full: Some(text.to_owned()),
             ..Service::default()
         })
     }
@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for ServiceVisitor {
             name: table.name,
             namespace: table.namespace,
             domain: table.domain,
-            service: table.service,
+            full: table.service,
             labels: table.labels,
         })
     }
@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for Caller {
                     name: table.name,
                     namespace: table.namespace,
                     domain: table.domain,
-                    service: table.service,
+                    full: table.service,
                     labels: table.labels,
                 }))
             }

@@ -102,7 +102,7 @@ fn weights_and_labels_become_shares_and_subsets() {
 #[test]
 fn the_oldest_form_is_read_too() {
     let imported = imported(
-        r#"
+        r"
 type: route-rule
 name: ratings-v2
 spec:
@@ -121,7 +121,7 @@ spec:
   precedence: 3
   match: {httpHeaders: {uri: {prefix: /moved}}}
   redirect: {uri: /new, authority: new.example}
-"#,
+",
     );
     let services = json_of(&imported, "VirtualService");
     assert_eq!(services.len(), 1, "{services:#?}");
@@ -144,7 +144,7 @@ spec:
 #[test]
 fn what_cannot_be_carried_over_is_told() {
     let imported = imported(
-        r#"
+        r"
 apiVersion: config.istio.io/v1alpha2
 kind: RouteRule
 metadata: {name: db}
@@ -168,7 +168,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: passes}
 spec: {ports: [{port: 80}]}
-"#,
+",
     );
     let paths: Vec<_> = imported
         .findings

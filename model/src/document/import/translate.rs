@@ -40,7 +40,7 @@ pub(super) fn translate(rules: Vec<Rule>) -> (Vec<Value>, Vec<Finding>) {
 
 /// The name by which the mesh knows a service; without the namespace when it is the rule's own.
 fn host(service: &Service, own: &str) -> String {
-    if let Some(full) = &service.service {
+    if let Some(full) = &service.full {
         let mut labels = full.split('.');
         return match (labels.next(), labels.next()) {
             (Some(name), Some(namespace)) if namespace == own => name.to_owned(),
@@ -107,7 +107,7 @@ impl Made {
             own || !tcp.is_empty(),
             namespace,
             name(host),
-            Value::Object(spec),
+            &Value::Object(spec),
         )
     }
 
@@ -122,7 +122,7 @@ impl Made {
             let service = labels.next().unwrap_or_default();
             let namespace = labels.next().unwrap_or(namespace);
             let spec = json!({"host": service, "subsets": subsets});
-            document("DestinationRule", false, namespace, service, spec)
+            document("DestinationRule", false, namespace, service, &spec)
         });
         all.collect()
     }
@@ -169,11 +169,10 @@ impl Made {
         host: &str,
         labels: &BTreeMap<String, String>,
     ) -> Value {
-        let mut found = json!({"host": host});
-        if !labels.is_empty() {
-            found["subset"] = self.subset(namespace, host, labels).into();
+        if labels.is_empty() {
+            return json!({"host": host});
         }
-        found
+        json!({"host": host, "subset": self.subset(namespace, host, labels)})
     }
 
     fn shares(&mut self, rule: &Rule, own: &str) -> Value {
@@ -188,12 +187,11 @@ impl Made {
                 .map(|other| &other.labels)
                 .filter(|labels| !labels.is_empty());
             let labels = labels.unwrap_or(&share.labels);
-            let mut found =
-                json!({"destination": self.destination(&rule.namespace, &host, labels)});
-            if let Some(weight) = share.weight {
-                found["weight"] = weight.into();
+            let destination = self.destination(&rule.namespace, &host, labels);
+            match share.weight {
+                Some(weight) => json!({"destination": destination, "weight": weight}),
+                None => json!({"destination": destination}),
             }
-            found
         });
         shares.collect()
     }
@@ -201,7 +199,7 @@ impl Made {
     fn tcp_route(&mut self, rule: &Rule, host: &str) -> Value {
         let mut made = Map::new();
         if let Some(condition) = &rule.spec.condition {
-            let mut wanted = self.caller(rule, condition);
+            let mut wanted = Self::caller(rule, condition);
             if let Some(subnets) = &condition.tcp {
                 let list = |given: &[String]| (!given.is_empty()).then(|| json!(given));
                 put(&mut wanted, "sourceSubnets", list(&subnets.source_subnet));
@@ -223,7 +221,7 @@ impl Made {
         let mut made = Map::new();
         made.insert("name".to_owned(), json!(rule.name));
         if let Some(condition) = &spec.condition {
-            let mut wanted = self.caller(rule, condition);
+            let mut wanted = Self::caller(rule, condition);
             requested(condition, &mut wanted);
             if !wanted.is_empty() {
                 made.insert("match".to_owned(), json!([wanted]));
@@ -280,10 +278,10 @@ impl Made {
         }
         if let Some(given) = http_req_retries {
             if let Some(simple) = &given.simple_retry {
-                let mut retries = json!({"attempts": simple.attempts});
-                if let Some(each) = &simple.per_try_timeout {
-                    retries["perTryTimeout"] = json!(each);
-                }
+                let retries = match &simple.per_try_timeout {
+                    Some(each) => json!({"attempts": simple.attempts, "perTryTimeout": each}),
+                    None => json!({"attempts": simple.attempts}),
+                };
                 made.insert("retries".to_owned(), retries);
                 if simple.override_header_name.is_some() {
                     self.left_out(
@@ -313,12 +311,12 @@ impl Made {
     }
 
     /// Who calls.
-    fn caller(&mut self, rule: &Rule, condition: &Condition) -> Map<String, Value> {
+    fn caller(rule: &Rule, condition: &Condition) -> Map<String, Value> {
         let mut wanted = Map::new();
         let mut labels = condition.source_tags.clone();
         if let Some(caller) = condition.source.as_ref().map(|caller| &caller.0) {
             labels.extend(caller.labels.clone());
-            if caller.name.is_some() || caller.service.is_some() {
+            if caller.name.is_some() || caller.full.is_some() {
                 let host = host(caller, &rule.namespace);
                 let mut parts = host.split('.');
                 let name = parts.next().unwrap_or_default();
@@ -377,7 +375,7 @@ impl Made {
     }
 }
 
-fn document(kind: &str, own: bool, namespace: &str, name: &str, spec: Value) -> Value {
+fn document(kind: &str, own: bool, namespace: &str, name: &str, spec: &Value) -> Value {
     let version = if own {
         "meshd.io/v1alpha1"
     } else {
