@@ -23,6 +23,8 @@ use crate::{
 pub mod cell;
 /// Match, authorize, choose: pure functions that the proxy and `explain` both run.
 pub mod decide;
+/// Long tables of rules by path.
+mod index;
 /// Rate limits and faults.
 pub mod limit;
 /// What a rule asks of a request, and what it changes.
@@ -30,6 +32,7 @@ pub mod rule;
 /// How a backend's endpoints are used.
 pub mod traffic;
 
+pub use index::PathIndex;
 pub use limit::{Fault, RateLimit};
 pub use rule::{Filter, RequestMatch, RouteReference, Rule, SourceMatch};
 pub use traffic::TrafficPolicy;
@@ -134,6 +137,19 @@ pub struct RuleTable {
     pub attached: bool,
     /// The rules, one entry per match, best first.
     pub rules: Vec<Arc<Rule>>,
+    /// An index over them, for [`decide::matched`]; without one the rules are read in order.
+    pub index: PathIndex,
+}
+
+impl RuleTable {
+    /// A table with its index.
+    pub fn new(attached: bool, rules: Vec<Arc<Rule>>) -> Self {
+        Self {
+            attached,
+            index: PathIndex::of(&rules),
+            rules,
+        }
+    }
 }
 
 /// One server name (or any) of a TLSRoute, with where its connections go.
@@ -216,7 +232,8 @@ pub struct BackendEndpoint {
     pub weight: u32,
     /// 0 is used first.
     pub priority: u16,
-    /// How far it is from this host: 0 same sub-zone or zone, 1 same region, 2 anywhere else or unknown to either.
+    /// How far it is from this host: 0 same zone, 1 same region, 2 anywhere else or unknown to either, 3
+    /// behind the region that a policy's `failover` names.
     pub distance: u8,
     /// Where it runs, when it says so.
     pub locality: Option<Arc<crate::endpoint::Locality>>,

@@ -156,10 +156,7 @@ impl Compiler<'_> {
 }
 
 fn table(drafts: Vec<Ranked<Arc<Rule>>>) -> RuleTable {
-    RuleTable {
-        attached: false,
-        rules: ordered(drafts).collect(),
-    }
+    RuleTable::new(false, ordered(drafts).collect())
 }
 
 /// The end of a TLSRoute's rules: no server of that name.

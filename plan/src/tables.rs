@@ -89,9 +89,6 @@ impl Tables {
             faults: Arc::from([]),
             persistence: None,
         };
-        Some(RuleTable {
-            attached: true,
-            rules: vec![Arc::new(rule)],
-        })
+        Some(RuleTable::new(true, vec![Arc::new(rule)]))
     }
 }

@@ -89,9 +89,8 @@ pub fn matched<'a>(
         return Matched::Default(&frontend.backend);
     }
     table
-        .rules
-        .iter()
-        .find(|rule| rule.matches.fits(request))
+        .index
+        .find(&table.rules, request)
         .map_or(Matched::NoRule, Matched::Rule)
 }
 

@@ -33,10 +33,7 @@ pub(crate) fn join(producer: Acting, consumers: Vec<Consumer>, own: &Arc<Backend
     let mut joined = Joined {
         rules: producer.http,
         consumer_rules: BTreeMap::new(),
-        tcp_rules: RuleTable {
-            attached: producer.tcp.attached,
-            rules: Vec::new(),
-        },
+        tcp_rules: RuleTable::new(producer.tcp.attached, Vec::new()),
         tls_rules: Vec::new(),
     };
     let everybody = (
