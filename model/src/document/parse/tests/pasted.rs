@@ -503,3 +503,24 @@ fn filters_and_sessions_of_routes() {
 fn document_of(kind: &str, version: &str, spec: &str) -> Document {
     one(&document(kind, version, spec))
 }
+
+#[test]
+fn documents_of_the_pages() {
+    let pages = [
+        include_str!("../../../../../docs/routes.md"),
+        include_str!("../../../../../docs/virtual-service.md"),
+        include_str!("../../../../../docs/destination-rule.md"),
+        include_str!("../../../../../docs/rate-limits.md"),
+        include_str!("../../../../../docs/faults.md"),
+    ];
+    let mut kinds = BTreeSet::new();
+    for page in pages {
+        for block in page.split("```yaml\n").skip(1) {
+            let text = block.split("```").next().unwrap();
+            let found =
+                parse_documents(text, "page").unwrap_or_else(|faults| panic!("{faults:#?}"));
+            kinds.extend(found.into_iter().map(|document| document.kind));
+        }
+    }
+    assert_eq!(kinds.len(), 11, "{kinds:?}");
+}
