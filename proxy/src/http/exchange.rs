@@ -16,6 +16,8 @@ use mesh_model::{
     snapshot::{Backend, Caller, Snapshot},
 };
 
+use smallvec::SmallVec;
+
 use super::{
     alarm::{self, Alarm},
     asked::Asked,
@@ -331,10 +333,13 @@ impl<'x> Exchange<'x> {
         };
         self.deadline = bound.and_then(|bound| self.story.started.checked_add(bound));
         self.idle = way.timeouts.idle;
-        let mirrors = match shape::shape(self, way).await? {
-            Ok(mirrors) => mirrors,
-            Err(ended) => return Ok(ended),
-        };
+        let mut mirrors = SmallVec::new();
+        if !way.filters.is_empty() || way.faults.iter().any(|faults| !faults.is_empty()) {
+            match Box::pin(shape::shape(self, way)).await? {
+                Ok(due) => mirrors = due,
+                Err(ended) => return Ok(ended),
+            }
+        }
         if let To::Nowhere(status, code, reason) = way.to {
             return Err(route::nowhere(status, code, reason).into());
         }

@@ -3,6 +3,8 @@
 //! The token is the endpoint's stable key, mixed with the session's name: it says nothing of addresses,
 //! and whoever makes one up can choose only among endpoints that the rule would send him to anyway.
 
+use std::sync::Arc;
+
 use mesh_model::snapshot::{
     Backend, EndpointKey, Filter, Target, decide::RequestView as _, rule::Persistence,
 };
@@ -49,12 +51,12 @@ fn mask(name: &str) -> u64 {
     })
 }
 
+/// A backend, and the filters of the shares that lead to it.
+pub(crate) type Holding<'s> = (&'s Arc<Backend>, SmallVec<[&'s [Filter]; 2]>);
+
 /// The backend of a target that has the endpoint, with the filters met on the way: a session goes before
 /// the draw among shares, except that a weight of 0 gets nothing.
-pub(crate) fn holding<'s>(
-    target: &'s Target,
-    endpoint: EndpointKey,
-) -> Option<(&'s std::sync::Arc<Backend>, SmallVec<[&'s [Filter]; 2]>)> {
+pub(crate) fn holding(target: &Target, endpoint: EndpointKey) -> Option<Holding<'_>> {
     match target {
         Target::Backend(backend) => backend
             .endpoints

@@ -168,7 +168,7 @@ pub(crate) fn pause(
     let most = least
         .saturating_mul(1 << tries.min(20))
         .clamp(least, policy.max_backoff);
-    let usual = least + (most - least).mul_f64(fastrand::f64());
+    let usual = least + most.saturating_sub(least).mul_f64(fastrand::f64());
     let pause = match again {
         Again::Usual => usual,
         Again::Later(asked) => asked.max(usual),

@@ -14,6 +14,8 @@ mod matching;
 mod mirrors;
 mod retries;
 mod routes;
+mod sessions;
+mod shedding;
 mod streams;
 mod timeouts;
 

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(of(0.5), Rate::new(50, Duration::from_secs(1), 5, 1.0));
         assert_eq!(Rate::new(0, Duration::from_secs(1), 1, 1.0), None);
         // Less than one at once is still one.
-        assert_eq!(of(0.0078125).map(|rate| rate.ahead), Some(0));
+        assert_eq!(of(0.007_812_5).map(|rate| rate.ahead), Some(0));
         assert_eq!(of(0.03125), Rate::new(25, Duration::from_secs(8), 1, 1.0));
     }
 

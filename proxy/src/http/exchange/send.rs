@@ -109,7 +109,9 @@ pub(crate) async fn tries(
         let by = announce(exchange, way, since);
         let tried = match way.retry.hedge_after {
             Some(after) if course.left > 0 => {
-                hedge::attempt(exchange, snapshot, way, &mut course, picked, by, after).await?
+                let tries = hedge::attempt(exchange, snapshot, way, &mut course, picked, by, after);
+                // Few requests are hedged: the others need no room for it.
+                Box::pin(tries).await?
             }
             _ => attempt(exchange, way, picked, by).await?,
         };
@@ -209,7 +211,11 @@ async fn judge(
 ) -> Result<Up, Duration> {
     let looks = course.left > 0 && retry::looks_at_trailers(way.retry, &exchange.messages.response);
     if looks {
-        poll_fn(|cx| Poll::Ready(up.wire.peek_trailers(cx))).await;
+        poll_fn(|cx| {
+            up.wire.peek_trailers(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
     let Messages { request, response } = &*exchange.messages;
     let trailers = up.wire.trailers().filter(|_| looks);

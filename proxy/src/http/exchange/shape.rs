@@ -78,18 +78,11 @@ pub(super) fn send_copies(exchange: &mut Exchange<'_>) {
     let Some((caller, backends)) = due else {
         return;
     };
-    match exchange.replay.take_copy() {
-        Some(body) => send::mirror(exchange, &caller, backends, &body),
-        None => {
-            let count = backends.len() as u64;
-            exchange
-                .session
-                .worker
-                .observe
-                .policies()
-                .unmirrored
-                .add(count);
-        }
+    if let Some(body) = exchange.replay.take_copy() {
+        send::mirror(exchange, &caller, backends, &body);
+    } else {
+        let policies = exchange.session.worker.observe.policies();
+        policies.unmirrored.add(backends.len() as u64);
     }
 }
 

@@ -72,7 +72,11 @@ fn it_goes_to_another_endpoint_over_the_hop_too() {
             let stage = Stage::new(path, AppProtocol::Http).await;
             let other = Rc::new(listener().await);
             let address = other.local_addr().unwrap();
-            with(&stage, [stage.endpoint(1, stage.address), plain(2, address)], 30);
+            with(
+                &stage,
+                [stage.endpoint(1, stage.address), plain(2, address)],
+                30,
+            );
             let mut client = stage.dial().await;
             client.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
             // Whichever is asked first, the other is asked second.
@@ -81,7 +85,11 @@ fn it_goes_to_another_endpoint_over_the_hop_too() {
             soon(one.request()).await.unwrap();
             soon(two.request()).await.unwrap();
             two.say(&ok("two")).await;
-            assert_eq!(soon(client.answer()).await.unwrap().text(), "two", "{path:?}");
+            assert_eq!(
+                soon(client.answer()).await.unwrap().text(),
+                "two",
+                "{path:?}"
+            );
             assert!(soon(one.ends()).await, "{path:?}");
         });
     }
@@ -122,7 +130,8 @@ fn nothing_is_sent_twice_without_need() {
         let body = "x".repeat(100_000);
         let ask = format!("PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 100000\r\n\r\n{body}");
         assert_eq!(soon(client.ask(&ask)).await.text(), "100000");
-        let ask = "PUT / HTTP/1.1\r\nHost: web\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+        let ask =
+            "PUT / HTTP/1.1\r\nHost: web\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
         client.say(ask).await;
         assert_eq!(soon(client.head()).await.unwrap().status(), 100);
         client.say("x").await;

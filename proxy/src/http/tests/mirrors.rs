@@ -121,10 +121,7 @@ fn copies_disturb_nobody() {
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
         // Those of the dead one are given up; those of the silent one wait.
-        eventually("given up", || {
-            stage.a.cells.policies.unmirrored.get() == 50
-        })
-        .await;
+        eventually("given up", || stage.a.cells.policies.unmirrored.get() == 50).await;
         assert_eq!(stage.a.cells.policies.mirrored.get(), 0);
         assert!(stage.a.failures().is_empty());
     });

@@ -119,7 +119,7 @@ fn slow_tries_are_given_up_for_every_method_where_the_route_says_so() {
             ..only()
         };
         let timeouts = Timeouts {
-            backend_request: Some(Duration::from_millis(50)),
+            backend_request: Some(Duration::from_millis(300)),
             ..Timeouts::default()
         };
         with(&stage, AppProtocol::Http, retry, timeouts);
@@ -323,7 +323,10 @@ fn grpc_statuses() {
                 text.strip_suffix('u').unwrap().parse().unwrap()
             };
             let left: Vec<u64> = told.iter().map(|one| micros(&one[1])).collect();
-            assert!(left.is_sorted_by(|a, b| a > b) && left[0] < 30_000_000, "{left:?}");
+            assert!(
+                left.is_sorted_by(|a, b| a > b) && left[0] < 30_000_000,
+                "{left:?}"
+            );
         });
     }
 }

@@ -38,7 +38,10 @@ pub(super) fn rule(target: Target) -> Rule {
 }
 
 /// Attaches rules to the one service of a snapshot.
-pub(super) fn attach(mut snapshot: Snapshot, rules: impl FnOnce(&Arc<Backend>) -> Vec<Rule>) -> Snapshot {
+pub(super) fn attach(
+    mut snapshot: Snapshot,
+    rules: impl FnOnce(&Arc<Backend>) -> Vec<Rule>,
+) -> Snapshot {
     let old = snapshot.outbound.frontends.remove(0);
     let rules = rules(&old.backend).into_iter().map(Arc::new).collect();
     let frontend = Arc::new(Frontend {

@@ -57,14 +57,14 @@ fn silence_before_an_answer() {
 fn silence_within_an_answer() {
     for path in BOTH {
         run(async move {
-            let (stage, mut client, mut program) = idle(path, 80).await;
+            let (stage, mut client, mut program) = idle(path, 600).await;
             program
                 .say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
                 .await;
             // Bytes that come keep it alive beyond the bound.
             for _ in 0..8 {
                 program.say("x").await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
             assert_eq!(soon(client.head()).await.unwrap().status(), 200);
             assert_eq!(client.raw(8).await, b"xxxxxxxx");

@@ -52,7 +52,7 @@ pub(super) async fn attempt(
     let mut first: Option<Running<'_>> = Some(Box::pin(first.send(session, way, picked, by)));
     let mut second: Option<(Running<'_>, RetryPermit)> = None;
     let mut due = until;
-    let mut better: Option<Answered> = None;
+    let mut better: Option<Box<Answered>> = None;
     let answered = loop {
         let next = poll_fn(|cx| poll_either(exchange, &mut first, &mut second, due, cx)).await?;
         match next {
@@ -85,7 +85,7 @@ pub(super) async fn attempt(
         }
     };
     drop((first, second));
-    take(exchange, answered)
+    take(exchange, *answered)
 }
 
 /// True once the whole body is kept, so that two tries may have it.
@@ -153,7 +153,7 @@ enum Next {
     /// The time for a second try has come.
     Due,
     /// The first or the second try has ended.
-    Answered(Answered, bool),
+    Answered(Box<Answered>, bool),
 }
 
 fn poll_either(
@@ -166,12 +166,12 @@ fn poll_either(
     if let Some(running) = first
         && let Poll::Ready(answered) = running.as_mut().poll(cx)
     {
-        return Poll::Ready(Ok(Next::Answered(answered, false)));
+        return Poll::Ready(Ok(Next::Answered(Box::new(answered), false)));
     }
     if let Some((running, _)) = second
         && let Poll::Ready(answered) = running.as_mut().poll(cx)
     {
-        return Poll::Ready(Ok(Next::Answered(answered, true)));
+        return Poll::Ready(Ok(Next::Answered(Box::new(answered), true)));
     }
     poll_gone(exchange, cx)?;
     let by = exchange.bound(due);
