@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::span::{Base64, GrpcCode, Span};
 use crate::snapshot::rule::Regex;
@@ -55,7 +54,7 @@ pub struct HttpRoute {
     pub direct_response: Option<HttpDirectResponse>,
     /// Another `VirtualService`: reported.
     #[serde(default)]
-    pub delegate: Option<Value>,
+    pub delegate: Option<Delegate>,
     /// What changes of the request's address.
     #[serde(default)]
     pub rewrite: Option<HttpRewrite>,
@@ -86,6 +85,18 @@ pub struct HttpRoute {
     /// Header edits.
     #[serde(default)]
     pub headers: Option<HeaderOperations>,
+}
+
+/// `delegate:`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Delegate {
+    /// Name of the other document.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its namespace.
+    #[serde(default)]
+    pub namespace: Option<String>,
 }
 
 /// An entry of `match:`; all given conditions must hold.
