@@ -227,6 +227,11 @@ impl Running {
         self.with_proxy(Proxy::ejected).unwrap_or_default()
     }
 
+    /// Endpoints that are out for now, with the reason.
+    pub(crate) fn ejections(&self) -> Vec<mesh_proxy::Ejection> {
+        self.with_proxy(Proxy::ejections).unwrap_or_default()
+    }
+
     /// The listener for `meshctl curl`.
     pub(crate) fn internal_address(&self) -> SocketAddr {
         self.with_proxy(Proxy::internal_address)

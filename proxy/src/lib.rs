@@ -72,3 +72,4 @@ pub use observe::{
     tap::Tap,
 };
 pub use start::{Proxy, StartError, start};
+pub use upstream::Ejection;

@@ -25,7 +25,8 @@ use crate::{
     listen::{self, Bound, Kind},
     observe::{cells::Cells, edges, log, page, tap::Tap},
     origin::units::Units,
-    thread, upstream,
+    thread,
+    upstream::{self, Ejection},
     worker::{Parts, Worker},
 };
 
@@ -151,6 +152,7 @@ impl Proxy {
     /// Appends the metrics of the data plane: Prometheus text.
     pub fn render_metrics(&self, out: &mut String) {
         page::render(&self.cells, self.shared.ejected().len(), out);
+        self.shared.figures.render(out);
     }
 
     /// Counts by direction, source and destination since the start.
@@ -222,9 +224,14 @@ impl Proxy {
         self.address(Kind::Outbound)
     }
 
-    /// Endpoints that are out now: dials failed, or too many failures in a row.
+    /// Endpoints that are out now: dials or health checks failed, or what they answered put them out.
     pub fn ejected(&self) -> Vec<EndpointKey> {
         self.shared.ejected()
+    }
+
+    /// Endpoints that are out now, with the reason and the end of it, in order.
+    pub fn ejections(&self) -> Vec<Ejection> {
+        self.shared.ejections()
     }
 
     /// What each mesh-wide rate limit has let through on this host since the start, by key.

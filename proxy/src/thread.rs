@@ -33,6 +33,7 @@ async fn keep_tidy(worker: &Worker) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut enforced = worker.snapshot();
+    worker.upstream.retire(&enforced);
     for ticks in 1u32.. {
         tick.tick().await;
         worker.observe.flush();

@@ -25,10 +25,10 @@ use tokio_util::task::TaskTracker;
 use self::{
     group::{Group, Live},
     health::Health,
-    lots::Now,
     multiplex::{Multiplexed, Road},
-    pool::{Idle, Place, Terms},
-    roster::Slot,
+    place::Place,
+    pool::{Idle, Terms},
+    roster::{Slot, lots::Now},
 };
 use crate::{clock, config::Config, io::Io, observe::Transport, tls::Tls};
 
@@ -48,14 +48,14 @@ mod figures;
 mod group;
 /// Who is out, why, and for how long.
 mod health;
-/// Who of a backend may be picked now.
-mod lots;
 /// HTTP/2 connections, shared.
 mod multiplex;
 /// Who is put out for what it answers.
 mod outlier;
 /// An endpoint that was picked.
 mod picked;
+/// Where connections lead.
+mod place;
 /// HTTP/1 connections, kept for the next exchange.
 mod pool;
 /// Connections within the limits of a policy.

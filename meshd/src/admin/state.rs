@@ -17,7 +17,7 @@ use super::{
     answer::{Outcome, refuse},
     request::Query,
 };
-use crate::{daemon::Daemon, running::Running};
+use crate::{clock, daemon::Daemon, running::Running};
 
 /// The rooms of the mesh, or the refusal that says how to get one.
 pub(super) fn joined(daemon: &Daemon) -> Outcome<Arc<Running>> {
@@ -343,7 +343,7 @@ pub(super) fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointR
         })?),
     };
     let snapshot = running.reader.load();
-    let ejected = running.ejected();
+    let ejected = running.ejections();
     let rows = snapshot
         .outbound
         .backends
@@ -370,11 +370,11 @@ pub(super) fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointR
 fn endpoint_row(
     backend: &Backend,
     endpoint: &BackendEndpoint,
-    ejected: &[mesh_model::snapshot::EndpointKey],
+    ejected: &[mesh_proxy::Ejection],
 ) -> EndpointRow {
-    let out = ejected.contains(&endpoint.key);
-    let reason = if out {
-        "ejected after a failed dial or failures in a row".to_owned()
+    let out = ejected.iter().find(|one| one.endpoint == endpoint.key);
+    let reason = if let Some(ejection) = out {
+        ejected_because(ejection)
     } else if endpoint.preferred {
         String::new()
     } else {
@@ -387,10 +387,22 @@ fn endpoint_row(
         address: endpoint.address.to_string(),
         security: security(endpoint).to_owned(),
         health: Health::Healthy,
-        usable: endpoint.preferred && !out,
+        usable: endpoint.preferred && out.is_none(),
         reason,
         host: endpoint.host_name.to_string(),
         labels: endpoint.labels.as_ref().clone(),
+    }
+}
+
+/// Why an endpoint is out, and until when.
+fn ejected_because(ejection: &mesh_proxy::Ejection) -> String {
+    let reason = ejection.reason;
+    match ejection.until_ms {
+        Some(until) => {
+            let left = until.saturating_sub(clock::now_ms()).div_ceil(1000);
+            format!("ejected: {reason}; back in {left} s")
+        }
+        None => format!("ejected: {reason}; back when it is found well"),
     }
 }
 

@@ -103,7 +103,11 @@ mod tests {
             let slot = best(&lot, 2, |_| Fit::Yes, less, &mut |n| random.u64(0..n)).unwrap();
             loads[slot as usize] += 1;
         }
-        assert!(*loads.iter().max().unwrap() <= 5, "{:?}", loads.iter().max());
+        assert!(
+            *loads.iter().max().unwrap() <= 5,
+            "{:?}",
+            loads.iter().max()
+        );
     }
 
     #[test]

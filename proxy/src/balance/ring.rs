@@ -133,10 +133,17 @@ mod tests {
             hits[ring.walk(mix(key)).next().unwrap() as usize] += 1;
         }
         assert!((22_000..28_000).contains(&hits[0]), "{hits:?}");
-        assert!(hits[1..].iter().all(|hits| (3_800..6_400).contains(hits)), "{hits:?}");
+        assert!(
+            hits[1..].iter().all(|hits| (3_800..6_400).contains(hits)),
+            "{hits:?}"
+        );
         // Bounded however many there are, and each has a point.
         let ring = Ring::new(&seeds(0..10_000), 1024);
-        assert!((10_000..140_000).contains(&ring.points.len()), "{}", ring.points.len());
+        assert!(
+            (10_000..140_000).contains(&ring.points.len()),
+            "{}",
+            ring.points.len()
+        );
         let mut some = seeds(0..2);
         some[0].weight = u32::MAX;
         let ring = Ring::new(&some, 1024);

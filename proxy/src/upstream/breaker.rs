@@ -13,7 +13,7 @@ use std::{
 use mesh_model::snapshot::traffic::CircuitLimits;
 use tokio::sync::oneshot;
 
-use super::pool::Place;
+use super::place::Place;
 
 /// Which limit of a backend's policy is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -458,7 +458,10 @@ mod tests {
         }
         let mut here = breaker.queue(&limits, spot(0, 1)).unwrap();
         assert!(now(here.turn(|| {})).is_none());
-        assert!(!breaker.hand_over(0, &place), "the first was passed often enough");
+        assert!(
+            !breaker.hand_over(0, &place),
+            "the first was passed often enough"
+        );
     }
 
     #[test]
@@ -482,7 +485,9 @@ mod tests {
             for worker in 0..4 {
                 let (breaker, limits, running, most) = (&breaker, &limits, &running, &most);
                 scope.spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .build()
+                        .unwrap();
                     runtime.block_on(async {
                         for _ in 0..500 {
                             let permit = match breaker.open(limits) {

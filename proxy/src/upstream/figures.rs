@@ -90,9 +90,15 @@ impl Figures {
                 let _infallible = writeln!(out, "{name}{{{label}=\"{word}\"}} {count}");
             }
         }
-        let (name, spared) = ("mesh_proxy_ejections_spared_total", self.spared.load(Relaxed));
+        let (name, spared) = (
+            "mesh_proxy_ejections_spared_total",
+            self.spared.load(Relaxed),
+        );
         let help = "ejections that did not happen because enough of the backend are out";
-        let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {spared}");
+        let _infallible = writeln!(
+            out,
+            "# HELP {name} {help}\n# TYPE {name} counter\n{name} {spared}"
+        );
     }
 }
 

@@ -13,8 +13,10 @@ use smallvec::SmallVec;
 use super::{
     budget::Budget,
     health::Health,
-    lots::{Class, Lots, Now},
-    roster::{Roster, Slot},
+    roster::{
+        Roster, Slot,
+        lots::{Class, Lots, Now},
+    },
     shared::BackendState,
 };
 use crate::balance::{
@@ -106,7 +108,9 @@ impl Group {
         let lots = roster.lots(now);
         Self {
             budget: Budget::new(Arc::clone(state.bucket()), &policy.retry_budget),
-            usual: before.map(|before| before.usual.clone()).unwrap_or_default(),
+            usual: before
+                .map(|before| before.usual.clone())
+                .unwrap_or_default(),
             lives: RefCell::new(vec![None; roster.slots().len()]),
             robins: RefCell::default(),
             lots: RefCell::new(lots),
@@ -253,12 +257,7 @@ impl<M: Fn(&Slot) -> Rc<Live>> Pick<'_, M> {
         }
     }
 
-    fn robin(
-        &self,
-        area: usize,
-        lot: &Lot,
-        draw: &mut impl FnMut(u64) -> u64,
-    ) -> Option<u32> {
+    fn robin(&self, area: usize, lot: &Lot, draw: &mut impl FnMut(u64) -> u64) -> Option<u32> {
         let weight = |slot| self.group.roster.weight(slot);
         let mut robins = self.group.robins.borrow_mut();
         let (of, robins) = &mut *robins;

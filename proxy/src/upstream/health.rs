@@ -77,11 +77,9 @@ impl Reason {
         match self {
             Self::Dial => Hold::Dial,
             Self::Refused => Hold::Refused,
-            Self::Errors
-            | Self::Gateway
-            | Self::Unanswered
-            | Self::SuccessRate
-            | Self::Latency => Hold::Outlier,
+            Self::Errors | Self::Gateway | Self::Unanswered | Self::SuccessRate | Self::Latency => {
+                Hold::Outlier
+            }
             Self::Check => Hold::Check,
         }
     }

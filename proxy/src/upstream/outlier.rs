@@ -174,7 +174,10 @@ fn unsuccessful(rule: &SuccessRate, samples: &[Sample]) -> Vec<(usize, Reason)> 
         / count;
     let least = mean - variance.sqrt() * f64::from(rule.stdev_factor);
     let below = rates.into_iter().filter(|(_, rate)| *rate < least);
-    worst_first(below.map(|(index, rate)| (index, -rate)), Reason::SuccessRate)
+    worst_first(
+        below.map(|(index, rate)| (index, -rate)),
+        Reason::SuccessRate,
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "means")]
@@ -197,13 +200,13 @@ fn slow(rule: &LatencyOutlier, samples: &[Sample]) -> Vec<(usize, Reason)> {
     worst_first(above, Reason::Latency)
 }
 
-fn worst_first(
-    found: impl Iterator<Item = (usize, f64)>,
-    reason: Reason,
-) -> Vec<(usize, Reason)> {
+fn worst_first(found: impl Iterator<Item = (usize, f64)>, reason: Reason) -> Vec<(usize, Reason)> {
     let mut found: Vec<_> = found.collect();
     found.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    found.into_iter().map(|(index, _)| (index, reason)).collect()
+    found
+        .into_iter()
+        .map(|(index, _)| (index, reason))
+        .collect()
 }
 
 #[cfg(test)]
@@ -313,7 +316,10 @@ mod tests {
         // Too few requests to judge it, too few others to compare it with.
         samples[9] = sample(99, 99, 1000);
         assert_eq!(look(&policy(), &samples), []);
-        assert_eq!(look(&policy(), &[sample(1000, 0, 9), sample(1000, 999, 9)]), []);
+        assert_eq!(
+            look(&policy(), &[sample(1000, 0, 9), sample(1000, 999, 9)]),
+            []
+        );
         // All alike are no outliers, however bad.
         assert_eq!(look(&policy(), &[sample(1000, 900, 1000); 9]), []);
     }
@@ -332,7 +338,10 @@ mod tests {
         samples[2] = sample(50, 0, 29_000);
         assert_eq!(look(&policy(), &samples), []);
         // Below the floor nobody is slow.
-        assert_eq!(look(&policy(), &[sample(50, 0, 100), sample(50, 0, 19_000)]), []);
+        assert_eq!(
+            look(&policy(), &[sample(50, 0, 100), sample(50, 0, 19_000)]),
+            []
+        );
     }
 
     proptest! {

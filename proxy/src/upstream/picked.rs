@@ -70,7 +70,9 @@ impl Picked {
     pub(crate) fn succeeded(&self, latency: Duration) {
         let sample = micros(latency);
         let now = self.upstream.now_us();
-        self.live.latency.observe(sample, now, self.group.decay_us());
+        self.live
+            .latency
+            .observe(sample, now, self.group.decay_us());
         self.group.usual.observe(sample);
         self.live.health.did_well();
         self.tally(true, Some(latency), now);

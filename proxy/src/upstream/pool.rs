@@ -3,37 +3,16 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use mesh_model::{principal::SpiffeId, snapshot::EndpointKey};
+use mesh_model::snapshot::EndpointKey;
 
 use super::breaker::{Breaker, ConnectionPermit};
+pub(crate) use super::place::Place;
 use crate::io::Io;
-
-/// Where an exclusive connection leads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
-    /// Straight to an endpoint.
-    Endpoint(EndpointKey),
-    /// Through a foreign tunnel, as this caller.
-    Behind(EndpointKey, SpiffeId),
-    /// To a local program, from this address.
-    Local(SocketAddr, Option<IpAddr>),
-}
-
-impl Place {
-    /// The endpoint, unless it is a local program.
-    pub(crate) fn endpoint(&self) -> Option<EndpointKey> {
-        match self {
-            Self::Endpoint(key) | Self::Behind(key, _) => Some(*key),
-            Self::Local(..) => None,
-        }
-    }
-}
 
 /// An HTTP/1.1 connection. Give it back only when the exchange ended cleanly and `buffer` is empty.
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use super::{
     DialError, Inner,
     breaker::{ConnectionPermit, Full, Granted, Spot, Waiting},
     picked::Picked,
-    pool::{H1Connection, Place, Terms},
+    place::Place,
+    pool::{H1Connection, Terms},
 };
 
 impl Inner {
@@ -88,9 +89,7 @@ impl Inner {
             return Ok(());
         }
         // Connections live long: who waits for one to end is told soon that there is none.
-        let patience = policy
-            .connect_timeout
-            .unwrap_or(self.config.limits.connect);
+        let patience = policy.connect_timeout.unwrap_or(self.config.limits.connect);
         let mut waiting = None;
         let turn = self.turn(picked, None, &mut waiting);
         match tokio::time::timeout(patience, turn).await {

@@ -18,13 +18,17 @@ use mesh_model::{
 
 use super::{
     health::Health,
-    lots::{Lots, Now},
     outlier::{self, Tally},
 };
 use crate::balance::{
     maglev::Maglev,
     ring::{Ring, Seed},
 };
+
+/// Who of a backend may be picked now.
+pub(crate) mod lots;
+
+use lots::{Lots, Now};
 
 /// One endpoint.
 #[derive(Debug)]
@@ -172,7 +176,11 @@ impl Roster {
 
     /// The slot of an endpoint.
     pub(crate) fn find(&self, key: EndpointKey) -> Option<u32> {
-        let index = || (0..).zip(&self.slots).map(|(slot, one)| (one.endpoint.key, slot));
+        let index = || {
+            (0..)
+                .zip(&self.slots)
+                .map(|(slot, one)| (one.endpoint.key, slot))
+        };
         self.by_key
             .get_or_init(|| index().collect())
             .get(&key)
@@ -216,6 +224,13 @@ impl Roster {
             tokio::task::spawn_blocking(move || roster.fill_tables());
         }
         little
+    }
+
+    /// Makes the tables on this thread, whatever the work.
+    #[cfg(test)]
+    pub(crate) fn make_tables_here(&self) -> bool {
+        self.fill_tables();
+        self.tables.get().is_some_and(|tables| !tables.is_empty())
     }
 
     fn fill_tables(&self) {
@@ -323,21 +338,20 @@ fn fitting(shares: &[(Locality, u32)], endpoint: &BackendEndpoint) -> Option<usi
             .all(|(wanted, own)| wanted.is_none() || wanted == own);
         fits.then(|| wanted.iter().flatten().count())
     };
-    let found = shares.iter().enumerate().filter_map(|(index, (locality, share))| {
-        (*share > 0)
-            .then(|| exactness(locality))
-            .flatten()
-            .map(|exactness| (exactness, std::cmp::Reverse(index)))
-    });
+    let found = shares
+        .iter()
+        .enumerate()
+        .filter_map(|(index, (locality, share))| {
+            (*share > 0)
+                .then(|| exactness(locality))
+                .flatten()
+                .map(|exactness| (exactness, std::cmp::Reverse(index)))
+        });
     found.max().map(|(_, std::cmp::Reverse(index))| index)
 }
 
 /// Tallies go on where the endpoint was there before.
-fn tallies(
-    policy: &TrafficPolicy,
-    slots: &[Slot],
-    before: Option<&Roster>,
-) -> Box<[Arc<Tally>]> {
+fn tallies(policy: &TrafficPolicy, slots: &[Slot], before: Option<&Roster>) -> Box<[Arc<Tally>]> {
     if !outlier::looks(&policy.outlier) {
         return Box::default();
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -17,8 +17,7 @@ use super::{
     budget::Bucket,
     figures::Figures,
     health::{Health, Hold, Reason},
-    lots::Now,
-    roster::Roster,
+    roster::{Roster, lots::Now},
 };
 
 /// What all workers know.
@@ -34,7 +33,7 @@ pub(crate) struct Shared {
     /// Somebody waits for a connection that another worker may hold idle.
     pub(crate) relief: watch::Sender<()>,
     /// Which worker runs the health checks.
-    pub(crate) prober: Mutex<()>,
+    pub(crate) prober: AtomicBool,
     /// Counts.
     pub(crate) figures: Figures,
 }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::roster::{Area, Roster, Slot};
+use super::{Area, Roster, Slot};
 use crate::balance::{
     Lot,
     level::{self, Capacity, WHOLE},
@@ -66,9 +66,7 @@ impl Lots {
     /// Looks at every endpoint.
     pub(crate) fn new(roster: &Roster, now: &Now) -> Self {
         let policy = roster.policy();
-        let good = |slot: &Slot| {
-            slot.endpoint.preferred && (now.all_in || !slot.health.is_out())
-        };
+        let good = |slot: &Slot| slot.endpoint.preferred && (now.all_in || !slot.health.is_out());
         let slots = roster.slots();
         let count = slots.iter().filter(|slot| good(slot)).count();
         let mut class = if count > 0 {
@@ -170,11 +168,7 @@ fn capacities(roster: &Roster, lots: &[Lot], class: Class) -> Vec<Capacity> {
 }
 
 /// Shares of the levels, and in each of its areas, as running sums.
-fn shares(
-    areas: &[Area],
-    lots: &[Lot],
-    capacities: &[Capacity],
-) -> SmallVec<[(u32, usize); 4]> {
+fn shares(areas: &[Area], lots: &[Lot], capacities: &[Capacity]) -> SmallVec<[(u32, usize); 4]> {
     let mut levels: SmallVec<[Capacity; 8]> = SmallVec::new();
     for (area, capacity) in areas.iter().zip(capacities) {
         if area.level >= levels.len() {
@@ -196,7 +190,9 @@ fn shares(
             let both = areas.iter().zip(capacities).enumerate();
             both.filter(|(_, (area, _))| area.level == level)
         };
-        let wishes: u64 = of_level().map(|(_, (area, capacity))| wish(area, capacity)).sum();
+        let wishes: u64 = of_level()
+            .map(|(_, (area, capacity))| wish(area, capacity))
+            .sum();
         for (index, (area, capacity)) in of_level() {
             let part = u64::from(*share) * wish(area, capacity);
             // Rounded up, so that nobody who is to get something gets nothing.
