@@ -75,6 +75,7 @@ pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<En
 /// Copies until both directions have ended, one broke, or nothing moved for too long.
 async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
     let limits = exchange.session.worker.config.limits.clone();
+    let own = exchange.idle;
     let (mut there, mut back) = (Flow::default(), Flow::default());
     let (mut kept_there, mut kept_back) = (Replay::off(), Replay::off());
     let (mut moved, mut by) = (0, None);
@@ -93,7 +94,7 @@ async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
         let idle: Duration = if half {
             limits.tcp_half_closed
         } else {
-            limits.tcp_idle
+            own.unwrap_or(limits.tcp_idle)
         };
         let now_moved = there.bytes + back.bytes + u64::from(half);
         if by.is_none() || now_moved != moved {

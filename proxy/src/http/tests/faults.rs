@@ -15,7 +15,7 @@ use mesh_model::{
 };
 
 use super::{
-    BOTH, Path, Stage, ok,
+    BOTH, Path, Stage, http2, ok,
     routes::{attach, rule},
     soon,
 };
@@ -79,6 +79,31 @@ fn failures_that_were_asked_for() {
             assert_eq!(stage.a.cells.transport.retries.get(), 0);
         });
     }
+}
+
+#[test]
+fn failures_in_the_words_of_grpc() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        for (kind, status) in [
+            (Abort::Grpc(8), "8"),
+            (Abort::Grpc(1), "1"),
+            (Abort::Http(403), "7"),
+            (Abort::Http(418), "2"),
+        ] {
+            stage.a.publish(of_service(&stage, [abort(kind)]));
+            let mut send = http2::client(&stage).await;
+            let answer = send.send_request(http2::grpc(), true).unwrap().0;
+            let answer = soon(answer).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.headers()["grpc-status"], status, "{kind:?}");
+        }
+        stage.a.publish(of_service(&stage, [abort(Abort::Reset)]));
+        let mut send = http2::client(&stage).await;
+        let answer = send.send_request(http2::grpc(), true).unwrap().0;
+        let error = soon(answer).await.unwrap_err();
+        assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
+    });
 }
 
 #[test]

@@ -12,7 +12,7 @@ use mesh_model::{
 };
 use tokio::io::AsyncReadExt as _;
 
-use super::{Path, Stage, ok, soon};
+use super::{Path, Stage, http2, ok, soon};
 use crate::trial::run;
 
 fn limit(key: u64, burst: u32) -> RateLimit {
@@ -88,6 +88,29 @@ fn by_header_and_path() {
             seen.push(client.get(path, &line).await.status());
         }
         assert_eq!(seen, [200, 200, 429, 200, 200]);
+    });
+}
+
+/// gRPC callers hear RESOURCE_EXHAUSTED, and when to come again.
+#[test]
+fn in_the_words_of_grpc() {
+    run(async {
+        let nothing = RateLimit {
+            requests: 0,
+            ..limit(1, 1)
+        };
+        let stage = Stage::with(Path::Tunnel, AppProtocol::Grpc, |port| {
+            port.limits = Arc::from([nothing]);
+        })
+        .await;
+        let mut send = http2::client(&stage).await;
+        let answer = send.send_request(http2::grpc(), true).unwrap().0;
+        let answer = soon(answer).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["grpc-status"], "8");
+        assert_eq!(answer.headers()["grpc-retry-pushback-ms"], "7200000");
+        let error = answer.headers()["mesh-error"].to_str().unwrap();
+        assert!(error.starts_with("rate-limited; host=b; id="), "{error}");
     });
 }
 

@@ -8,7 +8,7 @@ use mesh_model::{
 };
 
 use super::{
-    Path, Stage, ok,
+    BOTH, Path, Stage, http2, ok,
     routes::{attach, rule},
     soon,
 };
@@ -89,4 +89,47 @@ fn no_more_requests_than_the_daemon_bears() {
         program.say(&ok("room")).await;
         assert_eq!(soon(fourth.answer()).await.unwrap().text(), "room");
     });
+}
+
+/// While the daemon drains, what has begun is finished and nothing is begun: GOAWAY on HTTP/2,
+/// `connection: close` on HTTP/1.
+#[test]
+fn draining_finishes_what_has_begun() {
+    for path in BOTH {
+        run(async move {
+            let stage = Stage::new(path, AppProtocol::Http).await;
+            let stream = stage.world.dial(&stage.a).await;
+            let (mut send, connection) = h2::client::handshake::<_>(stream).await.unwrap();
+            let ended = tokio::task::spawn_local(connection);
+            let request = http::Request::get("http://web/h2").body(()).unwrap();
+            let answer = send.send_request(request, true).unwrap().0;
+            let mut first = soon(stage.accept()).await;
+            soon(first.head()).await.unwrap();
+            let mut talk = stage.dial().await;
+            talk.say("GET /h1 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            let mut second = soon(stage.accept()).await;
+            soon(second.head()).await.unwrap();
+            stage.a.drain.begin();
+            first.say(&ok("one")).await;
+            second.say(&ok("two")).await;
+            let answer = soon(answer).await.unwrap();
+            let (body, _) = soon(http2::whole(answer.into_body())).await.unwrap();
+            assert_eq!(body, b"one", "{path:?}");
+            let heard = soon(talk.answer()).await.unwrap();
+            assert_eq!(
+                (heard.text(), heard.field("connection")),
+                ("two", Some("close")),
+                "{path:?}"
+            );
+            assert!(soon(talk.ends()).await, "{path:?}");
+            let again = http::Request::get("http://web/").body(()).unwrap();
+            let refused = match send.send_request(again, true) {
+                Ok((answer, _)) => soon(answer).await.is_err(),
+                Err(_) => true,
+            };
+            assert!(refused, "{path:?}: nothing is begun any longer");
+            drop(send);
+            soon(ended).await.unwrap().unwrap();
+        });
+    }
 }

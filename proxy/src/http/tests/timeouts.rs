@@ -7,6 +7,8 @@ use mesh_model::{
     snapshot::{Retry, Rule, Target, Timeouts},
 };
 
+use tokio::io::AsyncReadExt as _;
+
 use super::{
     BOTH, Path, Stage, Talk, ok,
     routes::{attach, rule},
@@ -86,5 +88,40 @@ fn without_a_bound_silence_is_fine() {
         tokio::time::sleep(Duration::from_millis(150)).await;
         program.say(&ok("late")).await;
         assert_eq!(soon(client.answer()).await.unwrap().text(), "late");
+    });
+}
+
+/// A changed protocol is bound by the route's silence too.
+#[test]
+fn silence_after_a_change_of_protocol() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let snapshot = stage.calling(AppProtocol::Http, [stage.endpoint(1, stage.address)]);
+        stage.a.publish(attach(snapshot, |backend| {
+            vec![Rule {
+                timeouts: Timeouts {
+                    idle: Some(Duration::from_millis(300)),
+                    ..Timeouts::default()
+                },
+                ..rule(Target::Backend(Arc::clone(backend)))
+            }]
+        }));
+        let mut client = stage.dial().await;
+        let upgrade = "Connection: upgrade\r\nUpgrade: echo\r\n";
+        let ask = format!("GET / HTTP/1.1\r\nHost: web\r\n{upgrade}\r\n");
+        client.say(&ask).await;
+        let mut program = soon(stage.accept()).await;
+        soon(program.head()).await.unwrap();
+        let agreed = format!("HTTP/1.1 101 Yes\r\n{upgrade}\r\n");
+        program.say(&agreed).await;
+        assert_eq!(soon(client.head()).await.unwrap().status(), 101);
+        client.say("hi").await;
+        assert_eq!(program.raw(2).await, b"hi");
+        let ended = soon(async {
+            let mut rest = [0u8; 1];
+            matches!(client.stream.read(&mut rest).await, Ok(0) | Err(_))
+        })
+        .await;
+        assert!(ended);
     });
 }
