@@ -1,6 +1,6 @@
 //! Who is measured, and where its load goes.
 
-use std::{ffi::OsStr, process::Command};
+use std::{ffi::OsStr, path::PathBuf, process::Command};
 
 use mesh_tests::{Host, demo::CLIENT};
 
@@ -71,11 +71,13 @@ pub(crate) enum Way {
     Tcp,
     /// TCP redirected to the proxy, mTLS to a second proxy, its backend on loopback.
     TcpMtls,
+    /// HTTP/2 in mTLS straight to the second proxy.
+    Inbound,
 }
 
 impl Way {
     /// All.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Http1,
         Self::H2ToH1,
         Self::H2ToH2,
@@ -84,6 +86,7 @@ impl Way {
         Self::Hop,
         Self::Tcp,
         Self::TcpMtls,
+        Self::Inbound,
     ];
 }
 
@@ -99,6 +102,18 @@ pub(crate) struct Contender<'s> {
     pub(crate) authority: &'static str,
     /// Processes that do the work, client's side first; none for direct runs.
     pub(crate) pids: Vec<i32>,
+    /// How a client of [`Way::Inbound`] shows who it is.
+    pub(crate) client: Option<TlsClient>,
+}
+
+/// A client's identity in mTLS.
+pub(crate) struct TlsClient {
+    /// Its key and chain.
+    pub(crate) pem: PathBuf,
+    /// The server's name that it asks for.
+    pub(crate) name: String,
+    /// The protocol that it offers.
+    pub(crate) alpn: &'static str,
 }
 
 impl Contender<'_> {
@@ -109,9 +124,14 @@ impl Contender<'_> {
         command
     }
 
-    /// One of the bench's own programs there.
+    /// One of the bench's own programs there; as root where it reads a key.
     pub(crate) fn tool(&self, name: &str) -> anyhow::Result<Command> {
-        let mut command = self.command(std::env::current_exe()?);
+        let own = std::env::current_exe()?;
+        let mut command = if self.client.is_some() {
+            crate::stage::pinned(self.host, crate::stage::LOAD_CPU, own)
+        } else {
+            self.command(own)
+        };
         command.args([name, "address", &self.address]);
         Ok(command)
     }

@@ -21,7 +21,7 @@ enum Against {
 /// A limit: scenario, column, with what it is compared, and the most that is allowed.
 struct Limit(&'static str, Column, Against, f64);
 
-const LIMITS: [Limit; 22] = [
+const LIMITS: [Limit; 24] = [
     Limit(
         "h1",
         Column::CpuUsPerRequest,
@@ -110,6 +110,18 @@ const LIMITS: [Limit; 22] = [
     ),
     Limit(
         "idle_tcpmtls_9000",
+        Column::KbPerConnection,
+        Against::Number,
+        12.0,
+    ),
+    Limit(
+        "idle_mtls_1000",
+        Column::KbPerConnection,
+        Against::Number,
+        12.0,
+    ),
+    Limit(
+        "idle_mtls_10000",
         Column::KbPerConnection,
         Against::Number,
         12.0,

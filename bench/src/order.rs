@@ -131,7 +131,7 @@ impl Order {
         Ok(Self {
             scenarios,
             rounds: number("ROUNDS", 3)?,
-            seconds: number("SECONDS_EACH", if quick { 2 } else { 3 })?,
+            seconds: number("SECONDS_EACH", 2)?,
             quick,
             only: words("PROXIES"),
         })
@@ -172,7 +172,7 @@ mod tests {
     fn nothing_said_is_everything() {
         let order = order(&[("SCENARIO", "")]).unwrap();
         assert!(order.whole());
-        assert_eq!((order.rounds, order.seconds), (3, 3));
+        assert_eq!((order.rounds, order.seconds), (3, 2));
         assert!(order.wants("envoy"));
     }
 

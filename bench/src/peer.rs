@@ -6,7 +6,7 @@ use anyhow::Context;
 use mesh_tests::{Child, Host};
 
 use crate::{
-    contender::{Proxy, Way},
+    contender::{Proxy, TlsClient, Way},
     stage::{self, PROXY_CPU},
 };
 
@@ -97,11 +97,21 @@ impl Peers {
         let running = self.running.iter().find(|known| known.proxy == proxy)?;
         match way {
             Way::Hop | Way::TcpMtls => Some(vec![running.near.pid(), running.far.as_ref()?.pid()]),
+            Way::Inbound => Some(vec![running.far.as_ref()?.pid()]),
             Way::H2ToH2 if proxy == Proxy::Nginx => None,
             Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Redirect | Way::Tcp => {
                 Some(vec![running.near.pid()])
             }
         }
+    }
+}
+
+/// A client of the second proxies; the certificates are there once one of them was started.
+pub(crate) fn client(near: &Host) -> TlsClient {
+    TlsClient {
+        pem: near.directory.join("certificates/both.pem"),
+        name: "bench".to_owned(),
+        alpn: "h2",
     }
 }
 

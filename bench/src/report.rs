@@ -48,7 +48,7 @@ pub(crate) fn table(results: &Results) {
         let columns = columns(results, scenario);
         let mut head = format!("{scenario:18}");
         for column in &columns {
-            head += &format!(" {:>20}", column.title());
+            head = format!("{head} {:>20}", column.title());
         }
         say(&format!("{head}   meshd is × of it"));
         for proxy in Proxy::ALL {
@@ -60,10 +60,10 @@ pub(crate) fn table(results: &Results) {
                 let text = row
                     .figure(*column)
                     .map_or_else(|| "-".to_owned(), |value| column.show(value));
-                line += &format!(" {text:>20}");
+                line = format!("{line} {text:>20}");
             }
             if let Some((column, ratio)) = ratio(results, scenario, proxy) {
-                line += &format!("   {ratio:.2} {}", column.title());
+                line = format!("{line}   {ratio:.2} {}", column.title());
             }
             say(&line);
         }

@@ -54,16 +54,17 @@ fn one(
         Scenario::H1 => requests::http1(order, stage, results, ("h1", Way::Http1)),
         Scenario::Redir => requests::http1(order, stage, results, ("redir", Way::Redirect)),
         Scenario::Hop => requests::http1(order, stage, results, ("hop", Way::Hop)),
-        Scenario::H2h1 => requests::http2(order, stage, results, ("h2h1", Way::H2ToH1)),
-        Scenario::H2h2 => requests::http2(order, stage, results, ("h2h2", Way::H2ToH2)),
-        Scenario::Grpc => requests::grpc(order, stage, results),
+        Scenario::H2h1 => requests::http2(order, stage, results, ("h2h1", Way::H2ToH1))?,
+        Scenario::H2h2 => requests::http2(order, stage, results, ("h2h2", Way::H2ToH2))?,
+        Scenario::Grpc => requests::grpc(order, stage, results)?,
         Scenario::Tcp => tcp::bytes(order, stage, results, ("tcp", Way::Tcp)),
         Scenario::TcpMtls => tcp::bytes(order, stage, results, ("tcpmtls", Way::TcpMtls)),
         Scenario::Connections => tcp::connections(order, stage, results),
         Scenario::Idle => idle::run(order, stage, results),
-        Scenario::Slow => slow::run(order, stage, results),
-        Scenario::Swap => swap::run(order, stage, results),
+        Scenario::Slow => slow::run(order, stage, results)?,
+        Scenario::Swap => swap::run(order, stage, results)?,
     }
+    Ok(())
 }
 
 /// Everybody whom the order wants on this way.

@@ -4,6 +4,7 @@
 //! nobody pays for another's rules, and one that has only backends. All are namespaces on one bridge.
 
 use std::{
+    fmt::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -16,7 +17,7 @@ use mesh_tests::{Child, Host, Mesh, host::Kind, need, process::finished, wait::w
 use crate::{
     contender::{Contender, Proxy, Way},
     order::Order,
-    peer::{Peers, meshd, nginx, port},
+    peer::{self, Peers, meshd, nginx, port},
 };
 
 /// CPU of the proxies.
@@ -25,6 +26,9 @@ pub(crate) const PROXY_CPU: &str = "0";
 pub(crate) const LOAD_CPU: &str = "1";
 /// The bridge that a [`Mesh`] makes.
 const BRIDGE: &str = "mesh-bridge";
+
+/// Sizes of TCP buffers: least, first, most.
+pub(crate) const USUAL_BUFFERS: &str = "4096 131072 6291456";
 
 /// Ports of the backends, the same on every host.
 pub(crate) mod backend {
@@ -123,13 +127,17 @@ impl Stage {
                     Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => {
                         Ipv4Addr::LOCALHOST
                     }
+                    Way::Inbound => self.far.v4,
                 };
+                // The second proxy has one listener for whoever comes in mTLS.
+                let listener = if way == Way::Inbound { Way::Hop } else { way };
                 Some(Contender {
                     proxy,
                     host: &self.near,
-                    address: format!("{address}:{}", port(proxy, way)),
+                    address: format!("{address}:{}", port(proxy, listener)),
                     authority: "bench",
                     pids,
+                    client: (way == Way::Inbound).then(|| peer::client(&self.near)),
                 })
             }
         }
@@ -143,7 +151,7 @@ impl Stage {
             Way::Redirect => (self.back.v4, backend::HTTP1),
             Way::Hop => (self.far.v4, backend::HTTP1),
             Way::Tcp => (self.back.v4, backend::TCP),
-            Way::TcpMtls => return None,
+            Way::TcpMtls | Way::Inbound => return None,
         };
         Some(Contender {
             proxy: Proxy::Direct,
@@ -151,7 +159,18 @@ impl Stage {
             address: format!("{address}:{port}"),
             authority: "bench",
             pids: Vec::new(),
+            client: None,
         })
+    }
+
+    /// Sizes of TCP buffers (least, first, most) on the hosts of the clients.
+    pub(crate) fn socket_buffers(&self, sizes: &str) -> anyhow::Result<()> {
+        for host in self.mesh.hosts.iter().take(1).chain([&self.near]) {
+            for key in ["ipv4/tcp_rmem", "ipv4/tcp_wmem"] {
+                setting(host, key, sizes)?;
+            }
+        }
+        Ok(())
     }
 
     /// A folder that the client's user may write to.
@@ -171,10 +190,10 @@ fn prepare(host: &mut Host) -> anyhow::Result<()> {
         ("ipv4/tcp_tw_reuse", "1"),
         ("core/somaxconn", "16384"),
         ("ipv4/tcp_max_syn_backlog", "16384"),
+        ("ipv4/tcp_rmem", USUAL_BUFFERS),
+        ("ipv4/tcp_wmem", USUAL_BUFFERS),
     ] {
-        let line = format!("echo {value} >/proc/sys/net/{key}");
-        let output = host.command("sh").args(["-c", &line]).output()?;
-        finished(key, &output)?;
+        setting(host, key, value)?;
     }
     let place = host.directory.join("backend");
     let mut command = pinned(host, LOAD_CPU, "nginx");
@@ -189,6 +208,12 @@ fn prepare(host: &mut Host) -> anyhow::Result<()> {
         listens(host, port)?;
     }
     Ok(())
+}
+
+fn setting(host: &Host, key: &str, value: &str) -> anyhow::Result<()> {
+    let line = format!("echo {value} >/proc/sys/net/{key}");
+    let output = host.command("sh").args(["-c", &line]).output()?;
+    finished(key, &output).map(drop)
 }
 
 /// A program on this host and CPU.
@@ -226,9 +251,10 @@ fn redirect(host: &Host, backend: Ipv4Addr) -> anyhow::Result<()> {
     for proxy in [Proxy::Envoy, Proxy::Haproxy, Proxy::Nginx] {
         for way in [Way::Redirect, Way::Tcp, Way::TcpMtls] {
             let port = port(proxy, way);
-            rules.push_str(&format!(
-                "    ip daddr {backend} tcp dport {port} redirect to :{port}\n"
-            ));
+            writeln!(
+                rules,
+                "    ip daddr {backend} tcp dport {port} redirect to :{port}"
+            )?;
         }
     }
     let text = format!(

@@ -22,6 +22,8 @@ pub(crate) mod rate;
 pub(crate) mod sink;
 /// Thousands of slow clients.
 pub(crate) mod slow;
+/// Idle mTLS connections, kept.
+pub(crate) mod tls;
 
 /// Runs the program whose name comes first; none when there is no such.
 pub(crate) fn run(arguments: &[String]) -> Option<anyhow::Result<()>> {
@@ -34,6 +36,7 @@ pub(crate) fn run(arguments: &[String]) -> Option<anyhow::Result<()>> {
         "rate" => rate::run,
         "sink" => sink::serve,
         "slow" => slow::run,
+        "tls" => tls::run,
         _ => return None,
     };
     Some(Words::read(rest).and_then(|words| run(&words)))

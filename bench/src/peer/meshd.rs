@@ -1,6 +1,11 @@
 //! Ours: a real mesh of two hosts, one worker each; the services of every measurement.
 
-use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use mesh_tests::{
@@ -12,7 +17,7 @@ use mesh_tests::{
 };
 
 use crate::{
-    contender::{Contender, Proxy, Way},
+    contender::{Contender, Proxy, TlsClient, Way},
     stage::{PROXY_CPU, backend, write},
 };
 
@@ -98,15 +103,18 @@ fn client(mesh: &Mesh) -> anyhow::Result<&Host> {
 pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
     let host = mesh.hosts.first()?;
     let mut pids = vec![host.meshd_pid()?];
-    if matches!(way, Way::Hop | Way::TcpMtls) {
-        pids.push(mesh.hosts.get(1)?.meshd_pid()?);
+    let server = mesh.hosts.get(1)?;
+    match way {
+        Way::Hop | Way::TcpMtls => pids.push(server.meshd_pid()?),
+        Way::Inbound => pids = vec![server.meshd_pid()?],
+        _ => {}
     }
     let authority = match way {
         Way::Http1 | Way::H2ToH1 => "echo.mesh.internal",
         Way::H2ToH2 => "echo2.mesh.internal",
         Way::Grpc => "calls.mesh.internal",
         Way::Redirect => "redir.mesh.internal",
-        Way::Hop => "hop.mesh.internal",
+        Way::Hop | Way::Inbound => "hop.mesh.internal",
         Way::Tcp => "plainbytes.mesh.internal",
         Way::TcpMtls => "bytes.mesh.internal",
     };
@@ -114,6 +122,16 @@ pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
         Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => EXPLICIT.to_owned(),
         Way::Redirect => format!("{authority}:80"),
         Way::Tcp | Way::TcpMtls => format!("{authority}:{}", backend::TCP),
+        Way::Inbound => format!("{}:15008", server.v4),
+    };
+    let client = if way == Way::Inbound {
+        Some(TlsClient {
+            pem: certificate(&host.directory.join("state"))?,
+            name: "hop.default.demo.example".to_owned(),
+            alpn: "mesh-h2/1",
+        })
+    } else {
+        None
     };
     Some(Contender {
         proxy: Proxy::Meshd,
@@ -121,7 +139,25 @@ pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
         address,
         authority,
         pids,
+        client,
     })
+}
+
+/// The client's host's own certificate and key, somewhere in its state.
+fn certificate(folder: &Path) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if path.is_dir() {
+            if let Some(found) = certificate(&path) {
+                return Some(found);
+            }
+        } else if name.starts_with("meshd-system.") && name.ends_with(".pem") {
+            return Some(path);
+        }
+    }
+    None
 }
 
 /// Programs of the hosts: on the client's the client and local backends, on the server's the others.
@@ -140,7 +176,9 @@ fn services(of_client: bool) -> String {
         + &service("echo2", 80, backend::HTTP2, "http2")
         + &service("calls", 80, backend::GRPC, "grpc");
     if need::real_root() {
-        text += &format!("[[service]]\nname = \"client\"\nuser = {CLIENT}\n");
+        text.push_str("[[service]]\nname = \"client\"\nuser = ");
+        text.push_str(&CLIENT.to_string());
+        text.push('\n');
     }
     text
 }

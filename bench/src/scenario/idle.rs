@@ -9,20 +9,21 @@ use crate::{
     order::Order,
     report,
     results::{Column, Figures, Results},
-    stage::Stage,
+    stage::{Stage, backend},
 };
 
 /// Name, way, and how many connections: first few, then many. A TCP connection needs two descriptors of a
 /// proxy, and 20,000 are allowed on many machines.
-const KINDS: [(&str, Way, [u32; 2]); 4] = [
+const KINDS: [(&str, Way, [u32; 2]); 5] = [
     ("h1", Way::Http1, [1000, 10_000]),
     ("hop", Way::Hop, [1000, 10_000]),
     ("tcp", Way::Tcp, [1000, 9000]),
     ("tcpmtls", Way::TcpMtls, [1000, 9000]),
+    ("mtls", Way::Inbound, [1000, 10_000]),
 ];
 
 /// Every kind with every proxy.
-pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> anyhow::Result<()> {
+pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) {
     for (kind, way, counts) in KINDS {
         for proxy in Proxy::ALL.into_iter().skip(1) {
             if !order.wants(proxy.name()) || stage.contender(proxy, way).is_none() {
@@ -48,7 +49,6 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
             }
         }
     }
-    Ok(())
 }
 
 /// The growth at each count; the later connections come on top of the earlier ones.
@@ -60,18 +60,24 @@ fn one(
     let contender = stage
         .contender(proxy, way)
         .ok_or_else(|| anyhow::anyhow!("it does not run"))?;
-    let http = matches!(way, Way::Http1 | Way::Hop);
-    if http {
-        wrk::run(&contender, 1, 16)?;
-    } else {
-        own::connect(&contender, 1)?;
-    }
+    // Some work first: what is made once shall not count.
+    let _warm = match way {
+        Way::Inbound => Some(hold(&contender, 50, way)?),
+        Way::Http1 | Way::Hop => {
+            wrk::run(&contender, 1, 16)?;
+            None
+        }
+        _ => {
+            own::connect(&contender, 1)?;
+            None
+        }
+    };
     let before = settled(&contender.pids)?;
     let mut held = Vec::new();
     let mut open = 0;
     let mut steps = Vec::new();
     for count in counts {
-        held.push(hold(&contender, count - open, http)?);
+        held.push(hold(&contender, count - open, way)?);
         open = *count;
         let after = settled(&contender.pids)?;
         anyhow::ensure!(held.iter_mut().all(Running::runs), "a client ended");
@@ -91,18 +97,24 @@ fn one(
     Ok(steps)
 }
 
-fn hold(contender: &Contender<'_>, count: u32, http: bool) -> anyhow::Result<Running> {
-    let kind = if http { "http" } else { "tcp" };
-    Running::start(
-        contender,
-        "hold",
-        &[
-            "host",
-            contender.authority,
-            "kind",
-            kind,
-            "count",
-            &count.to_string(),
-        ],
-    )
+fn hold(contender: &Contender<'_>, count: u32, way: Way) -> anyhow::Result<Running> {
+    let count = count.to_string();
+    let common = ["host", contender.authority, "count", &count];
+    let Some(client) = &contender.client else {
+        let http = matches!(way, Way::Http1 | Way::Hop);
+        let kind = ["kind", if http { "http" } else { "tcp" }];
+        return Running::start(contender, "hold", &[&common[..], &kind].concat());
+    };
+    let (pem, target) = (client.pem.display().to_string(), backend::HTTP1.to_string());
+    let own = [
+        "name",
+        &client.name,
+        "alpn",
+        client.alpn,
+        "pem",
+        &pem,
+        "target",
+        &target,
+    ];
+    Running::start(contender, "tls", &[&common[..], &own].concat())
 }

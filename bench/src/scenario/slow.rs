@@ -13,7 +13,7 @@ use crate::{
     order::Order,
     report,
     results::{Column, Figures, Results},
-    stage::Stage,
+    stage::{Stage, USUAL_BUFFERS},
 };
 
 /// Kind and how many; a client that is answered costs the proxy two descriptors.
@@ -25,6 +25,13 @@ const OTHERS: u32 = 500;
 
 /// Both kinds with every proxy.
 pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> anyhow::Result<()> {
+    // The kernel's own buffers stay small, or it would hold every answer whole and no proxy had to wait.
+    stage.socket_buffers("4096 16384 65536")?;
+    kinds(order, stage, results);
+    stage.socket_buffers(USUAL_BUFFERS)
+}
+
+fn kinds(order: &Order, stage: &mut Stage, results: &mut Results) {
     for (kind, count) in KINDS {
         for proxy in Proxy::ALL.into_iter().skip(1) {
             if !order.wants(proxy.name()) || stage.contender(proxy, Way::Http1).is_none() {
@@ -47,7 +54,6 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
             }
         }
     }
-    Ok(())
 }
 
 fn one(stage: &Stage, proxy: Proxy, (kind, count): (&str, u32)) -> anyhow::Result<Figures> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use mesh_tests::wait::within;
+use mesh_tests::{Host, wait::within};
 
 use crate::{
     contender::{Contender, Proxy, Way},
@@ -41,11 +41,12 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
     }
     let directory = meshd::source(&stage.mesh);
     replace(&directory, 0)?;
+    stage.restart(Proxy::Meshd)?;
     let Some(mut contender) = stage.contender(Proxy::Meshd, Way::Http1) else {
         return Ok(());
     };
     contender.authority = NAME;
-    let outcome = within(Duration::from_secs(60), || {
+    let outcome = within(Duration::from_mins(1), || {
         let (_, failed) = own::rate(&contender, 50, 4, 1)?;
         anyhow::ensure!(failed == 0.0, "{failed} requests failed");
         Ok(())
@@ -53,7 +54,8 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
     let outcome = outcome.and_then(|()| {
         for _ in 0..order.rounds {
             for (name, moving) in [("swap_none", false), ("swap", true)] {
-                let figures = one(&contender, &directory, moving, order)?;
+                let (figures, generation) = one(&contender, &directory, moving, order)?;
+                arrived(contender.host, generation)?;
                 report::progress(name, Proxy::Meshd, &figures);
                 results.add(name, Proxy::Meshd, figures);
             }
@@ -73,10 +75,10 @@ fn one(
     directory: &Path,
     moving: bool,
     order: &Order,
-) -> anyhow::Result<Figures> {
+) -> anyhow::Result<(Figures, u32)> {
     let ended = AtomicBool::new(false);
     let before = measure::cpu(&contender.pids)?;
-    let load = thread::scope(|scope| {
+    let (load, generation) = thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut generation = 0;
             let mut next = Instant::now() + PERIOD;
@@ -92,21 +94,32 @@ fn one(
         });
         let load = own::rate(contender, RATE, 64, order.seconds * 2);
         ended.store(true, Ordering::Relaxed);
-        writer
+        let generation = writer
             .join()
             .map_err(|_panic| anyhow::anyhow!("the writer broke"))??;
-        load
-    });
+        anyhow::Ok((load, generation))
+    })?;
     let (load, failed) = load?;
     let used = measure::cpu(&contender.pids)?.since(before).total();
-    Ok(vec![
+    let figures = vec![
         (Column::CpuUsPerRequest, used * 1e6 / load.requests.max(1.0)),
         (Column::Rps, load.rate),
         (Column::P50Us, load.p50_us.context("no median")?),
         (Column::P99Us, load.p99_us.context("no percentile")?),
         (Column::RssKb, measure::memory_of(&contender.pids)?),
         (Column::Failed, failed),
-    ])
+    ];
+    Ok((figures, generation))
+}
+
+/// Waits until the daemon balances over the last generation: what was measured has happened.
+fn arrived(host: &Host, generation: u32) -> anyhow::Result<()> {
+    let wanted = format!("127.9.{}.1:", generation % 2);
+    within(Duration::from_secs(20), || {
+        let rows = host.ctl_json(&["endpoints", "moving"])?.to_string();
+        anyhow::ensure!(rows.contains(&wanted), "no {wanted} in {rows}");
+        Ok(())
+    })
 }
 
 /// Writes the source's file anew, whole: every endpoint has another address than in the generation before.

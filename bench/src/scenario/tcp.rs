@@ -11,12 +11,7 @@ use crate::{
 };
 
 /// Bytes up and down.
-pub(super) fn bytes(
-    order: &Order,
-    stage: &Stage,
-    results: &mut Results,
-    (name, way): (&str, Way),
-) -> anyhow::Result<()> {
+pub(super) fn bytes(order: &Order, stage: &Stage, results: &mut Results, (name, way): (&str, Way)) {
     let contenders = contenders(order, stage, way);
     interleave(order, name, contenders, results, &|contender| {
         let before = measure::cpu(&contender.pids)?;
@@ -29,15 +24,10 @@ pub(super) fn bytes(
         }
         Ok(figures)
     });
-    Ok(())
 }
 
 /// New connections, redirected, one byte there and back on each; also through the mTLS pair.
-pub(super) fn connections(
-    order: &Order,
-    stage: &Stage,
-    results: &mut Results,
-) -> anyhow::Result<()> {
+pub(super) fn connections(order: &Order, stage: &Stage, results: &mut Results) {
     for (name, way) in [
         ("connections", Way::Tcp),
         ("connections_mtls", Way::TcpMtls),
@@ -55,5 +45,4 @@ pub(super) fn connections(
             Ok(figures)
         });
     }
-    Ok(())
 }

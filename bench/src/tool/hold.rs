@@ -30,7 +30,7 @@ pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
     }
     print(&json!({ "held": kept.len() }))?;
     loop {
-        thread::sleep(Duration::from_secs(3600));
+        thread::sleep(Duration::from_hours(1));
     }
 }
 
@@ -42,12 +42,11 @@ fn open(
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.set_nodelay(true)?;
-    match request {
-        Some(request) => http1::exchange(&mut stream, request, buffer)?,
-        None => {
-            stream.write_all(b"p")?;
-            stream.read_exact(&mut [0])?;
-        }
+    if let Some(request) = request {
+        http1::exchange(&mut stream, request, buffer)?;
+    } else {
+        stream.write_all(b"p")?;
+        stream.read_exact(&mut [0])?;
     }
     Ok(stream)
 }
