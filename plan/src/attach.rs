@@ -20,8 +20,8 @@ use mesh_model::{
 use crate::{
     findings::Findings,
     hosts,
+    outcome::{Outcome, ParentState, Refusal},
     services::{Service, Services},
-    status::Outcome,
     world::World,
 };
 
@@ -83,16 +83,6 @@ impl Route<'_> {
 
 /// Where a group of routes acts: service, port, and the callers' namespace (none: everybody).
 pub(crate) type Place = (ServiceId, u16, Option<Namespace>);
-
-/// What became of one parent reference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ParentState {
-    pub(crate) reference: ParentReference,
-    /// Reason and message when it is not accepted: it acts on no port that the reference means.
-    pub(crate) refused: Option<Refusal>,
-    /// Why it does not act on some of the ports; empty: it acts on all.
-    pub(crate) partly: String,
-}
 
 /// All routes, and where they act.
 #[derive(Debug)]
@@ -326,9 +316,6 @@ fn audience(
 fn is_service(reference: &ParentReference) -> bool {
     reference.group.as_deref() == Some("") && reference.kind.as_deref() == Some("Service")
 }
-
-/// Reason (or code of the finding) and message.
-pub(crate) type Refusal = (&'static str, String);
 
 /// A service, and those of its ports that are meant.
 pub(crate) type Found<'s> = (ServiceId, &'s Service, Vec<u16>);

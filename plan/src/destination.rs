@@ -1,4 +1,4 @@
-//! DestinationRules: the traffic policy and the subsets of each service's port.
+//! What each DestinationRule says: the traffic policy and the subsets of each service's port.
 //!
 //! A rule acts from the namespace of its service, for callers everywhere; of two on one service the oldest. What a
 //! subset or a port says replaces the same part of what the whole rule says.
@@ -21,11 +21,10 @@ use mesh_model::{
 };
 
 use crate::{
-    attach::{ParentState, Refusal},
     findings::Findings,
     hosts,
+    outcome::{Outcome, ParentState, Refusal},
     services::Services,
-    status::Outcome,
     world::World,
 };
 

@@ -12,7 +12,7 @@ use mesh_model::{
 };
 
 use crate::{
-    findings::Findings, percent, services::Services, sources, status::Outcome, targets,
+    findings::Findings, outcome::Outcome, percent, services::Services, sources, targets,
     world::World,
 };
 
@@ -84,5 +84,6 @@ fn compiled(spec: &FaultInjectionSpec, aimed: &targets::Aimed<'_>) -> Fault {
 fn kind(abort: &AbortSpec) -> Option<Abort> {
     let http = abort.http.map(Abort::Http);
     let grpc = abort.grpc.map(|code| Abort::Grpc(code.0));
-    http.or(grpc).or(abort.reset.then_some(Abort::Reset))
+    http.or(grpc)
+        .or_else(|| abort.reset.then_some(Abort::Reset))
 }

@@ -1,4 +1,4 @@
-//! Services as VirtualServices and DestinationRules spell them.
+//! Services as a VirtualService or a DestinationRule spells them.
 //!
 //! In: `words`, `words.shop`, `words.shop.svc`, `words.shop.svc.cluster.local`, `words.shop.<domain>` and
 //! `words.<domain>`, in any case. A bare name is a service of the document's own namespace.

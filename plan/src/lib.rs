@@ -30,6 +30,7 @@ mod limits;
 mod locality;
 mod matches;
 mod names;
+mod outcome;
 mod overview;
 mod people;
 mod percent;

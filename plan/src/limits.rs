@@ -18,7 +18,7 @@ use mesh_model::{
 };
 
 use crate::{
-    findings::Findings, key::Stable, services::Services, sources, status::Outcome, targets,
+    findings::Findings, key::Stable, outcome::Outcome, services::Services, sources, targets,
     world::World,
 };
 

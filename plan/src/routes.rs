@@ -1,6 +1,6 @@
 //! Routes that act at one place become tables of rules, best first.
 //!
-//! Rules of Gateway API routes are put in order over all routes; those of VirtualServices act in the order in which
+//! Rules of Gateway API routes are put in order over all routes; those of a VirtualService act in the order in which
 //! they are written, the older document's first.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,10 +11,11 @@ use mesh_model::{
 };
 
 use crate::{
-    attach::{Body, Refusal, Route, RouteKind},
+    attach::{Body, Route, RouteKind},
     backends::Backends,
     findings::Findings,
     matches::{self, Rank},
+    outcome::Refusal,
     services::Services,
     world::World,
 };
@@ -31,7 +32,7 @@ mod filters;
 mod gateway;
 /// Where rules lead.
 mod target;
-/// VirtualServices.
+/// The rules of a VirtualService.
 mod virtual_service;
 
 /// References of a route that lead nowhere: reason and message of the first.

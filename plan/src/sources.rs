@@ -116,7 +116,7 @@ mod tests {
     fn a_namespace_narrows_a_condition() {
         let shop: Namespace = "shop".parse().unwrap();
         let in_shop = within(None, &shop).unwrap();
-        assert_eq!(in_shop.namespaces, [shop.clone()]);
+        assert_eq!(in_shop.namespaces, std::slice::from_ref(&shop));
         assert_eq!(within(Some(&in_shop), &shop), Some(in_shop.clone()));
         assert_eq!(within(Some(&in_shop), &Namespace::default()), None);
     }

@@ -1,27 +1,12 @@
 //! How this host sees each route and each policy of ours: `status.parents` as Gateway API writes it.
 
-use mesh_model::{
-    catalog::ResourceKey, commit::CommitId, document::route::ParentReference, fact::ResourceStatus,
-    time::rfc3339,
-};
+use mesh_model::{document::route::ParentReference, fact::ResourceStatus, time::rfc3339};
 use serde_json::{Value, json};
 
-use crate::attach::{ParentState, Refusal};
+use crate::outcome::{Outcome, ParentState, Refusal};
 
 /// Who writes the status.
 pub(crate) const CONTROLLER: &str = "meshd.io/meshd";
-
-/// What became of one resource.
-#[derive(Debug)]
-pub(crate) struct Outcome<'a> {
-    pub(crate) key: &'a ResourceKey,
-    pub(crate) revision: CommitId,
-    pub(crate) changed_ms: u64,
-    /// The state of each reference to a service.
-    pub(crate) parents: Vec<ParentState>,
-    /// The first reference that leads nowhere.
-    pub(crate) unresolved: Option<Refusal>,
-}
 
 /// The state of every resource that names a service, ordered by kind and name.
 pub(crate) fn statuses(outcomes: Vec<Outcome<'_>>) -> Vec<ResourceStatus> {

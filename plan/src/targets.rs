@@ -9,10 +9,10 @@ use mesh_model::{
 };
 
 use crate::{
-    attach::{self, ParentState},
+    attach,
     findings::Findings,
+    outcome::{Outcome, ParentState},
     services::Services,
-    status::Outcome,
 };
 
 /// Where a resource acts, and what becomes of it.

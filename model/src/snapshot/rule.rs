@@ -166,8 +166,9 @@ impl PartialEq for PathMatch {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, Self::Any) => true,
-            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
-            (Self::Begins(a), Self::Begins(b)) => a == b,
+            (Self::Exact(a), Self::Exact(b))
+            | (Self::Prefix(a), Self::Prefix(b))
+            | (Self::Begins(a), Self::Begins(b)) => a == b,
             (Self::AnyCase { text: a, begins: x }, Self::AnyCase { text: b, begins: y }) => {
                 a == b && x == y
             }

@@ -198,7 +198,7 @@ impl Default for OutlierDetection {
             consecutive_local_failures: 5,
             interval: Duration::from_secs(10),
             base_ejection: Duration::from_secs(10),
-            max_ejection: Duration::from_secs(300),
+            max_ejection: Duration::from_mins(5),
             max_ejection_percent: 50,
             success_rate: None,
             latency: None,

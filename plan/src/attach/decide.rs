@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::service::AppProtocol;
 
-use super::{Body, ParentState, Place, Refusal, Route, RouteKind};
-use crate::{findings::Findings, services::Services};
+use super::{Body, Place, Route, RouteKind};
+use crate::{
+    findings::Findings,
+    outcome::{ParentState, Refusal},
+    services::Services,
+};
 
 /// Of the kinds at one place the first acts; the others are told.
 pub(super) fn decide(
@@ -121,8 +125,11 @@ fn unfit(route: &Route<'_>, place: &Place, services: &Services) -> Option<Refusa
             UNSUPPORTED,
             format!("{id}:{number} speaks {protocol}, for which the VirtualService has no rule"),
         )),
-        RouteKind::Virtual | RouteKind::Tcp | RouteKind::Tls => None,
-        RouteKind::Http | RouteKind::Grpc => None,
+        RouteKind::Virtual
+        | RouteKind::Tcp
+        | RouteKind::Tls
+        | RouteKind::Http
+        | RouteKind::Grpc => None,
     }
 }
 
@@ -132,6 +139,7 @@ fn has_part(body: &Body<'_>, protocol: AppProtocol) -> bool {
         return true;
     };
     let requests = !spec.http.is_empty() && protocol != AppProtocol::Tcp;
-    let connections = !(spec.tcp.is_empty() && spec.tls.is_empty()) && !protocol.is_http();
+    let said = !spec.tcp.is_empty() || !spec.tls.is_empty();
+    let connections = said && !protocol.is_http();
     requests || connections
 }

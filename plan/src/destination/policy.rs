@@ -115,18 +115,16 @@ fn hashed(given: &ConsistentHashSpec) -> Balance {
     let number = |stated: Option<u64>, default: u32| {
         stated.map_or(default, |stated| u32::try_from(stated).unwrap_or(u32::MAX))
     };
-    match &given.maglev {
-        Some(maglev) => Balance::Maglev {
+    if let Some(maglev) = &given.maglev {
+        return Balance::Maglev {
             keys,
             table_size: number(maglev.table_size, 65_537),
-        },
-        None => {
-            let ring = given.ring_hash.and_then(|ring| ring.minimum_ring_size);
-            Balance::RingHash {
-                keys,
-                minimum_ring_size: number(ring.or(given.minimum_ring_size), 1024),
-            }
-        }
+        };
+    }
+    let ring = given.ring_hash.and_then(|ring| ring.minimum_ring_size);
+    Balance::RingHash {
+        keys,
+        minimum_ring_size: number(ring.or(given.minimum_ring_size), 1024),
     }
 }
 
@@ -278,8 +276,9 @@ fn health_check(given: &HealthCheckSpec) -> Option<HealthCheck> {
     } else {
         given.tcp.map(|_| Probe::Tcp)?
     };
-    let span =
-        |stated: Option<Span>, seconds| above_zero(stated).unwrap_or(Duration::from_secs(seconds));
+    let span = |stated: Option<Span>, seconds| {
+        above_zero(stated).unwrap_or_else(|| Duration::from_secs(seconds))
+    };
     Some(HealthCheck {
         probe,
         interval: span(given.interval, 10),

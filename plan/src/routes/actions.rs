@@ -250,7 +250,7 @@ pub(super) fn faults(given: Option<&HttpFault>, name: &Arc<str>) -> Arc<[Fault]>
     let abort = given.abort.as_ref().and_then(|abort| {
         let http = abort.http_status.map(Abort::Http);
         let grpc = abort.grpc_status.filter(|code| code.0 != 0);
-        let kind = http.or(grpc.map(|code| Abort::Grpc(code.0)))?;
+        let kind = http.or_else(|| grpc.map(|code| Abort::Grpc(code.0)))?;
         Some((share(abort.percentage, abort.percent), kind))
     });
     if delay.is_none() && abort.is_none() {

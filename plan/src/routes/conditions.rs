@@ -20,6 +20,10 @@ const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
 
+/// A condition that can never hold here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Never;
+
 /// Where a condition is asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Here<'h> {
@@ -78,10 +82,10 @@ impl Here<'_> {
             .collect()
     }
 
-    /// The condition on the caller of a connection; none at all when it can never hold here.
-    pub(super) fn tcp(self, one: &TcpCondition) -> Option<Option<Arc<SourceMatch>>> {
+    /// The condition on the caller of a connection.
+    pub(super) fn tcp(self, one: &TcpCondition) -> Result<Option<Arc<SourceMatch>>, Never> {
         if !self.fits(one.port, &one.gateways) {
-            return None;
+            return Err(Never);
         }
         let mut subnets = one.source_subnets.clone();
         subnets.extend(one.source_subnet.clone());
@@ -91,13 +95,13 @@ impl Here<'_> {
             &one.source_labels,
             &subnets,
         );
-        Some(asked.compile(self.own))
+        Ok(asked.compile(self.own))
     }
 
     /// As [`Self::tcp`], of a TLS connection.
-    pub(super) fn tls(self, one: &TlsCondition) -> Option<Option<Arc<SourceMatch>>> {
+    pub(super) fn tls(self, one: &TlsCondition) -> Result<Option<Arc<SourceMatch>>, Never> {
         if !self.fits(one.port, &one.gateways) {
-            return None;
+            return Err(Never);
         }
         let asked = asked(
             &one.source_services,
@@ -105,7 +109,7 @@ impl Here<'_> {
             &one.source_labels,
             &one.source_subnets,
         );
-        Some(asked.compile(self.own))
+        Ok(asked.compile(self.own))
     }
 }
 

@@ -12,7 +12,7 @@ use mesh_model::{
 };
 
 use super::Draft;
-use crate::{attach::Refusal, hosts};
+use crate::{hosts, outcome::Refusal};
 
 /// A reference to a backend, as written.
 pub(super) struct Named<'n> {

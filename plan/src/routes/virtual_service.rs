@@ -1,4 +1,4 @@
-//! VirtualServices: their rules for requests, TLS and opaque connections.
+//! The rules of a VirtualService for requests, TLS and opaque connections.
 
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ impl Draft<'_> {
         let sources: Vec<_> = given.iter().map(|one| here.tcp(one)).collect();
         let target = self.connection_target(&rule.route);
         for (number, source) in sources.into_iter().enumerate() {
-            if let Some(source) = source {
+            if let Ok(source) = source {
                 let compiled = connection(self.reference(index), source, target.clone());
                 self.push_tcp(number, compiled);
             }
@@ -125,7 +125,7 @@ impl Draft<'_> {
         let here = self.here();
         let mut wanted = Vec::new();
         for one in &rule.matches {
-            let Some(source) = here.tls(one) else {
+            let Ok(source) = here.tls(one) else {
                 continue;
             };
             for name in &one.sni_hosts {

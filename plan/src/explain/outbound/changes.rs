@@ -138,7 +138,7 @@ fn redirected(redirect: &Redirect) -> String {
     let mut text = format!("redirect {}", redirect.status);
     let mut part = |word: &str, value: Option<String>| {
         if let Some(value) = value {
-            text.push_str(&format!(", {word} {value}"));
+            text.extend([", ", word, " ", &value]);
         }
     };
     part("scheme", redirect.scheme.as_deref().map(str::to_owned));

@@ -96,9 +96,10 @@ impl Story<'_> {
     }
 
     pub(super) fn tcp_target(&mut self, frontend: &Arc<Frontend>) -> Option<Target> {
-        let opening = match self.asked.tls {
-            true => Opening::Tls(self.asked.server_name()),
-            false => Opening::Other,
+        let opening = if self.asked.tls {
+            Opening::Tls(self.asked.server_name())
+        } else {
+            Opening::Other
         };
         let found = decide::connected(frontend, opening, &self.source());
         match found {

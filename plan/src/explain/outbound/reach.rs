@@ -153,7 +153,8 @@ fn place(endpoint: &BackendEndpoint) -> String {
             .into_iter()
             .filter_map(|part| part.as_deref())
             .collect();
-        text += &format!(", in {} (distance {})", parts.join("/"), endpoint.distance);
+        let (place, far) = (parts.join("/"), endpoint.distance.to_string());
+        text.extend([", in ", &place, " (distance ", &far, ")"]);
     }
     text
 }

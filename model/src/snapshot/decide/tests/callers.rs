@@ -6,11 +6,11 @@ use crate::snapshot::{
     rule::{PathMatch, ValueCondition},
 };
 
-fn from(namespace: &str) -> Option<Arc<SourceMatch>> {
-    Some(Arc::new(SourceMatch {
+fn from(namespace: &str) -> Arc<SourceMatch> {
+    Arc::new(SourceMatch {
         namespaces: vec![namespace.parse().unwrap()],
         ..SourceMatch::default()
-    }))
+    })
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn connections() {
         }
     };
     assert_eq!(to(&frontend, Opening::Other, &home), "own");
-    frontend.tcp_rules.rules = vec![tcp(0, from("shop"), "consumer")];
+    frontend.tcp_rules.rules = vec![tcp(0, Some(from("shop")), "consumer")];
     assert_eq!(to(&frontend, Opening::Other, &shop), "consumer");
     assert_eq!(
         to(&frontend, Opening::Other, &home),
@@ -56,7 +56,7 @@ fn connections() {
     frontend.tcp_rules.attached = true;
     assert_eq!(to(&frontend, Opening::Other, &home), "none");
     frontend.tls_rules = vec![
-        tls(Some("a.example"), from("shop"), "exact"),
+        tls(Some("a.example"), Some(from("shop")), "exact"),
         tls(Some("*.example"), None, "wild"),
     ];
     for (name, caller, wanted) in [
