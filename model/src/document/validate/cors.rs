@@ -113,7 +113,8 @@ fn origin(text: &str, at: &At<'_>) {
     let good =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '*' | '_');
     let stars = rest.matches('*').count();
-    let star_in_front = stars == 0 || (stars == 1 && rest.starts_with("*."));
+    let star_in_front = stars == 0
+        || (stars == 1 && (rest.starts_with("*.") || rest.starts_with("*:") || rest == "*"));
     if !is_token(scheme) || rest.is_empty() || !rest.chars().all(good) || !star_in_front {
         at.fault(format!("{text:?} is no origin"), remedy);
     }

@@ -465,7 +465,7 @@ fn filters_and_sessions_of_routes() {
       requestMirror: {backendRef: {name: shadow, namespace: lab, port: 80}, fraction: {numerator: 1, denominator: 1000}}
     - type: CORS
       cors:
-        allowOrigins: ["https://*.shop.example", "http://localhost:3000"]
+        allowOrigins: ["https://*.shop.example", "http://localhost:3000", "https://*:8443", "app://*"]
         allowCredentials: true
         allowMethods: [GET, PUT]
         allowHeaders: ["*"]
@@ -504,8 +504,8 @@ fn document_of(kind: &str, version: &str, spec: &str) -> Document {
     one(&document(kind, version, spec))
 }
 
-#[test]
-fn documents_of_the_pages() {
+/// The YAML of the pages about these kinds.
+fn examples() -> Vec<&'static str> {
     let pages = [
         include_str!("../../../../../docs/routes.md"),
         include_str!("../../../../../docs/virtual-service.md"),
@@ -513,14 +513,49 @@ fn documents_of_the_pages() {
         include_str!("../../../../../docs/rate-limits.md"),
         include_str!("../../../../../docs/faults.md"),
     ];
+    let blocks = pages
+        .iter()
+        .flat_map(|page| page.split("```yaml\n").skip(1));
+    blocks
+        .map(|block| block.split("```").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn documents_of_the_pages() {
     let mut kinds = BTreeSet::new();
-    for page in pages {
-        for block in page.split("```yaml\n").skip(1) {
-            let text = block.split("```").next().unwrap();
-            let found =
-                parse_documents(text, "page").unwrap_or_else(|faults| panic!("{faults:#?}"));
-            kinds.extend(found.into_iter().map(|document| document.kind));
-        }
+    for text in examples() {
+        let found = parse_documents(text, "page").unwrap_or_else(|faults| panic!("{faults:#?}"));
+        kinds.extend(found.into_iter().map(|document| document.kind));
     }
     assert_eq!(kinds.len(), 11, "{kinds:?}");
+}
+
+/// What a word of an example is replaced by.
+const ODD: [&str; 18] = [
+    "", "0", "-1", "70000", "1.5", ".nan", ".inf", "1e999", "~", "[]", "{}", "[x]", "{x: 1}",
+    "true", "'*'", "x", "0s", "9999999h",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+    /// Whatever a person changes in a document: it is refused, or what is stored reads back the same.
+    #[test]
+    fn changed_examples_are_refused_or_read_back(
+        example in proptest::prelude::any::<proptest::sample::Index>(),
+        word in proptest::prelude::any::<proptest::sample::Index>(),
+        odd in proptest::sample::select(&ODD[..]),
+    ) {
+        let text = *example.get(&examples());
+        let words: Vec<&str> = text.split([' ', ',', '{', '}', '[', ']', '\n']).filter(|word| !word.is_empty()).collect();
+        let word = *word.get(&words);
+        let at = word.as_ptr().addr() - text.as_ptr().addr();
+        let changed = format!("{}{odd}{}", &text[..at], &text[at + word.len()..]);
+        let _imported = crate::document::import::import(&[("f".to_owned(), changed.clone())]);
+        for document in parse_documents(&changed, "f").unwrap_or_default() {
+            let again = Document::from_json(&document.json).unwrap_or_else(|faults| panic!("{faults:#?}\n{changed}"));
+            assert_eq!((&again.spec, &again.reports), (&document.spec, &document.reports), "{changed}");
+        }
+    }
 }
