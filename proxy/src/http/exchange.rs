@@ -19,7 +19,7 @@ use mesh_model::{
 use smallvec::SmallVec;
 
 use super::{
-    alarm::{self, Alarm},
+    alarm::Alarm,
     asked::Asked,
     buffers::Messages,
     filters, grpc,
@@ -39,8 +39,12 @@ use crate::{
     observe::Open,
     upstream::Admitted,
 };
-use shape::Acting;
+use acting::Acting;
 
+/// What policies ask of the rest.
+mod acting;
+/// How long an exchange may take.
+mod bounds;
 /// The answer goes to the caller.
 mod deliver;
 /// One try after another.
@@ -231,7 +235,7 @@ impl<'x> Exchange<'x> {
         let held = Held {
             delegated: route::delegated(snapshot, goal, &caller, request)?,
         };
-        let source = shape::source(&self.session.origin, Some(&caller));
+        let source = acting::source(&self.session.origin, Some(&caller));
         let asked = Asked::new(request, source);
         let way = route::outbound(&self.session.worker, goal, &caller, &asked, &held)?;
         self.go(snapshot, &way).await
@@ -263,7 +267,7 @@ impl<'x> Exchange<'x> {
         if let Some(port) = &port
             && !port.limits.is_empty()
         {
-            let asked = Asked::new(request, shape::source(&self.session.origin, None));
+            let asked = Asked::new(request, acting::source(&self.session.origin, None));
             let counted = self.session.worker.limits.request(&port.limits, &asked);
             counted.map_err(|refused| limited(self.session, refused))?;
         }
@@ -349,7 +353,7 @@ impl<'x> Exchange<'x> {
             self.replay = Replay::on();
         }
         if !mirrors.is_empty() {
-            shape::copy(self, way, &mirrors);
+            send::copy(self, way, &mirrors);
         }
         if let To::Backend(backend) = way.to {
             self.admit(backend)?;
@@ -420,40 +424,6 @@ impl<'x> Exchange<'x> {
             Ok(Ended::Connect(address))
         } else {
             Ok(Ended::Broken)
-        }
-    }
-
-    /// The earliest bound that holds now.
-    pub(crate) fn bound(&self, own: Option<Instant>) -> Option<Instant> {
-        let caller = alarm::earlier(self.gone_by, self.body_by);
-        alarm::earlier(alarm::earlier(self.deadline, caller), own)
-    }
-
-    /// When the silence ends the exchange, when so many bytes have moved until now.
-    pub(crate) fn quiet_by(&mut self, moved: u64) -> Option<Instant> {
-        let idle = self.idle?;
-        if self.quiet.is_none_or(|(before, _)| before != moved) {
-            let by = Instant::now().checked_add(idle)?;
-            self.quiet = Some((moved, by));
-        }
-        self.quiet.map(|(_, by)| by)
-    }
-
-    /// Why a bound that has passed ends the request, or the try.
-    pub(crate) fn late(&self) -> Stop {
-        let now = Instant::now();
-        let passed = |bound: Option<Instant>| bound.is_some_and(|bound| bound <= now);
-        if passed(self.deadline) {
-            Failure::new(Code::RequestTimeout, "the request's time is over").into()
-        } else if passed(self.gone_by) {
-            Stop::Gone
-        } else if passed(self.body_by) {
-            let what = "the caller sent nothing more of the body that it announced";
-            Failure::new(Code::BadRequest, what).with_status(408).into()
-        } else if passed(self.quiet.map(|(_, by)| by)) {
-            Failure::new(Code::UpstreamTimeout, "nothing moved for too long").into()
-        } else {
-            Failure::new(Code::UpstreamTimeout, "the try's time is over").into()
         }
     }
 

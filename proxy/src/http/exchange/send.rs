@@ -13,7 +13,7 @@ use mesh_model::{
 };
 use smallvec::SmallVec;
 
-use super::{Exchange, Stop, limited, shape};
+use super::{Exchange, Stop, acting, limited};
 use crate::{
     failure::{Blame, Code, Failure},
     http::{
@@ -30,8 +30,8 @@ use crate::{
     },
     upstream::{Failed, H2Handle, Picked, RetryPermit, Wish},
 };
-pub(super) use aside::mirror;
 use connect::connect;
+pub(super) use copies::copy;
 use wait::Wrong;
 pub(super) use wait::{poll_gone, poll_upload};
 
@@ -39,6 +39,8 @@ pub(super) use wait::{poll_gone, poll_upload};
 mod aside;
 /// Opens connections and streams.
 mod connect;
+/// Which requests are copied, and when.
+mod copies;
 /// A second try beside a slow one.
 mod hedge;
 /// Waits for the head of an answer.
@@ -147,7 +149,7 @@ fn begin(exchange: &mut Exchange<'_>, way: &Way<'_>) -> Course {
     if let To::Backend(backend) = way.to {
         course.left = way.retry.attempts;
         if let Balance::RingHash { .. } | Balance::Maglev { .. } = &backend.policy.balance {
-            let source = shape::source(&exchange.session.origin, None).address;
+            let source = acting::source(&exchange.session.origin, None).address;
             let request = &exchange.messages.request;
             let found = hash::of(&backend.policy.balance, request, source, || {
                 fastrand::u64(..)
@@ -345,7 +347,7 @@ fn local_call(exchange: &Exchange<'_>, caller: &Caller, port: &InboundPort) -> R
         return Ok(());
     }
     let session = exchange.session;
-    let asked = Asked::new(request, shape::source(&session.origin, Some(caller)));
+    let asked = Asked::new(request, acting::source(&session.origin, Some(caller)));
     let counted = session.worker.limits.request(&port.limits, &asked);
     counted.map_err(|refused| limited(session, refused))
 }

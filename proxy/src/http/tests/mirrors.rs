@@ -10,7 +10,7 @@ use std::{
 use mesh_model::{
     service::AppProtocol,
     snapshot::{
-        Backend, Filter, Rule, Target,
+        Backend, Filter, Retry, Rule, Target,
         limit::Share,
         rule::{HeaderEdits, Mirror},
     },
@@ -154,5 +154,31 @@ fn shares_and_bodies_that_are_too_long() {
         let counted = || stage.a.cells.policies.unmirrored.get() == 1;
         eventually("told that it was too long", counted).await;
         assert_eq!(heard.borrow().len(), before);
+    });
+}
+
+/// A body that is gathered before it is sent is copied like any other.
+#[test]
+fn hedged_requests_are_copied_too() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        stage.program(|heard| ok(heard.text()));
+        let (backend, heard) = shadow(&stage, 7).await;
+        let endpoint = stage.endpoint(1, stage.address);
+        let snapshot = stage.calling(AppProtocol::Http, [endpoint]);
+        stage.a.publish(attach(snapshot, |main| {
+            vec![Rule {
+                filters: Arc::from([mirror(&backend, 1_000_000)]),
+                retry: Retry {
+                    hedge_after: Some(Duration::from_secs(5)),
+                    ..Retry::default()
+                },
+                ..rule(Target::Backend(Arc::clone(main)))
+            }]
+        }));
+        let ask = "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(stage.dial().await.ask(ask).await.text(), "hello");
+        eventually("a copy", || heard.borrow().len() == 1).await;
+        assert_eq!(heard.borrow()[0].body, b"hello");
     });
 }

@@ -153,7 +153,7 @@ impl Drop for Place {
 }
 
 /// Sends copies of the request, whose whole body is in `body`, and forgets their answers.
-pub(in crate::http::exchange) fn mirror(
+pub(super) fn mirror(
     exchange: &Exchange<'_>,
     caller: &Arc<Caller>,
     backends: SmallVec<[Arc<Backend>; 1]>,

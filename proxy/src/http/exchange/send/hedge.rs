@@ -15,7 +15,7 @@ use mesh_model::snapshot::Snapshot;
 use super::{
     Course, Tried, announce,
     aside::{Answered, Copied},
-    budgeted, may_repeat, pick, poll_gone,
+    budgeted, copies, may_repeat, pick, poll_gone,
 };
 use crate::{
     http::{
@@ -47,6 +47,7 @@ pub(super) async fn attempt(
     if !whole {
         return super::attempt(exchange, way, picked, by).await;
     }
+    copies::send_copies(exchange);
     let session = exchange.session;
     let first = Copied::of(exchange, exchange.replay.clone());
     let mut first: Option<Running<'_>> = Some(Box::pin(first.send(session, way, picked, by)));

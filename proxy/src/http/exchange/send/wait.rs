@@ -7,14 +7,14 @@ use std::{
 
 use mesh_model::{cause::chain, snapshot::decide::RequestView as _};
 
-use super::Up;
+use super::{Up, copies};
 use crate::{
     failure::{Code, Failure, Retry},
     http::{
         alarm,
         body::BodyError,
         buffers::Messages,
-        exchange::{Exchange, Stop, shape},
+        exchange::{Exchange, Stop},
         h1::{
             ReadError,
             write::{self, ResponseExtras},
@@ -105,7 +105,7 @@ pub(crate) fn poll_upload(
         .upload
         .poll(cx, exchange.down, &mut up.wire, &mut exchange.replay);
     if exchange.acting.is_some() {
-        shape::send_copies(exchange);
+        copies::send_copies(exchange);
     }
     match moved {
         Poll::Ready(Err(RelayError::Write(error))) => {
