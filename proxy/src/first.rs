@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, Interest};
 
 use crate::{
     detect::{self, Spoken},
+    hello::{self, Hello},
     io::Io,
 };
 
@@ -75,6 +76,26 @@ pub(crate) async fn bytes(
             Ok(Err(_broken)) => return First::Broken,
         }
     }
+}
+
+/// Reads until the server name of a ClientHello is known, for at most `patience`.
+pub(crate) async fn hello(io: &mut Io, into: &mut BytesMut, patience: Duration) -> Hello {
+    let read = async {
+        loop {
+            match hello::server_name(into) {
+                Hello::More(needed) => {
+                    while into.len() < needed {
+                        if !matches!(read_some(io, into).await, Ok(1..)) {
+                            return Hello::Other;
+                        }
+                    }
+                }
+                told => return told,
+            }
+        }
+    };
+    let told = tokio::time::timeout(patience, read).await;
+    told.unwrap_or(Hello::Other)
 }
 
 /// Who speaks first, after a silent caller was dialled on.

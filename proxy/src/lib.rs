@@ -28,6 +28,8 @@ mod first;
 pub mod fuzz;
 /// CONNECT streams that come in mTLS.
 mod hbone;
+/// The server name in a ClientHello.
+mod hello;
 /// HTTP, request by request.
 mod http;
 /// From the mesh to the local program.

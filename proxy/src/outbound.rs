@@ -5,7 +5,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use bytes::BytesMut;
 use mesh_model::{
     service::AppProtocol,
-    snapshot::{Caller, Snapshot},
+    snapshot::{Caller, Snapshot, decide::Opening},
 };
 use tokio::net::TcpStream;
 
@@ -160,9 +160,9 @@ impl Requests {
 }
 
 /// Carries what a CONNECT stream of HTTP/2 opened.
-fn onward(worker: Rc<Worker>, connected: http::Connected) {
+fn onward(worker: &Rc<Worker>, connected: http::Connected) {
     let http::Connected { io, first, origin } = connected;
-    let task = Rc::clone(&worker);
+    let task = Rc::clone(worker);
     worker.spawn(async move { Box::pin(serve(task, io, first, origin)).await });
 }
 
@@ -203,11 +203,17 @@ pub(crate) async fn serve(
             requests.spoken = requests.spoken.as_http(protocol);
             requests.serve(io, first, origin).await;
         }
-        AppProtocol::Detect if worker.memory.server_first(address) => {
+        AppProtocol::Detect if worker.memory.server_first(address) && !callee.reads_hello() => {
             tcp::outbound(&worker, io, first, &origin, &callee).await;
         }
         AppProtocol::Detect => {
-            match first::bytes(&mut io, &mut first, limits.silence, limits.silence * 4).await {
+            // Without a ClientHello there is nowhere to dial to.
+            let silence = if callee.wants_hello() {
+                limits.head
+            } else {
+                limits.silence
+            };
+            match first::bytes(&mut io, &mut first, silence, limits.silence * 4).await {
                 First::Spoken(Spoken::Opaque | Spoken::Tls) => {
                     tcp::outbound(&worker, io, first, &origin, &callee).await;
                 }
@@ -231,7 +237,7 @@ async fn silent(
     callee: &Callee,
     address: SocketAddr,
 ) {
-    let Ok(mut opened) = Box::pin(tcp::open(&worker, &origin, callee)).await else {
+    let Ok(mut opened) = Box::pin(tcp::open(&worker, &origin, callee, Opening::Other)).await else {
         return io.reset();
     };
     let mut up_first = BytesMut::new();
@@ -243,6 +249,10 @@ async fn silent(
             drop(opened);
             let spoken = First::Spoken(spoken);
             Requests { worker, spoken }.serve(io, first, origin).await;
+        }
+        Speaker::Caller(Spoken::Tls) if callee.reads_hello() => {
+            drop(opened);
+            tcp::outbound(&worker, io, first, &origin, callee).await;
         }
         Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {
             tcp::relay(&worker, io, first, opened.io, up_first, opened.told).await;

@@ -23,6 +23,9 @@ use mesh_model::{
 
 use crate::{
     connection::{InboundOrigin, OutboundOrigin},
+    detect::Spoken,
+    first::{self, First},
+    hello::Hello,
     io::Io,
     observe::{self, Direction, RequestRecord},
     upstream::{Call, DialError, Picked, Wish},
@@ -47,6 +50,22 @@ impl Callee {
         match self {
             Self::Frontend(frontend) => &frontend.backend,
             Self::Direct(direct) => &direct.backend,
+        }
+    }
+
+    /// True when the way of a TLS connection depends on its ClientHello.
+    pub(crate) fn reads_hello(&self) -> bool {
+        matches!(self, Self::Frontend(frontend) if !frontend.tls_rules.is_empty())
+    }
+
+    /// True when the rules have no way at all for what is no TLS.
+    pub(crate) fn wants_hello(&self) -> bool {
+        match self {
+            Self::Frontend(frontend) => {
+                let table = &frontend.tcp_rules;
+                self.reads_hello() && table.attached && table.rules.is_empty()
+            }
+            Self::Direct(_) => false,
         }
     }
 }
@@ -208,13 +227,14 @@ pub(crate) async fn open(
     worker: &Rc<Worker>,
     origin: &OutboundOrigin,
     callee: &Callee,
+    opening: Opening<'_>,
 ) -> Result<Opened, Refused> {
     let mut told = Told::outbound(worker, origin, Some(callee.backend()));
     let refuse = |told: &Told, code: &'static str, what: &str| {
         told.refused(worker, 0, code, what);
         Refused
     };
-    let backend = match choose(worker, callee, origin, &mut told) {
+    let backend = match choose(worker, callee, origin, opening, &mut told) {
         Ok(backend) => backend,
         Err((code, what)) => return Err(refuse(&told, code, &what)),
     };
@@ -276,13 +296,14 @@ fn choose(
     worker: &Worker,
     callee: &Callee,
     origin: &OutboundOrigin,
+    opening: Opening<'_>,
     told: &mut Told,
 ) -> Result<Arc<Backend>, (&'static str, String)> {
     let Callee::Frontend(frontend) = callee else {
         return Ok(Arc::clone(callee.backend()));
     };
     let source = Source::local(&origin.caller, Some(origin.peer.ip()));
-    let (route, target) = match decide::connected(frontend, Opening::Other, &source) {
+    let (route, target) = match decide::connected(frontend, opening, &source) {
         Connected::Rule { route, target } => (route, target),
         Connected::Default(backend) => return Ok(Arc::clone(backend)),
         Connected::NoRule => {
@@ -333,13 +354,21 @@ fn attempt(picked: &Picked, what: &str, took: Duration) -> String {
 /// Carries a local program's opaque connection to a callee, from opening to settling.
 pub(crate) async fn outbound(
     worker: &Rc<Worker>,
-    io: Io,
-    first: BytesMut,
+    mut io: Io,
+    mut first: BytesMut,
     origin: &OutboundOrigin,
     callee: &Callee,
 ) {
     // Boxed, because opening is over soon and the connection may live for days.
-    match Box::pin(open(worker, origin, callee)).await {
+    let opened = Box::pin(async {
+        let hello = hello_of(worker, &mut io, &mut first, callee).await;
+        let opening = match &hello {
+            Hello::Named(name) => Opening::Tls(name.as_deref()),
+            Hello::More(_) | Hello::Other => Opening::Other,
+        };
+        open(worker, origin, callee, opening).await
+    });
+    match opened.await {
         Ok(Opened {
             io: up,
             told,
@@ -349,6 +378,24 @@ pub(crate) async fn outbound(
             drop(picked);
         }
         Err(_recorded) => io.reset(),
+    }
+}
+
+/// Reads the ClientHello of a connection whose way depends on it; [`Hello::Other`] for all others. A caller that
+/// stays silent is waited for only as long as the rules have no other way for it.
+async fn hello_of(worker: &Worker, io: &mut Io, first: &mut BytesMut, callee: &Callee) -> Hello {
+    if !callee.reads_hello() {
+        return Hello::Other;
+    }
+    let limits = &worker.config.limits;
+    let silence = if callee.wants_hello() {
+        limits.head
+    } else {
+        limits.silence
+    };
+    match first::bytes(io, first, silence, limits.handshake).await {
+        First::Spoken(Spoken::Tls) => first::hello(io, first, limits.handshake).await,
+        First::Spoken(_) | First::Silent | First::Broken => Hello::Other,
     }
 }
 

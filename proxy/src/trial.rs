@@ -49,6 +49,7 @@ use crate::{
 };
 
 mod opaque;
+mod passed;
 mod rights;
 
 /// The host that calls.

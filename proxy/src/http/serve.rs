@@ -23,4 +23,4 @@ pub(crate) struct Connected {
 }
 
 /// Carries what a CONNECT opened, in a task of its own.
-pub(crate) type Onward = fn(Rc<Worker>, Connected);
+pub(crate) type Onward = fn(&Rc<Worker>, Connected);

@@ -246,5 +246,5 @@ fn connected(session: &Session, down: Wire, address: std::net::SocketAddr, onwar
             ..origin.clone()
         },
     };
-    onward(Rc::clone(&session.worker), connected);
+    onward(&session.worker, connected);
 }

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{BOTH, Path, Stage, Talk, ok, soon};
+use super::{BOTH, Path, Stage, ok, soon};
 use crate::{
     connection::{Destination, OutboundOrigin},
     http as rooms,
@@ -254,7 +254,7 @@ fn connect_streams() {
         worker.spawn(async move {
             let onward: rooms::Onward = |worker, connected| {
                 let rooms::Connected { io, first, origin } = connected;
-                let task = Rc::clone(&worker);
+                let task = Rc::clone(worker);
                 worker.spawn(async move { outbound::serve(task, io, first, origin).await });
             };
             rooms::serve_http2_explicit(task, Io::Tcp(own), BytesMut::new(), origin, onward).await;
@@ -395,7 +395,7 @@ fn stalled_readers_stop_the_sender() {
             let mut send = client(stage.world.dial(&stage.a).await).await;
             let request = Request::post("http://web/").body(()).unwrap();
             let (_answer, mut there) = send.send_request(request, false).unwrap();
-            let mut sent = 0;
+            let mut under_way = 0;
             loop {
                 there.reserve_capacity(64 << 10);
                 let room = std::future::poll_fn(|cx| there.poll_capacity(cx));
@@ -403,8 +403,11 @@ fn stalled_readers_stop_the_sender() {
                     break;
                 };
                 let room = room.unwrap().unwrap();
-                sent += room;
-                assert!(sent < MOST, "{path:?}: {sent} bytes are under way");
+                under_way += room;
+                assert!(
+                    under_way < MOST,
+                    "{path:?}: {under_way} bytes are under way"
+                );
                 there.send_data(Bytes::from(vec![0; room]), false).unwrap();
             }
         });
@@ -432,12 +435,7 @@ const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// What the other end sends until it ends: each frame's type, stream and payload.
 async fn frames(stream: &mut TcpStream) -> Vec<(u8, u32, Vec<u8>)> {
     let mut bytes = Vec::new();
-    loop {
-        match tokio::time::timeout(Duration::from_secs(5), stream.read_buf(&mut bytes)).await {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) | Err(_) => break,
-        }
-    }
+    while let Ok(1..) = soon(stream.read_buf(&mut bytes)).await {}
     parse(&bytes)
 }
 
