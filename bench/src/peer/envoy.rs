@@ -40,7 +40,7 @@ fn client(places: &Places<'_>) -> Value {
     };
     json!({ "static_resources": {
         "listeners": [
-            listener(Way::Http1, &http("local"), None),
+            bounded(listener(Way::Http1, &http("local"), None)),
             listener(Way::H2ToH1, &http("local"), None),
             listener(Way::H2ToH2, &http("local2"), None),
             listener(Way::Grpc, &http("grpc"), None),
@@ -50,7 +50,7 @@ fn client(places: &Places<'_>) -> Value {
             redirected(listener(Way::TcpMtls, &tcp("bytes_mtls"), None)),
         ],
         "clusters": [
-            cluster("local", "127.0.0.1", backend::HTTP1, false, None),
+            bounded(cluster("local", "127.0.0.1", backend::HTTP1, false, None)),
             cluster("local2", "127.0.0.1", backend::HTTP2, true, None),
             cluster("grpc", "127.0.0.1", backend::GRPC, true, None),
             original("dialled", backend::HTTP1),
@@ -85,6 +85,18 @@ fn listener(way: Way, filter: &Value, tls: Option<Value>) -> Value {
         "address": { "socket_address": { "address": "0.0.0.0", "port_value": own(way) } },
         "filter_chains": [chain],
     })
+}
+
+/// With the buffer limit that Envoy's documentation advises where slow clients are expected; its default is
+/// 1 MiB, which is good for bulk TCP and would here hold every answer whole.
+fn bounded(mut part: Value) -> Value {
+    if let Some(part) = part.as_object_mut() {
+        part.insert(
+            "per_connection_buffer_limit_bytes".to_owned(),
+            json!(32_768),
+        );
+    }
+    part
 }
 
 /// The listener reads where its connections were going before they were redirected.

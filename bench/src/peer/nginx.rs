@@ -11,7 +11,7 @@ use crate::{
 /// 65 bytes.
 const BODY: &str = "a body of sixty-five bytes, which is what every backend answers.\\n";
 /// What a slow reader asks for.
-const BIG: usize = 1 << 20;
+const BIG: usize = 256 << 10;
 
 /// Writes a backend's files and completes the command that starts it.
 pub(crate) fn backend(folder: &Path, command: &mut Command) -> anyhow::Result<()> {

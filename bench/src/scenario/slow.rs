@@ -2,8 +2,9 @@
 //! that are hardly read.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -18,8 +19,8 @@ use crate::{
 
 /// Kind and how many; a client that is answered costs the proxy two descriptors.
 const KINDS: [(&str, u32); 2] = [("head", 10_000), ("read", 9000)];
-/// How long the slow clients are watched.
-const WATCH: Duration = Duration::from_secs(6);
+/// How long the others are served while the slow clients are there, seconds.
+const WATCH: u32 = 4;
 /// What the others ask meanwhile, requests a second.
 const OTHERS: u32 = 500;
 
@@ -62,7 +63,7 @@ fn one(stage: &Stage, proxy: Proxy, (kind, count): (&str, u32)) -> anyhow::Resul
         .ok_or_else(|| anyhow::anyhow!("it does not run"))?;
     own::rate(&contender, OTHERS, 16, 1)?;
     let before: f64 = settled(&contender.pids)?.iter().sum();
-    let seconds = WATCH.as_secs() + 10;
+    let seconds = WATCH + 20;
     let clients = Running::start(
         &contender,
         "slow",
@@ -77,21 +78,25 @@ fn one(stage: &Stage, proxy: Proxy, (kind, count): (&str, u32)) -> anyhow::Resul
             &seconds.to_string(),
         ],
     )?;
-    let end = Instant::now() + WATCH;
+    let ended = AtomicBool::new(false);
     let (peak, others) = thread::scope(|scope| {
-        let others = scope.spawn(|| {
-            let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(1) - 1;
-            own::rate(&contender, OTHERS, 16, seconds)
+        let watcher = scope.spawn(|| {
+            let mut peak = before;
+            while !ended.load(Ordering::Relaxed) {
+                peak = memory_of(&contender.pids).map_or(peak, |now| now.max(peak));
+                thread::sleep(Duration::from_millis(100));
+            }
+            peak
         });
-        let mut peak = before;
-        while Instant::now() < end {
-            peak = memory_of(&contender.pids).map_or(peak, |now| now.max(peak));
-            thread::sleep(Duration::from_millis(200));
-        }
-        (peak, others.join())
+        // The others come when the slow ones are in place.
+        let others =
+            settled(&contender.pids).and_then(|_| own::rate(&contender, OTHERS, 16, WATCH));
+        ended.store(true, Ordering::Relaxed);
+        (watcher.join(), others)
     });
     drop(clients);
-    let (load, failed) = others.map_err(|_panic| anyhow::anyhow!("the others' load broke"))??;
+    let (load, failed) = others?;
+    let peak = peak.map_err(|_panic| anyhow::anyhow!("the watcher broke"))?;
     Ok(vec![
         (Column::RssKb, peak),
         (Column::KbPerConnection, (peak - before) / f64::from(count)),

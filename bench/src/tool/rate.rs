@@ -41,6 +41,15 @@ struct Seen {
     latencies: Vec<u32>,
     answered: u64,
     failed: u64,
+    /// What the first failure was.
+    why: Option<String>,
+}
+
+impl Seen {
+    fn fail(&mut self, why: String) {
+        self.failed += 1;
+        self.why.get_or_insert(why);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -99,6 +108,7 @@ fn finish(shared: &Shared, sent: u64, seconds: u64) -> anyhow::Result<()> {
         "sent": sent,
         "requests": count,
         "failed": seen.failed + unanswered,
+        "why": seen.why,
         "seconds": seconds,
         "p50_us": quantile(&mut seen.latencies, 500),
         "p90_us": quantile(&mut seen.latencies, 900),
@@ -161,10 +171,10 @@ impl Shared {
                                 .push(u32::try_from(latency).unwrap_or(u32::MAX));
                         }
                     }
-                    Ok(_) => seen.failed += 1,
-                    Err(_) => {
+                    Ok(status) => seen.fail(format!("status {status}")),
+                    Err(error) => {
                         // A connection that ends is not used again; what it carried failed.
-                        seen.failed += 1;
+                        seen.fail(error.to_string());
                         return;
                     }
                 }
