@@ -550,8 +550,8 @@ proptest::proptest! {
         let text = *example.get(&examples());
         let words: Vec<&str> = text.split([' ', ',', '{', '}', '[', ']', '\n']).filter(|word| !word.is_empty()).collect();
         let word = *word.get(&words);
-        let at = word.as_ptr().addr() - text.as_ptr().addr();
-        let changed = format!("{}{odd}{}", &text[..at], &text[at + word.len()..]);
+        let (before, rest) = text.split_at(word.as_ptr().addr() - text.as_ptr().addr());
+        let changed = format!("{before}{odd}{}", rest.split_at(word.len()).1);
         let _imported = crate::document::import::import(&[("f".to_owned(), changed.clone())]);
         for document in parse_documents(&changed, "f").unwrap_or_default() {
             let again = Document::from_json(&document.json).unwrap_or_else(|faults| panic!("{faults:#?}\n{changed}"));
