@@ -120,7 +120,12 @@ pub(crate) fn attach<'a>(
     let mut parents = Vec::new();
     for (index, route) in routes.iter().enumerate() {
         let mut states = Vec::new();
-        for (reference, found) in wishes(world, route, services) {
+        for Wish {
+            at,
+            reference,
+            found,
+        } in wishes(world, route, services)
+        {
             let number = states.len();
             let refused = match found {
                 Ok(found) => {
@@ -133,7 +138,7 @@ pub(crate) fn attach<'a>(
                     findings.warning(
                         code,
                         &route.subject(),
-                        why.clone(),
+                        format!("{at}: {why}"),
                         "correct the name, or start the service",
                     );
                     Some(("NoMatchingParent", why))
@@ -205,12 +210,17 @@ fn gather<'a>(world: &World<'a>) -> Vec<Route<'a>> {
     routes
 }
 
-/// What a route wants to act on: each reference to a service with its places, or why there are none.
-fn wishes(
-    world: &World<'_>,
-    route: &Route<'_>,
-    services: &Services,
-) -> Vec<(ParentReference, Result<Vec<Place>, Refusal>)> {
+/// What a route wants to act on.
+struct Wish {
+    /// Path of the field.
+    at: String,
+    /// The reference to a service.
+    reference: ParentReference,
+    /// The places that it means, or why there are none.
+    found: Result<Vec<Place>, Refusal>,
+}
+
+fn wishes(world: &World<'_>, route: &Route<'_>, services: &Services) -> Vec<Wish> {
     let references = match route.body {
         Body::Http(spec) => &spec.parent_refs,
         Body::Grpc(spec) => &spec.parent_refs,
@@ -220,15 +230,20 @@ fn wishes(
     };
     references
         .iter()
-        .filter(|reference| is_service(reference))
-        .map(|reference| {
+        .enumerate()
+        .filter(|(_, reference)| is_service(reference))
+        .map(|(number, reference)| {
             let found = find(&route.namespace, reference, services).and_then(routable);
             let found = found.map(|(id, _, ports)| {
                 let consumer = (id.namespace != route.namespace).then(|| route.namespace.clone());
                 let place = |port| (id.clone(), port, consumer.clone());
                 ports.into_iter().map(place).collect()
             });
-            (reference.clone(), found)
+            Wish {
+                at: format!("spec.parentRefs[{number}]"),
+                reference: reference.clone(),
+                found,
+            }
         })
         .collect()
 }
@@ -239,12 +254,13 @@ fn hosts(
     route: &Route<'_>,
     spec: &VirtualServiceSpec,
     services: &Services,
-) -> Vec<(ParentReference, Result<Vec<Place>, Refusal>)> {
+) -> Vec<Wish> {
     let meshed = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == "mesh");
     let hosts = if meshed { &spec.hosts[..] } else { &[] };
     hosts
         .iter()
-        .map(|host| {
+        .enumerate()
+        .map(|(number, host)| {
             let id = hosts::service(host, &route.namespace, &world.mesh.domain);
             let (name, namespace) = match &id {
                 Some(id) => (id.name.to_string(), Some(&id.namespace)),
@@ -276,7 +292,11 @@ fn hosts(
                     .map(|(port, consumer)| (id.clone(), *port, consumer.clone()))
                     .collect())
             });
-            (reference, found)
+            Wish {
+                at: format!("spec.hosts[{number}]"),
+                reference,
+                found,
+            }
         })
         .collect()
 }

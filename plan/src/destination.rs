@@ -92,6 +92,9 @@ pub(crate) fn gather<'a>(
                 "remove exportTo",
             );
         }
+        if refused.is_none() {
+            rules.tell_ports(key, spec, services, findings);
+        }
         let refused = refused.map(|(_, reason, why)| (reason, why));
         let outcome = outcome(world, key, resource, spec, &own, refused, partly);
         rules.outcomes.push(outcome);
@@ -186,6 +189,42 @@ impl<'a> Destinations<'a> {
                     first.get().name
                 ),
             )),
+        }
+    }
+
+    /// Tells settings of ports that the service does not have.
+    fn tell_ports(
+        &self,
+        key: &ResourceKey,
+        spec: &DestinationRuleSpec,
+        services: &Services,
+        findings: &Findings,
+    ) {
+        let mut acting = self.by_service.iter();
+        let found = acting.find(|(_, acting)| std::ptr::eq(acting.spec, spec));
+        let Some((id, _)) = found else { return };
+        let whole = (
+            "spec.trafficPolicy".to_owned(),
+            spec.traffic_policy.as_ref(),
+        );
+        let subsets = spec.subsets.iter().enumerate().map(|(number, subset)| {
+            let path = format!("spec.subsets[{number}].trafficPolicy");
+            (path, subset.traffic_policy.as_ref())
+        });
+        for (path, policy) in std::iter::once(whole).chain(subsets) {
+            let settings = policy.map(|policy| policy.port_level_settings.as_slice());
+            for (number, one) in settings.unwrap_or_default().iter().enumerate() {
+                let port = one.port.number;
+                let service = services.by_id.get(id);
+                if service.is_some_and(|service| !service.ports.contains_key(&port)) {
+                    findings.warning(
+                        "policy-unknown-port",
+                        &key.to_string(),
+                        format!("{path}.portLevelSettings[{number}].port: {id} has no port {port}"),
+                        "write a port of the service",
+                    );
+                }
+            }
         }
     }
 

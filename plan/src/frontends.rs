@@ -12,6 +12,7 @@ use crate::{
     Allocations,
     attach::{Attached, Route},
     backends::Backends,
+    doubts,
     faults::Faults,
     findings::Findings,
     routes::{
@@ -62,6 +63,7 @@ impl Room<'_> {
                     continue;
                 };
                 fresh.fail_closed = service.fail_closed;
+                doubts::unreached(&fresh, self.findings);
                 frontends.push(share::frontend(fresh, before.get(&(id, *number)).copied()));
             }
         }

@@ -16,6 +16,7 @@ mod backends;
 mod compiled;
 mod destination;
 mod digest;
+mod doubts;
 mod endpoints;
 /// What would happen to this request, and because of which fact.
 pub mod explain;
@@ -69,6 +70,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     let rules = destination::gather(&world, &services, &findings);
     let backends = backends::build(&services, &rules, input.previous, &findings);
     let attached = attach::attach(&world, &services, &findings);
+    doubts::ports(&world, &services, &attached.routes, &findings);
     let tables = tables::gather(&world);
     let faults = faults::gather(&world, &services, &findings);
     let limits = limits::gather(&world, &services, &findings);

@@ -33,13 +33,14 @@ pub struct Proposal<'a> {
 
 /// Codes that are errors in what is proposed: a route must name what exists. A caller that wants the edit
 /// all the same (because the service comes later) ignores findings of these codes.
-pub const UNKNOWN_REFERENCES: [&str; 6] = [
+pub const UNKNOWN_REFERENCES: [&str; 7] = [
     "route-unknown-parent",
     "route-unknown-backend",
     "route-unknown-subset",
     "route-unknown-filter",
     "route-invalid-backend",
     "policy-unknown-target",
+    "policy-unknown-port",
 ];
 
 /// Problems that the edit would bring, worst first; those that exist without it are left out.

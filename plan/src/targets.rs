@@ -37,7 +37,7 @@ pub(crate) fn aim<'a>(
     let namespace = Namespace::new(&key.namespace).ok()?;
     let mut at = Vec::new();
     let mut parents = Vec::new();
-    for target in references {
+    for (number, target) in references.iter().enumerate() {
         let reference = ParentReference {
             group: Some(String::new()),
             kind: Some("Service".to_owned()),
@@ -55,7 +55,7 @@ pub(crate) fn aim<'a>(
                 findings.warning(
                     "policy-unknown-target",
                     &key.to_string(),
-                    why.clone(),
+                    format!("spec.targetRefs[{number}]: {why}"),
                     "correct the targetRef, or start the service",
                 );
                 Some(("TargetNotFound", why))

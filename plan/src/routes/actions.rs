@@ -22,7 +22,12 @@ use crate::percent;
 
 impl Draft<'_> {
     /// All that a rule changes, in the order in which it is done.
-    pub(super) fn changes(&mut self, rule: &HttpRoute, path: &PathMatch) -> Arc<[Filter]> {
+    pub(super) fn changes(
+        &mut self,
+        at: &str,
+        rule: &HttpRoute,
+        path: &PathMatch,
+    ) -> Arc<[Filter]> {
         let mut all = Vec::new();
         if let Some(policy) = &rule.cors_policy {
             all.push(Filter::Cors(Arc::new(cors(policy))));
@@ -31,7 +36,7 @@ impl Draft<'_> {
         all.extend(
             rewrite(rule.rewrite.as_ref(), rule.headers.as_ref(), path).map(Filter::Rewrite),
         );
-        all.extend(self.mirrors(rule));
+        all.extend(self.mirrors(at, rule));
         all.extend(response_headers(rule.headers.as_ref()));
         if let Some(given) = &rule.redirect {
             all.push(Filter::Redirect(redirect(given, self.room.port)));
@@ -42,20 +47,20 @@ impl Draft<'_> {
         Arc::from(all)
     }
 
-    fn mirrors(&mut self, rule: &HttpRoute) -> Vec<Filter> {
+    fn mirrors(&mut self, at: &str, rule: &HttpRoute) -> Vec<Filter> {
         let single = rule.mirror.as_ref().map(|destination| {
             let share = share(rule.mirror_percentage, rule.mirror_percent);
-            (destination, share)
+            (format!("{at}.mirror"), destination, share)
         });
-        let several = rule
-            .mirrors
-            .iter()
-            .map(|one| (&one.destination, share(one.percentage, None)));
+        let several = rule.mirrors.iter().enumerate().map(|(number, one)| {
+            let at = format!("{at}.mirrors[{number}].destination");
+            (at, &one.destination, share(one.percentage, None))
+        });
         let mut found = Vec::new();
-        for (destination, share) in single.into_iter().chain(several) {
+        for (at, destination, share) in single.into_iter().chain(several) {
             match self.destination(destination) {
                 Ok(backend) => found.push(Filter::Mirror(Mirror { backend, share })),
-                Err(refusal) => self.unresolved(refusal),
+                Err(refusal) => self.unresolved(&at, refusal),
             }
         }
         found

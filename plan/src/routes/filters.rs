@@ -29,17 +29,24 @@ impl Draft<'_> {
     /// cannot be made and must not be skipped.
     pub(super) fn filters(
         &mut self,
+        at: &str,
         given: &[HttpFilter],
         matches: &RequestMatch,
     ) -> Result<Arc<[Filter]>, String> {
         let mut all = Vec::with_capacity(given.len());
-        for one in given {
-            all.extend(self.filter(one, &matches.path)?);
+        for (number, one) in given.iter().enumerate() {
+            let at = format!("{at}.filters[{number}]");
+            all.extend(self.filter(&at, one, &matches.path)?);
         }
         Ok(Arc::from(all))
     }
 
-    fn filter(&mut self, one: &HttpFilter, path: &PathMatch) -> Result<Option<Filter>, String> {
+    fn filter(
+        &mut self,
+        at: &str,
+        one: &HttpFilter,
+        path: &PathMatch,
+    ) -> Result<Option<Filter>, String> {
         if let Some(edits) = &one.request_header_modifier {
             return Ok(Some(Filter::RequestHeaders(headers(edits))));
         }
@@ -50,13 +57,13 @@ impl Draft<'_> {
             return Ok(Some(redirect(given, path)));
         }
         if let Some(mirror) = &one.request_mirror {
-            return Ok(self.mirror(mirror));
+            return Ok(self.mirror(at, mirror));
         }
         if let Some(given) = &one.cors {
             return Ok(Some(Filter::Cors(Arc::new(cors(given)))));
         }
         if let Some(reference) = &one.extension_ref {
-            return self.direct_response(reference).map(Some);
+            return self.direct_response(at, reference).map(Some);
         }
         Ok(one.url_rewrite.as_ref().map(|rewrite| {
             Filter::Rewrite(Rewrite {
@@ -67,7 +74,7 @@ impl Draft<'_> {
     }
 
     /// Copies that cannot be sent anywhere are not sent; the requests themselves are not touched by it.
-    fn mirror(&mut self, given: &MirrorSpec) -> Option<Filter> {
+    fn mirror(&mut self, at: &str, given: &MirrorSpec) -> Option<Filter> {
         let share = match (given.percent, given.fraction) {
             (Some(percent), _) => percent::fraction(percent, 100),
             (None, Some(part)) => {
@@ -78,13 +85,17 @@ impl Draft<'_> {
         match self.named(&Named::from(&given.backend_ref)) {
             Ok(backend) => Some(Filter::Mirror(Mirror { backend, share })),
             Err(refusal) => {
-                self.unresolved(refusal);
+                self.unresolved(&format!("{at}.requestMirror.backendRef"), refusal);
                 None
             }
         }
     }
 
-    fn direct_response(&mut self, reference: &ExtensionReference) -> Result<Filter, String> {
+    fn direct_response(
+        &mut self,
+        at: &str,
+        reference: &ExtensionReference,
+    ) -> Result<Filter, String> {
         let key = ResourceKey {
             kind: "DirectResponse".to_owned(),
             namespace: self.route.namespace.to_string(),
@@ -100,7 +111,8 @@ impl Draft<'_> {
                 "the filter {} {}/{} is not known",
                 reference.kind, key.namespace, key.name
             );
-            self.unresolved(("FilterNotFound", why.clone()));
+            let at = format!("{at}.extensionRef");
+            self.unresolved(&at, ("FilterNotFound", why.clone()));
             return Err(why);
         };
         let lower = |name: &str| name.to_ascii_lowercase().into_boxed_str();

@@ -35,8 +35,10 @@ impl Draft<'_> {
     }
 
     fn http_rule(&mut self, index: usize, number: usize, rule: &HttpRule, matches: RequestMatch) {
-        let mut target = self.target(&rule.backend_refs, &matches, 500);
-        let filters = self.rule_filters(&rule.filters, &matches, 500, &mut target);
+        let at = format!("spec.rules[{index}]");
+        let mut target = self.target(&at, &rule.backend_refs, &matches, 500);
+        let filters = self.filters(&at, &rule.filters, &matches);
+        let filters = filters.unwrap_or_else(|why| unmade(500, &why, &mut target));
         if rule.backend_refs.is_empty() && !answers(&rule.filters) {
             self.without_backend(index);
         }
@@ -65,8 +67,10 @@ impl Draft<'_> {
 
     fn grpc_rule(&mut self, index: usize, number: usize, rule: &GrpcRule, matches: RequestMatch) {
         // 503, which becomes UNAVAILABLE: that is what a gRPC caller of a broken backend must see.
-        let mut target = self.target(&rule.backend_refs, &matches, 503);
-        let filters = self.rule_filters(&rule.filters, &matches, 503, &mut target);
+        let at = format!("spec.rules[{index}]");
+        let mut target = self.target(&at, &rule.backend_refs, &matches, 503);
+        let filters = self.filters(&at, &rule.filters, &matches);
+        let filters = filters.unwrap_or_else(|why| unmade(503, &why, &mut target));
         if rule.backend_refs.is_empty() && !answers(&rule.filters) {
             self.without_backend(index);
         }
@@ -83,24 +87,11 @@ impl Draft<'_> {
         self.push_http(matches::rank(&compiled.matches), number, compiled);
     }
 
-    /// A rule's filters; a filter that cannot be made turns the rule into errors.
-    fn rule_filters(
-        &mut self,
-        given: &[HttpFilter],
-        matches: &RequestMatch,
-        status: u16,
-        target: &mut Target,
-    ) -> Arc<[Filter]> {
-        self.filters(given, matches).unwrap_or_else(|why| {
-            *target = failure(status, &why);
-            Arc::from([])
-        })
-    }
-
     pub(super) fn tcp_route(&mut self, spec: &TcpRouteSpec) {
         // Of several rules the first acts: nothing in a connection tells them apart.
         if let Some(rule) = spec.rules.first() {
-            let target = self.target(&rule.backend_refs, &RequestMatch::default(), 500);
+            let every = RequestMatch::default();
+            let target = self.target("spec.rules[0]", &rule.backend_refs, &every, 500);
             let compiled = connection(self.reference(0), None, target);
             self.push_tcp(0, compiled);
         }
@@ -110,7 +101,8 @@ impl Draft<'_> {
         let Some(rule) = spec.rules.first() else {
             return;
         };
-        let target = self.target(&rule.backend_refs, &RequestMatch::default(), 500);
+        let every = RequestMatch::default();
+        let target = self.target("spec.rules[0]", &rule.backend_refs, &every, 500);
         let names = spec.hostnames.iter().map(|name| {
             let name = name.to_ascii_lowercase();
             (name != "*").then(|| name.into_boxed_str())
@@ -136,9 +128,15 @@ impl Draft<'_> {
             "route-without-backend",
             &self.route.subject(),
             format!("rule {index} names no backend, so its requests are answered with an error"),
-            "write backendRefs, or a redirect",
+            "write where its requests go, or a redirect",
         );
     }
+}
+
+/// A filter that cannot be made and must not be skipped turns its rule into errors.
+fn unmade(status: u16, why: &str, target: &mut Target) -> Arc<[Filter]> {
+    *target = failure(status, why);
+    Arc::from([])
 }
 
 /// Whether the mesh answers itself, so that no backend is needed.

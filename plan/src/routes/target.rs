@@ -58,15 +58,20 @@ impl Draft<'_> {
     /// Where a rule of a Gateway API route leads: a share to each backend of weight above 0.
     pub(super) fn target(
         &mut self,
+        at: &str,
         backends: &[BackendReference],
         matches: &RequestMatch,
         status: u16,
     ) -> Target {
         let mut shares = Vec::new();
-        for one in backends.iter().filter(|one| one.weight != Some(0)) {
+        for (number, one) in backends.iter().enumerate() {
+            if one.weight == Some(0) {
+                continue;
+            }
+            let at = format!("{at}.backendRefs[{number}]");
             let found = self.named(&Named::from(one));
-            let mut target = self.or_fail(found, status);
-            let filters = match self.filters(&one.filters, matches) {
+            let mut target = self.or_fail(&at, found, status);
+            let filters = match self.filters(&at, &one.filters, matches) {
                 Ok(filters) => filters,
                 Err(why) => {
                     target = failure(status, &why);
@@ -83,10 +88,10 @@ impl Draft<'_> {
     }
 
     /// Where a rule of a VirtualService leads. Left-out weights are 0 beside others, and 1 when none is given.
-    pub(super) fn destinations(&mut self, parts: Vec<Part<'_>>) -> Target {
+    pub(super) fn destinations(&mut self, at: &str, parts: Vec<Part<'_>>) -> Target {
         let otherwise = u32::from(parts.iter().all(|part| part.weight.is_none()));
         let mut shares = Vec::new();
-        for part in parts {
+        for (number, part) in parts.into_iter().enumerate() {
             let weight = part.weight.unwrap_or(otherwise);
             if weight == 0 {
                 continue;
@@ -94,7 +99,7 @@ impl Draft<'_> {
             let found = self.destination(part.destination);
             shares.push(WeightedTarget {
                 weight,
-                target: self.or_fail(found, 503),
+                target: self.or_fail(&format!("{at}.route[{number}].destination"), found, 503),
                 filters: part.filters,
             });
         }
@@ -102,19 +107,20 @@ impl Draft<'_> {
     }
 
     /// The target of what was found; what was not is told and takes its share as errors.
-    fn or_fail(&mut self, found: Result<Arc<Backend>, Refusal>, status: u16) -> Target {
+    fn or_fail(&mut self, at: &str, found: Result<Arc<Backend>, Refusal>, status: u16) -> Target {
         match found {
             Ok(backend) => Target::Backend(backend),
             Err(refusal) => {
                 let target = failure(status, &refusal.1);
-                self.unresolved(refusal);
+                self.unresolved(at, refusal);
                 target
             }
         }
     }
 
-    /// Tells a reference that leads nowhere.
-    pub(super) fn unresolved(&mut self, (reason, why): Refusal) {
+    /// Tells a reference that leads nowhere, with the path of its field.
+    pub(super) fn unresolved(&mut self, at: &str, (reason, why): Refusal) {
+        let why = format!("{at}: {why}");
         let (code, remedy) = match reason {
             "InvalidKind" => (
                 "route-invalid-backend",

@@ -53,7 +53,7 @@ impl Draft<'_> {
         };
         let target = self.request_target(index, rule);
         for (number, matches) in matches.into_iter().enumerate() {
-            let filters = self.changes(rule, &matches.path);
+            let filters = self.changes(&format!("spec.http[{index}]"), rule, &matches.path);
             let per_try = rule
                 .retries
                 .as_ref()
@@ -91,16 +91,16 @@ impl Draft<'_> {
             weight: one.weight,
             filters: actions::of_destination(one.headers.as_ref()),
         });
-        self.destinations(parts.collect())
+        self.destinations(&format!("spec.http[{index}]"), parts.collect())
     }
 
-    fn connection_target(&mut self, given: &[ConnectionDestination]) -> Target {
+    fn connection_target(&mut self, at: &str, given: &[ConnectionDestination]) -> Target {
         let parts = given.iter().map(|one| Part {
             destination: &one.destination,
             weight: one.weight,
             filters: Arc::from([]),
         });
-        self.destinations(parts.collect())
+        self.destinations(at, parts.collect())
     }
 
     fn connections(&mut self, index: usize, rule: &TcpRoute) {
@@ -112,7 +112,7 @@ impl Draft<'_> {
         };
         let here = self.here();
         let sources: Vec<_> = given.iter().map(|one| here.tcp(one)).collect();
-        let target = self.connection_target(&rule.route);
+        let target = self.connection_target(&format!("spec.tcp[{index}]"), &rule.route);
         for (number, source) in sources.into_iter().enumerate() {
             if let Ok(source) = source {
                 let compiled = connection(self.reference(index), source, target.clone());
@@ -133,7 +133,7 @@ impl Draft<'_> {
                 wanted.push((name, source.clone()));
             }
         }
-        let target = self.connection_target(&rule.route);
+        let target = self.connection_target(&format!("spec.tls[{index}]"), &rule.route);
         for (number, (server_name, source)) in wanted.into_iter().enumerate() {
             let compiled = TlsRule {
                 server_name,

@@ -287,7 +287,7 @@ fn proposed(world: &World, text: &str) -> Vec<String> {
 fn proposals() {
     let route = |backend: &str| {
         format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: new}}\nspec: {{parentRefs: [{{group: '', kind: Service, name: words}}], rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]}}\n"
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: new}}\nspec: {{parentRefs: [{{group: '', kind: Service, name: words}}], rules: [{{matches: [{{path: {{value: /new}}}}], backendRefs: [{{name: {backend}, port: 80}}]}}]}}\n"
         )
     };
     let world = world(&WORK, &DOCUMENTS);
@@ -317,6 +317,71 @@ fn proposals() {
         !found
             .iter()
             .any(|line| line.starts_with(&format!("{:?}", Severity::Error))),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn proposals_of_traffic() {
+    let world = world(&WORK, &DOCUMENTS[9..11]);
+    let virtual_service = |subset: &str, port: u16| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: new}}\nspec: {{hosts: [simon], http: [{{match: [{{port: {port}}}], route: [{{destination: {{host: words, subset: {subset}}}}}]}}]}}\n"
+        )
+    };
+    let own = |text: &str| {
+        let found = proposed(&world, text).into_iter();
+        found
+            .filter(|line| line.contains("/new"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(own(&virtual_service("v1", 80)), Vec::<String>::new());
+    assert_eq!(
+        own(&virtual_service("v3", 80)),
+        ["Error route-unknown-subset VirtualService/default/new"]
+    );
+    assert_eq!(
+        own(&virtual_service("v1", 99)),
+        ["Error policy-unknown-port VirtualService/default/new"]
+    );
+    let limit = "apiVersion: meshd.io/v1alpha1\nkind: RateLimit\nmetadata: {name: new}\nspec: {targetRefs: [{name: nobody}], limit: {requests: 1, per: 1s}}\n";
+    assert_eq!(
+        own(limit),
+        ["Error policy-unknown-target RateLimit/default/new"]
+    );
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: new}\nspec: {host: simon, subsets: [{name: a, labels: {no: such}, trafficPolicy: {portLevelSettings: [{port: {number: 7}, loadBalancer: {simple: RANDOM}}]}}]}\n";
+    assert_eq!(
+        own(rule),
+        ["Error policy-unknown-port DestinationRule/default/new"]
+    );
+    let again = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: new}\nspec: {host: words}\n";
+    assert_eq!(
+        own(again),
+        ["Warning rule-without-effect DestinationRule/default/new"]
+    );
+    let deleted = &world.catalog.resources.keys();
+    let deleted = deleted
+        .clone()
+        .find(|key| key.kind == "DestinationRule")
+        .unwrap();
+    let proposal = Proposal {
+        catalog: &world.catalog,
+        boot: &world.boot,
+        live: &world.live,
+        host_addresses: &world.addresses,
+        documents: &[],
+        deleted: std::slice::from_ref(deleted),
+        now_ms: NOW,
+    };
+    let found = validate(&proposal);
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding.code == "route-unknown-subset"
+                && finding.severity == Severity::Warning
+                && finding
+                    .what
+                    .starts_with("spec.http[0].route[0].destination: ")),
         "{found:?}"
     );
 }
