@@ -50,7 +50,7 @@ use mesh_model::snapshot::{Inbound, MeshView, Outbound, Snapshot};
 
 pub use compiled::{Candidate, Compiled, VirtualPort};
 pub use input::{Allocations, CompileError, Input};
-pub use proposal::{Proposal, UNKNOWN_REFERENCES, validate};
+pub use proposal::{CONTRADICTIONS, Proposal, UNKNOWN_REFERENCES, validate};
 
 use findings::Findings;
 use world::World;

@@ -43,6 +43,9 @@ pub const UNKNOWN_REFERENCES: [&str; 7] = [
     "policy-unknown-port",
 ];
 
+/// Codes of what contradicts something that stands already: refused too.
+pub const CONTRADICTIONS: [&str; 1] = ["rule-without-effect"];
+
 /// Problems that the edit would bring, worst first; those that exist without it are left out.
 ///
 /// A reference to an unknown service in a proposed document is an error; in other documents (whose service
@@ -65,7 +68,8 @@ pub fn validate(proposal: &Proposal<'_>) -> Vec<Finding> {
         .into_iter()
         .map(|mut finding| {
             let mine = proposed.contains(&finding.subject);
-            if mine && UNKNOWN_REFERENCES.contains(&finding.code.as_str()) {
+            let code = finding.code.as_str();
+            if mine && (UNKNOWN_REFERENCES.contains(&code) || CONTRADICTIONS.contains(&code)) {
                 finding.severity = Severity::Error;
             }
             (mine, finding)

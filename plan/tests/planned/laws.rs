@@ -357,7 +357,7 @@ fn proposals_of_traffic() {
     let again = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: new}\nspec: {host: words}\n";
     assert_eq!(
         own(again),
-        ["Warning rule-without-effect DestinationRule/default/new"]
+        ["Error rule-without-effect DestinationRule/default/new"]
     );
     let deleted = &world.catalog.resources.keys();
     let deleted = deleted
