@@ -34,6 +34,8 @@ mod cookie;
 mod cors;
 /// What is left of a request's time.
 mod deadline;
+/// When an answer was made.
+mod date;
 /// Delegation tables that requests bring.
 mod dtab;
 /// The life of one request.

@@ -26,6 +26,9 @@ mod corpus;
 /// Requests of HTTP/1.
 #[path = "wire/requests.rs"]
 mod requests;
+/// Answers of a back end.
+#[path = "wire/responses.rs"]
+mod responses;
 /// The judge.
 #[path = "wire/strict.rs"]
 mod strict;

@@ -34,6 +34,8 @@ pub(crate) enum Known {
     Upgrade,
     /// `expect`
     Expect,
+    /// `date`
+    Date,
     /// `cookie`
     Cookie,
     /// `content-type`
@@ -61,6 +63,7 @@ impl Known {
         let known = match name.len() {
             2 if is(b"te") => Self::Te,
             4 if is(b"host") => Self::Host,
+            4 if is(b"date") => Self::Date,
             6 if is(b"cookie") => Self::Cookie,
             6 if is(b"expect") => Self::Expect,
             7 if is(b"upgrade") => Self::Upgrade,
@@ -155,7 +158,7 @@ impl Known {
     pub(crate) fn is_protected(self) -> bool {
         !matches!(
             self,
-            Self::Other | Self::HopOnly | Self::Te | Self::Upgrade | Self::Trailer
+            Self::Other | Self::Date | Self::HopOnly | Self::Te | Self::Upgrade | Self::Trailer
         )
     }
 }

@@ -33,15 +33,14 @@ pub enum Step {
     Reset,
     /// Sends the bytes over and over until the other end is gone.
     Endless(Vec<u8>),
-    /// Reads nothing more and keeps the connection.
-    Hold,
 }
 
 #[derive(Debug, Default)]
 struct State {
     seen: Vec<Seen>,
-    /// Answers to the next requests whose target is `/case…`.
+    /// Answers to requests whose target is `/case…`.
     script: Option<(Vec<Step>, bool)>,
+    answering: bool,
     open: Vec<(u64, TcpStream)>,
     next: u64,
 }
@@ -85,9 +84,19 @@ impl Backend {
         self.state().open.len()
     }
 
-    /// Answers the next request to `/case` with these steps; `early`: as soon as its head is there.
+    /// Answers requests to `/case` with these steps; `early`: as soon as the head is there.
     pub fn answer(&self, steps: Vec<Step>, early: bool) {
-        self.state().script = Some((steps, early));
+        let mut state = self.state();
+        state.script = Some((steps, early));
+        state.answering = true;
+    }
+
+    /// Waits until the steps of [`Self::answer`] are done.
+    pub fn wait_answered(&self) {
+        mesh_tests::eventually("the back end has answered", Duration::from_secs(10), || {
+            let state = self.state();
+            if state.answering { Err("it has not") } else { Ok(()) }
+        });
     }
 
     /// Ends all connections, so that the next request comes on a new one.
@@ -171,13 +180,17 @@ impl Backend {
 
     /// Answers; false when the connection is over.
     fn respond(&self, id: u64, stream: &TcpStream, target: &str, head: bool) -> bool {
-        let script = if target.starts_with("/case") {
-            self.state().script.take()
-        } else {
-            None
+        // The same to each try, if the mesh tries again.
+        let script = if target.starts_with("/case") { self.state().script.clone() } else { None };
+        let Some((steps, _)) = script else {
+            return (&*stream).write_all(&usual(target, head)).is_ok();
         };
-        let steps =
-            script.map_or_else(|| vec![Step::Send(usual(target, head))], |(steps, _)| steps);
+        let goes_on = self.carry_out(id, stream, steps);
+        self.state().answering = false;
+        goes_on
+    }
+
+    fn carry_out(&self, id: u64, stream: &TcpStream, steps: Vec<Step>) -> bool {
         for step in steps {
             let sent = match step {
                 Step::Send(bytes) => (&*stream).write_all(&bytes).is_ok(),
@@ -187,6 +200,7 @@ impl Backend {
                 }
                 Step::Close => {
                     let _gone = stream.shutdown(Shutdown::Write);
+                    self.state().answering = false;
                     drain(stream);
                     false
                 }
@@ -199,10 +213,6 @@ impl Backend {
                 }
                 Step::Endless(bytes) => {
                     while (&*stream).write_all(&bytes).is_ok() {}
-                    false
-                }
-                Step::Hold => {
-                    drain(stream);
                     false
                 }
             };

@@ -81,6 +81,7 @@ fn expand(stem: &str, block: &str) -> Vec<Case> {
             word => rest.push((word.to_owned(), tail.to_owned())),
         }
     }
+    // A `{}` alone, or within the word, is a line of its own.
     let case = |value: Option<&str>| Case {
         name: match value {
             Some(value) => format!(
@@ -92,7 +93,10 @@ fn expand(stem: &str, block: &str) -> Vec<Case> {
         rules: rules.clone(),
         lines: rest
             .iter()
-            .map(|(word, text)| (word.clone(), fill(text, value)))
+            .map(|(word, text)| {
+                let word = fill(word, value);
+                (word, fill(text, value))
+            })
             .collect(),
     };
     if values.is_empty() {

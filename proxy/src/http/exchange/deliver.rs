@@ -18,7 +18,7 @@ use crate::http::{
     alarm,
     body::BodyEvent,
     buffers::Messages,
-    convert,
+    convert, date,
     h1::write::{self, ResponseExtras},
     headers,
     message::{Framing, Response, Version},
@@ -163,6 +163,7 @@ fn framing_for(response: &Response, version: Version) -> Framing {
 fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
     let Messages { request, response } = &mut *exchange.messages;
     exchange.story.status = response.status;
+    date::add(&mut response.fields);
     match &mut *exchange.down {
         Wire::H1(down) => {
             let persistent = request.wishes.persistent
