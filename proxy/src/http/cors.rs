@@ -198,7 +198,7 @@ mod tests {
             allow_methods: texts(&["GET", "PUT"]),
             allow_headers: texts(&["x-a"]),
             expose_headers: texts(&["x-b", "x-c"]),
-            max_age: Some(Duration::from_secs(60)),
+            max_age: Some(Duration::from_mins(1)),
             ..Cors::default()
         }
     }

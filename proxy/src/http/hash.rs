@@ -144,7 +144,7 @@ mod tests {
             ttl: Some(ttl),
         };
         let found = of(
-            &ring(vec![made(Duration::from_secs(60))]),
+            &ring(vec![made(Duration::from_mins(1))]),
             &request(),
             None,
             || 7,

@@ -50,7 +50,7 @@ fn limit(key: u64, burst: u32, by: &[LimitBy]) -> RateLimit {
         matches: Vec::new(),
         by: Arc::from(by),
         requests: 1,
-        per: Duration::from_secs(3600),
+        per: Duration::from_hours(1),
         burst,
         scope: LimitScope::Host,
     }
@@ -118,7 +118,7 @@ fn what_one_limit_refuses_counts_for_none() {
     assert_eq!(through(&limits, &all, &NOBODY), 3);
     let refused = limits.request(&all, &NOBODY).unwrap_err();
     assert!(refused.what.contains("shop/limit-1"), "{refused:?}");
-    assert!(refused.after <= Duration::from_secs(3600));
+    assert!(refused.after <= Duration::from_hours(1));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn nothing() -> Target {
     }
 }
 
-async fn with(stage: &Stage, filters: impl IntoIterator<Item = Filter>, target: Option<Target>) {
+fn with(stage: &Stage, filters: impl IntoIterator<Item = Filter>, target: Option<Target>) {
     let filters: Arc<[Filter]> = filters.into_iter().collect();
     let endpoint = stage.endpoint(1, stage.address);
     let snapshot = attach(stage.calling(AppProtocol::Http, [endpoint]), |backend| {
@@ -58,7 +58,7 @@ fn the_mesh_answers_itself() {
             (503, "closed", Some(nothing())),
             (204, "ignored", None),
         ] {
-            with(&stage, [direct(status, body), later.clone()], target).await;
+            with(&stage, [direct(status, body), later.clone()], target);
             let mut client = stage.dial().await;
             let heard = client
                 .ask("POST /x HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi")
@@ -90,13 +90,13 @@ fn redirects_need_no_backend() {
             path: None,
             status: 308,
         });
-        with(&stage, [redirect], Some(nothing())).await;
+        with(&stage, [redirect], Some(nothing()));
         let heard = stage.dial().await.get("/a?b", "").await;
         assert_eq!(
             (heard.status(), heard.field("location")),
             (308, Some("https://web/a?b"))
         );
-        with(&stage, [], Some(nothing())).await;
+        with(&stage, [], Some(nothing()));
         let heard = stage.dial().await.get("/", "").await;
         assert_eq!(heard.error().unwrap().0, "no-backend");
     });
@@ -109,7 +109,7 @@ fn cors() -> Filter {
         allow_origins: vec![OriginMatch::Exact("https://a.example".into())],
         allow_credentials: true,
         allow_methods: vec!["GET".into(), "PUT".into()],
-        max_age: Some(Duration::from_secs(60)),
+        max_age: Some(Duration::from_mins(1)),
         ..Cors::default()
     }))
 }
@@ -123,7 +123,7 @@ fn cross_origin_questions_and_answers() {
                 "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n"
                     .to_owned()
             });
-            with(&stage, [cors()], None).await;
+            with(&stage, [cors()], None);
             let mut client = stage.dial().await;
             let ask = format!(
                 "OPTIONS /x HTTP/1.1\r\nHost: web\r\n{ORIGIN}Access-Control-Request-Method: PUT\r\n\r\n"
@@ -191,7 +191,7 @@ fn nobody_asks_for_marks() {
     run(async {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
         stage.program(|_| ok("x"));
-        with(&stage, [], None).await;
+        with(&stage, [], None);
         let heard = stage.dial().await.get("/", ORIGIN).await;
         assert_eq!((heard.status(), heard.field("vary")), (200, None));
     });

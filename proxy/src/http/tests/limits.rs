@@ -22,7 +22,7 @@ fn limit(key: u64, burst: u32) -> RateLimit {
         matches: Vec::new(),
         by: Arc::from([]),
         requests: 1,
-        per: Duration::from_secs(7200),
+        per: Duration::from_hours(2),
         burst,
         scope: LimitScope::Host,
     }
@@ -91,7 +91,7 @@ fn by_header_and_path() {
     });
 }
 
-/// gRPC callers hear RESOURCE_EXHAUSTED, and when to come again.
+/// gRPC callers hear `RESOURCE_EXHAUSTED`, and when to come again.
 #[test]
 fn in_the_words_of_grpc() {
     run(async {

@@ -138,9 +138,9 @@ fn shares_and_bodies_that_are_too_long() {
         for _ in 0..400 {
             client.get("/", "").await;
         }
-        let sent = || stage.a.cells.policies.mirrored.get() as usize;
+        let sent = || stage.a.cells.policies.mirrored.get();
         eventually("all have arrived", || {
-            sent() > 0 && sent() == heard.borrow().len()
+            sent() > 0 && sent() == heard.borrow().len() as u64
         })
         .await;
         // Five standard deviations of 400 draws at a quarter: 44.

@@ -43,7 +43,7 @@ fn by_cookie() -> Persistence {
     Persistence {
         name: "sid".into(),
         header: false,
-        lifetime: Some(Duration::from_secs(60)),
+        lifetime: Some(Duration::from_mins(1)),
     }
 }
 
@@ -84,7 +84,7 @@ fn by_cookie_and_header() {
                 }
                 // Made up: served anywhere, and told where.
                 let heard = client.get("/", "Cookie: sid=1234\r\nSid: zz\r\n").await;
-                let told = heard.field("set-cookie").or(heard.field("sid"));
+                let told = heard.field("set-cookie").or_else(|| heard.field("sid"));
                 assert!(told.is_some());
             });
         }
@@ -228,7 +228,7 @@ fn a_cookie_is_made_and_kept_to() {
         let made = HashKey::Cookie {
             name: "aff".into(),
             path: "/".into(),
-            ttl: Some(Duration::from_secs(60)),
+            ttl: Some(Duration::from_mins(1)),
         };
         stage.a.publish(hashed(&stage, &endpoints, &[made]));
         let ask = async |client: &mut Talk, line: &str| client.get("/", line).await;
