@@ -193,6 +193,16 @@ impl World {
         )
     }
 
+    /// Another worker of the same host: what its workers share is shared.
+    pub(crate) fn beside(&self, host: &Host) -> Host {
+        Host::start_beside(
+            config(),
+            self.credentials(A, &[self.id("shop", "cart")]),
+            self.snapshot(A),
+            Arc::clone(&host.shared),
+        )
+    }
+
     /// The serving host, with one program.
     pub(crate) fn serving_host(&self, port: InboundPort) -> Host {
         let host = Host::start(
@@ -368,6 +378,8 @@ pub(crate) async fn listener() -> TcpListener {
 pub(crate) async fn nowhere() -> SocketAddr {
     // Bound for as long as the tests run, and never listening: refused, and nobody else gets the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // A test may begin to listen there.
+    socket.set_reuseaddr(true).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
     std::mem::forget(socket);
@@ -393,9 +405,18 @@ impl Host {
     }
 
     fn start_with(config: Config, credentials: Credentials, snapshot: Snapshot) -> Self {
+        Self::start_beside(config, credentials, snapshot, Arc::default())
+    }
+
+    fn start_beside(
+        config: Config,
+        credentials: Credentials,
+        snapshot: Snapshot,
+        shared: Arc<Shared>,
+    ) -> Self {
         let (mut publisher, reader) = cell::cell();
         publisher.publish(snapshot);
-        let (cells, shared, drain) = (Arc::<Cells>::default(), Arc::default(), Drain::default());
+        let (cells, drain) = (Arc::<Cells>::default(), Drain::default());
         let limits = Arc::<limits::Shared>::default();
         let any = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0);
         let bound = listen::bind(Kind::Tunnel, any).unwrap();

@@ -49,7 +49,7 @@ impl Ring {
 
     /// Points of a ring of so many endpoints of equal weight: a measure of the work.
     pub(crate) fn points(endpoints: u64, minimum: u32) -> u64 {
-        points(LIGHTEST.saturating_mul(endpoints), minimum).max(endpoints)
+        wanted(LIGHTEST.saturating_mul(endpoints), minimum).max(endpoints)
     }
 
     /// Slots for a key: its own first, then those that take over.
@@ -60,14 +60,17 @@ impl Ring {
     }
 }
 
-fn points(even: u64, minimum: u32) -> u64 {
+/// Points that there should be at least.
+fn wanted(even: u64, minimum: u32) -> u64 {
     even.min(EVENNESS).max(u64::from(minimum)).min(MOST)
 }
 
 /// How many points a weight gets: all in proportion, `minimum` together, more for evenness while that stays small.
+///
+/// The points of a weight of 1 are a power of two (or, of several weights together, one point): an endpoint more or
+/// less seldom changes how many the others have, and so moves no keys of theirs.
 struct Shares {
-    points: u64,
-    total: u64,
+    power: i32,
 }
 
 impl Shares {
@@ -76,17 +79,24 @@ impl Shares {
         let (total, least) = (weights().sum::<u64>().max(1), weights().min().unwrap_or(1));
         // Points when the lightest has as many as it should.
         let even = LIGHTEST.saturating_mul(total).div_ceil(least);
+        let wanted = wanted(even, minimum);
+        let power = (-40..24).find(|power| scaled(total, *power) >= wanted);
         Self {
-            points: points(even, minimum),
-            total,
+            power: power.unwrap_or(0),
         }
     }
 
     fn of_weight(&self, weight: u32) -> u64 {
-        (self.points * u64::from(weight.max(1)))
-            .div_ceil(self.total)
-            .max(1)
+        scaled(u64::from(weight.max(1)), self.power).clamp(1, MOST)
     }
+}
+
+fn scaled(weight: u64, power: i32) -> u64 {
+    let scaled = match u32::try_from(power) {
+        Ok(up) => u128::from(weight) << up,
+        Err(_negative) => u128::from(weight) >> power.unsigned_abs(),
+    };
+    u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -127,7 +137,7 @@ mod tests {
         let mut some = seeds(0..4);
         some[0].weight = 5;
         let ring = Ring::new(&some, 4096);
-        assert!((4096..4200).contains(&ring.points.len()));
+        assert!((4096..8192).contains(&ring.points.len()));
         let mut hits = [0u32; 4];
         for key in 0..40_000 {
             hits[ring.walk(mix(key)).next().unwrap() as usize] += 1;
@@ -140,14 +150,14 @@ mod tests {
         // Bounded however many there are, and each has a point.
         let ring = Ring::new(&seeds(0..10_000), 1024);
         assert!(
-            (10_000..140_000).contains(&ring.points.len()),
+            (10_000..270_000).contains(&ring.points.len()),
             "{}",
             ring.points.len()
         );
         let mut some = seeds(0..2);
         some[0].weight = u32::MAX;
         let ring = Ring::new(&some, 1024);
-        assert!(ring.slots.contains(&1) && ring.points.len() < 140_000);
+        assert!(ring.slots.contains(&1) && ring.points.len() < 270_000);
         assert_eq!(Ring::new(&[], 1024).walk(5).next(), None);
     }
 

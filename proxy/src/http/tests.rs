@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod answers;
+mod balancing;
 mod explicit;
 mod failing;
 mod faults;

@@ -105,7 +105,10 @@ impl Idle {
         std::iter::from_fn(|| stack.pop()).find_map(|mut connection| {
             connection.reused = true;
             connection.served = connection.served.saturating_add(1);
-            is_silent(&mut connection.io).then_some(connection)
+            // Without a limit of its own the tidying sees to it.
+            let idle = connection.terms.idle;
+            let fresh = idle.is_none_or(|longest| connection.since.elapsed() < longest);
+            (fresh && is_silent(&mut connection.io)).then_some(connection)
         })
     }
 
