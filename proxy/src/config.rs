@@ -38,7 +38,7 @@ pub struct Limits {
     pub connect: Duration,
     /// Time for a TLS handshake and the HTTP/2 preface. 5 s.
     pub handshake: Duration,
-    /// Silence after which a connection of unknown protocol is dialled on. 75 ms.
+    /// Silence after which a connection of unknown protocol is dialled on. 50 ms.
     pub silence: Duration,
     /// Time for the first bytes of a connection whose protocol is HTTP. 60 s.
     pub first_bytes: Duration,
@@ -66,7 +66,7 @@ impl Default for Limits {
             connections: 32_768,
             connect: Duration::from_secs(3),
             handshake: Duration::from_secs(5),
-            silence: Duration::from_millis(75),
+            silence: Duration::from_millis(50),
             first_bytes: Duration::from_mins(1),
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(90),

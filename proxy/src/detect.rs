@@ -29,9 +29,37 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const METHOD: usize = 24;
 /// Beginnings of a request target in absolute form.
 const SCHEME: &[u8] = b"http";
+/// A line that is longer and begins as a request does is believed before its end.
+const LINE: usize = 64;
 
 /// What the first bytes say; `None`: too few to tell. Decides within 64 bytes.
 pub(crate) fn spoken(bytes: &[u8]) -> Option<Spoken> {
+    let verdict = beginning(bytes)?;
+    if verdict != Spoken::Http1 {
+        return Some(verdict);
+    }
+    // Other protocols have such lines too (`GET /key` of Redis, `OPTIONS * RTSP/1.0`): the version tells.
+    match memchr::memchr(b'\n', bytes) {
+        Some(end) if names_http(bytes.get(..end)?) => Some(Spoken::Http1),
+        Some(_) => Some(Spoken::Opaque),
+        None if bytes.len() >= LINE => Some(Spoken::Http1),
+        None => None,
+    }
+}
+
+/// The likeliest verdict on bytes behind which nothing came for a while.
+pub(crate) fn likely(bytes: &[u8]) -> Spoken {
+    beginning(bytes).unwrap_or(Spoken::Opaque)
+}
+
+/// The last word of a request line.
+fn names_http(line: &[u8]) -> bool {
+    let word = line.rsplit(|byte| *byte == b' ').next();
+    word.is_some_and(|word| word.starts_with(b"HTTP/"))
+}
+
+/// The same without a look at the end of a request line.
+pub(crate) fn beginning(bytes: &[u8]) -> Option<Spoken> {
     match bytes {
         [] | [0x16] | [0x16, 0x03] => None,
         [0x16, 0x03, 0..=4, ..] => Some(Spoken::Tls),
@@ -115,22 +143,59 @@ mod tests {
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http2)),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Some(Spoken::Http2)),
         (b"PRI * HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"PRI * HTTP/2.0\r\n\r\nXX\r\n", Some(Spoken::Http1)),
         (b"GET", None),
         (b"GET ", None),
-        (b"GET /", Some(Spoken::Http1)),
-        (b"OPTIONS * HTTP/1.1", Some(Spoken::Http1)),
-        (b"M-SEARCH *", Some(Spoken::Http1)),
+        (b"GET /", None),
+        (b"GET / HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"GET / HTTP/1.0\n", Some(Spoken::Http1)),
+        (b"GET / HTTP/9.9\r\n", Some(Spoken::Http1)),
+        (b"HEAD / HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"POST /a?b HTTP/1.1\r\nhost: x", Some(Spoken::Http1)),
+        (b"PUT /a HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"DELETE /a HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"PATCH /a HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"TRACE /a HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"PROPFIND /a HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"VERSION-CONTROL /a HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"OPTIONS * HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"M-SEARCH * HTTP/1.1\r\n", Some(Spoken::Http1)),
         (b"GET ht", None),
-        (b"GET http://words/ HTTP/1.1", Some(Spoken::Http1)),
-        (b"CONNECT words:80 HTTP/1.1", Some(Spoken::Http1)),
-        (b"CONNECT [::1]:80 HTTP/1.1", Some(Spoken::Http1)),
+        (b"GET http://words/ HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"CONNECT words:80 HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (b"CONNECT [::1]:80 HTTP/1.1\r\n", Some(Spoken::Http1)),
+        (
+            b"GET /a-path-that-is-longer-than-what-is-waited-for-before-a-verdict",
+            Some(Spoken::Http1),
+        ),
+        // Redis, memcached, STOMP, RTSP, SIP, ICAP.
         (b"GET key\r\n", Some(Spoken::Opaque)),
+        (b"GET /key\r\n", Some(Spoken::Opaque)),
+        (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+        (b"get key\r\n", Some(Spoken::Opaque)),
         (b"CONNECT\naccept-version:1.2", Some(Spoken::Opaque)),
         (b"OPTIONS rtsp://host/ RTSP/1.0", Some(Spoken::Opaque)),
-        (b"get key\r\n", Some(Spoken::Opaque)),
-        (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+        (b"OPTIONS * RTSP/1.0\r\n", Some(Spoken::Opaque)),
+        (b"REGISTER sip:host SIP/2.0\r\n", Some(Spoken::Opaque)),
+        (b"REQMOD icap://host/ ICAP/1.0\r\n", Some(Spoken::Opaque)),
+        // SSH, SMTP, FTP, IMAP, IRC, finger.
+        (b"SSH-2.0-OpenSSH_9.2\r\n", Some(Spoken::Opaque)),
+        (b"EHLO client.example\r\n", Some(Spoken::Opaque)),
+        (b"HELP\r\n", Some(Spoken::Opaque)),
+        (b"USER name\r\n", Some(Spoken::Opaque)),
+        (b"a1 LOGIN x y\r\n", Some(Spoken::Opaque)),
+        (b"NICK name\r\n", Some(Spoken::Opaque)),
+        (b"\r\n", Some(Spoken::Opaque)),
+        // MySQL's and PostgreSQL's clients, MQTT, Kafka, MongoDB, a TLS 1.0 alert, SOCKS.
+        (b"\x20\0\0\x01\x85\xa6\xff\x01", Some(Spoken::Opaque)),
         (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
+        (b"\x10\x0c\0\x04MQTT\x04", Some(Spoken::Opaque)),
+        (b"\0\0\0\x16\0\x12\0\x03", Some(Spoken::Opaque)),
+        (b"\x3f\0\0\0\x01\0\0\0", Some(Spoken::Opaque)),
+        (b"\x15\x03\x01\0\x02", Some(Spoken::Opaque)),
+        (b"\x05\x01\0", Some(Spoken::Opaque)),
         (b" GET / HTTP/1.1", Some(Spoken::Opaque)),
+        (b"GET  / HTTP/1.1", Some(Spoken::Opaque)),
         (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", Some(Spoken::Opaque)),
         (b"\r\n\r\n", Some(Spoken::Opaque)),
     ];
@@ -155,6 +220,32 @@ mod tests {
             assert_eq!(first, *verdict, "{:?}", String::from_utf8_lossy(bytes));
         }
         assert!(spoken(&[b'A'; 64]).is_some());
+    }
+
+    /// A caller that stops in the middle of its line is judged by what there is.
+    #[test]
+    fn likely_verdicts() {
+        for (bytes, wanted) in [
+            (&b"GET /half"[..], Spoken::Http1),
+            (b"GET", Spoken::Opaque),
+            (b"PRI * HTTP/2.0", Spoken::Opaque),
+            (b"\x16", Spoken::Opaque),
+            (b"\x16\x03\x01", Spoken::Tls),
+        ] {
+            assert_eq!(likely(bytes), wanted, "{bytes:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Random bytes get one verdict, the same however they are cut, and 64 are always enough.
+        #[test]
+        fn random_bytes(bytes in proptest::collection::vec(0u8.., 64..80)) {
+            let first = (0..=bytes.len()).find_map(|length| spoken(&bytes[..length]));
+            proptest::prop_assert_eq!(first, spoken(&bytes));
+            proptest::prop_assert!(spoken(&bytes[..64]).is_some());
+            let http = bytes.first().is_some_and(u8::is_ascii_uppercase);
+            proptest::prop_assert!(http || !matches!(first, Some(Spoken::Http1 | Spoken::Http2)));
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::{io, time::Duration};
 
 use bytes::BytesMut;
 use mesh_model::service::AppProtocol;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::{
+    io::{AsyncReadExt, Interest},
+    time::Instant,
+};
 
 use crate::{
     detect::{self, Spoken},
@@ -64,15 +67,42 @@ pub(crate) async fn bytes(
     silence: Duration,
     more: Duration,
 ) -> First {
+    told(io, into, silence, more, detect::spoken).await
+}
+
+/// The same where HTTP is configured: a request line is believed from its beginning on.
+pub(crate) async fn requests(
+    io: &mut Io,
+    into: &mut BytesMut,
+    silence: Duration,
+    more: Duration,
+) -> First {
+    told(io, into, silence, more, detect::beginning).await
+}
+
+async fn told(
+    io: &mut Io,
+    into: &mut BytesMut,
+    silence: Duration,
+    more: Duration,
+    verdict: fn(&[u8]) -> Option<Spoken>,
+) -> First {
+    let mut by = None;
     loop {
-        if let Some(spoken) = detect::spoken(into) {
+        if let Some(spoken) = verdict(into) {
             return First::Spoken(spoken);
         }
-        let patience = if into.is_empty() { silence } else { more };
-        match tokio::time::timeout(patience, read_some(io, into)).await {
+        let now = Instant::now();
+        let by = if into.is_empty() {
+            now + silence
+        } else {
+            // For all of it together, however slowly it drips.
+            *by.get_or_insert(now + more)
+        };
+        match tokio::time::timeout_at(by, read_some(io, into)).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0)) | Err(_) if into.is_empty() => return First::Silent,
-            Ok(Ok(0)) | Err(_) => return First::Spoken(Spoken::Opaque),
+            Ok(Ok(0)) | Err(_) => return First::Spoken(detect::likely(into)),
             Ok(Err(_broken)) => return First::Broken,
         }
     }

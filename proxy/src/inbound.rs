@@ -95,7 +95,8 @@ pub(crate) async fn serve(
             first::bytes(&mut io, &mut first, limits.silence, limits.silence * 4).await
         }
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
-            let spoken = first::bytes(&mut io, &mut first, limits.first_bytes, limits.head).await;
+            let spoken =
+                first::requests(&mut io, &mut first, limits.first_bytes, limits.head).await;
             match spoken.as_http(port.protocol) {
                 First::Silent | First::Broken => return drop(io),
                 spoken @ First::Spoken(_) => spoken,

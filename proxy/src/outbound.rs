@@ -129,7 +129,7 @@ struct Requests {
 /// Waits for the first request.
 async fn requests(worker: Rc<Worker>, first: &mut BytesMut, io: &mut Io) -> Requests {
     let limits = &worker.config.limits;
-    let spoken = first::bytes(io, first, limits.first_bytes, limits.head).await;
+    let spoken = first::requests(io, first, limits.first_bytes, limits.head).await;
     Requests { worker, spoken }
 }
 
