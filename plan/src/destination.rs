@@ -83,29 +83,22 @@ pub(crate) fn gather<'a>(
                 "write one DestinationRule for each service, in the service's namespace",
             );
         }
-        let partly = exports(spec).unwrap_or_default();
-        if refused.is_none() && !partly.is_empty() {
-            findings.note(
-                "field-without-effect",
-                &key.to_string(),
-                partly.clone(),
-                "remove exportTo",
-            );
-        }
         if refused.is_none() {
             rules.tell_ports(key, spec, services, findings);
         }
+        if !spec.export_to.is_empty() && !spec.export_to.iter().any(|one| one == "*") {
+            findings.note(
+                "field-without-effect",
+                &key.to_string(),
+                "spec.exportTo: the rule acts for callers of every namespace",
+                "leave exportTo out",
+            );
+        }
         let refused = refused.map(|(_, reason, why)| (reason, why));
-        let outcome = outcome(world, key, resource, spec, &own, refused, partly);
+        let outcome = outcome(world, key, resource, spec, &own, refused);
         rules.outcomes.push(outcome);
     }
     rules
-}
-
-/// What is said of an `exportTo` that leaves callers out.
-fn exports(spec: &DestinationRuleSpec) -> Option<String> {
-    let all = spec.export_to.is_empty() || spec.export_to.iter().any(|one| one == "*");
-    (!all).then(|| "spec.exportTo: the rule acts for callers of every namespace".to_owned())
 }
 
 fn outcome<'a>(
@@ -115,7 +108,6 @@ fn outcome<'a>(
     spec: &DestinationRuleSpec,
     own: &Namespace,
     refused: Option<Refusal>,
-    partly: String,
 ) -> Outcome<'a> {
     let id = hosts::service(&spec.host, own, &world.mesh.domain);
     let (name, namespace) = match &id {
@@ -137,7 +129,7 @@ fn outcome<'a>(
         parents: vec![ParentState {
             reference,
             refused,
-            partly,
+            partly: String::new(),
         }],
         unresolved: None,
     }

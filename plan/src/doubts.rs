@@ -36,14 +36,17 @@ fn of_table(table: &RuleTable, findings: &Findings) {
         let mut hash = Stable::new();
         hash.debug(&rule.matches);
         let earlier = takes_all.or_else(|| known.get(&hash.finish()).copied());
-        match earlier.filter(|earlier| earlier.route != rule.route) {
-            Some(earlier) => tell(rule, earlier, findings),
-            None => {
-                known.entry(hash.finish()).or_insert(rule);
-                if rule.matches == every {
-                    takes_all = takes_all.or(Some(rule));
-                }
-            }
+        // Of one document the reader of documents tells it.
+        let another = |earlier: &&Rule| {
+            (earlier.route.kind, &earlier.route.name) != (rule.route.kind, &rule.route.name)
+        };
+        if let Some(earlier) = earlier.filter(another) {
+            tell(rule, earlier, findings);
+            continue;
+        }
+        known.entry(hash.finish()).or_insert(rule);
+        if rule.matches == every {
+            takes_all = takes_all.or(Some(rule));
         }
     }
 }

@@ -3,23 +3,31 @@
 //! A limit is aimed at services; it acts where a program of this host serves one of them, be it by its own name
 //! or by its labels. Several limits of one port all act.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use mesh_model::{
     document::{
         Spec,
         limit::{LimitBySpec, LimitScopeSpec, RateLimitSpec},
     },
-    name::ServiceId,
+    name::{ServiceId, ServiceName},
     snapshot::{
-        RateLimit,
+        RateLimit, RequestMatch, SourceMatch,
         limit::{LimitBy, LimitKey, LimitScope},
     },
 };
 
 use crate::{
-    findings::Findings, key::Stable, outcome::Outcome, services::Services, sources, targets,
-    world::World,
+    findings::Findings,
+    key::Stable,
+    outcome::Outcome,
+    services::Services,
+    sources, targets,
+    world::{World, selects},
 };
 
 /// All limits.
@@ -43,7 +51,9 @@ pub(crate) fn gather<'a>(
         let found = targets::aim(key, resource, &spec.target_refs, services, findings);
         let Some(aimed) = found else { continue };
         for (id, ports) in &aimed.at {
-            let limit = compiled(spec, &aimed, id);
+            let Some(limit) = compiled(world, spec, &aimed, id) else {
+                continue;
+            };
             for address in own_addresses(services, id, ports) {
                 let all = limits.by_address.entry(address).or_default();
                 // Named twice by one resource it counts once.
@@ -80,7 +90,22 @@ fn own_addresses(services: &Services, id: &ServiceId, ports: &[u16]) -> Vec<Sock
         .collect()
 }
 
-fn compiled(spec: &RateLimitSpec, aimed: &targets::Aimed<'_>, id: &ServiceId) -> RateLimit {
+/// The limit; `None` when nobody's requests count.
+fn compiled(
+    world: &World<'_>,
+    spec: &RateLimitSpec,
+    aimed: &targets::Aimed<'_>,
+    id: &ServiceId,
+) -> Option<RateLimit> {
+    let stated = sources::calls(&spec.matches, &aimed.namespace);
+    let all = stated.is_empty();
+    let matches: Vec<RequestMatch> = stated
+        .into_iter()
+        .filter_map(|one| seen_from_afar(world, one))
+        .collect();
+    if matches.is_empty() && !all {
+        return None;
+    }
     let mut key = Stable::new();
     key.text("limit").text(&aimed.name).text(&id.to_string());
     let by = |one: &LimitBySpec| match one {
@@ -91,10 +116,10 @@ fn compiled(spec: &RateLimitSpec, aimed: &targets::Aimed<'_>, id: &ServiceId) ->
         LimitBySpec::Path => LimitBy::Path,
         LimitBySpec::Header(name) => LimitBy::Header(name.to_ascii_lowercase().into()),
     };
-    RateLimit {
+    Some(RateLimit {
         key: LimitKey(key.finish()),
         name: Arc::clone(&aimed.name),
-        matches: sources::calls(&spec.matches, &aimed.namespace),
+        matches,
         by: spec.by.iter().map(by).collect(),
         requests: spec.limit.requests,
         per: spec.limit.per.0,
@@ -103,5 +128,39 @@ fn compiled(spec: &RateLimitSpec, aimed: &targets::Aimed<'_>, id: &ServiceId) ->
             LimitScopeSpec::Host => LimitScope::Host,
             LimitScopeSpec::Mesh => LimitScope::Mesh,
         },
+    })
+}
+
+/// A match as the called host can tell it: there a caller's identity is known, not its service or its labels. So
+/// both become the accounts of the workloads that they mean; `None` when no workload is meant.
+fn seen_from_afar(world: &World<'_>, mut one: RequestMatch) -> Option<RequestMatch> {
+    let Some(stated) = one.source.as_deref() else {
+        return Some(one);
+    };
+    if stated.services.is_empty() && stated.labels.is_empty() {
+        return Some(one);
     }
+    let meant = world.instances.iter().filter(|instance| {
+        let named = stated.services.is_empty() || stated.services.contains(&instance.service);
+        named && selects(&stated.labels, &instance.labels)
+    });
+    let mut services: BTreeSet<ServiceId> = BTreeSet::new();
+    if stated.labels.is_empty() {
+        services.extend(stated.services.iter().cloned());
+    }
+    for instance in meant {
+        let account = ServiceName::new(instance.account.as_str()).ok();
+        let namespace = instance.service.namespace.clone();
+        services.insert(instance.service.clone());
+        services.extend(account.map(|account| ServiceId::new(namespace, account)));
+    }
+    if services.is_empty() {
+        return None;
+    }
+    one.source = Some(Arc::new(SourceMatch {
+        services: services.into_iter().collect(),
+        labels: BTreeMap::new(),
+        ..SourceMatch::clone(stated)
+    }));
+    Some(one)
 }
