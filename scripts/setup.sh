@@ -32,6 +32,7 @@ test=(
     systemd-nspawn=systemd-container
     dpkg-deb=dpkg
     man=man-db
+    openssl=openssl
 )
 bench=(
     wrk=wrk
