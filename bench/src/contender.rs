@@ -120,7 +120,7 @@ impl Contender<'_> {
     /// A program on the load's CPU, on its host, as the client's user.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.host.command_as(CLIENT, "taskset");
-        command.args(["-c", crate::stage::LOAD_CPU]).arg(program);
+        command.args(["-c", crate::place::LOAD_CPU]).arg(program);
         command
     }
 
@@ -128,7 +128,7 @@ impl Contender<'_> {
     pub(crate) fn tool(&self, name: &str) -> anyhow::Result<Command> {
         let own = std::env::current_exe()?;
         let mut command = if self.client.is_some() {
-            crate::stage::pinned(self.host, crate::stage::LOAD_CPU, own)
+            crate::place::pinned(self.host, crate::place::LOAD_CPU, own)
         } else {
             self.command(own)
         };

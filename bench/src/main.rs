@@ -19,8 +19,14 @@ mod machine;
 mod measure;
 /// What to run: scenarios, rounds, seconds.
 mod order;
+/// `docs/performance.md`, its plots, and the README's part.
+mod page;
 /// The programs under test, configured and started.
 mod peer;
+/// What every room needs of a host.
+mod place;
+/// Bars as SVG.
+mod plot;
 /// What a terminal shows.
 mod report;
 /// Rows of results, and the file.
@@ -31,6 +37,8 @@ mod scenario;
 mod stage;
 /// Order statistics.
 mod statistic;
+/// The words for each scenario.
+mod title;
 /// The bench's own small programs.
 mod tool;
 

@@ -7,7 +7,7 @@ use mesh_tests::{Child, Host};
 
 use crate::{
     contender::{Proxy, TlsClient, Way},
-    stage::{self, PROXY_CPU},
+    place::{self, PROXY_CPU},
 };
 
 /// Certificates for the other proxies' mTLS.
@@ -77,11 +77,11 @@ impl Peers {
             certificates: &certificates,
         };
         let near_child = side(proxy, near, &places, true)?.context("no client side")?;
-        stage::listens(near, port(proxy, Way::Http1))
+        place::listens(near, port(proxy, Way::Http1))
             .map_err(|error| error.context(format!("{}: {}", proxy.title(), near_child.log())))?;
         let far_child = side(proxy, far, &places, false)?;
         if let Some(child) = &far_child {
-            stage::listens(far, port(proxy, Way::Hop))
+            place::listens(far, port(proxy, Way::Hop))
                 .map_err(|error| error.context(format!("{}: {}", proxy.title(), child.log())))?;
         }
         self.running.push(Running {
@@ -129,7 +129,7 @@ fn side(
         Proxy::Nginx if near => ("nginx", nginx::arguments(&folder, places)?),
         Proxy::Nginx | Proxy::Direct | Proxy::Meshd => return Ok(None),
     };
-    let mut command = stage::pinned(host, PROXY_CPU, program);
+    let mut command = place::pinned(host, PROXY_CPU, program);
     command.args(arguments);
     let child = Child::start(proxy.name(), &mut command, &folder.join("log"))?;
     Ok(Some(child))

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     contender::Proxy,
-    limit::Verdict,
     machine::Machine,
     order::Order,
     statistic::{least, median, most},
@@ -228,7 +227,7 @@ impl Results {
         &self,
         order: &Order,
         machine: &Machine,
-        verdicts: &[Verdict],
+        limits: &[Value],
     ) -> anyhow::Result<PathBuf> {
         let value = json!({
             "what": "CPU of the proxies' processes, one worker each, on CPU 0; load and backends on CPU 1; interleaved rounds; \
@@ -237,7 +236,7 @@ impl Results {
             "rounds": order.rounds,
             "seconds_per_run": order.seconds,
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "limits": verdicts.iter().map(Verdict::json).collect::<Vec<_>>(),
+            "limits": limits,
             "not_measured": self.faults.iter().map(|(scenario, proxy, why)| json!({
                 "scenario": scenario, "proxy": proxy.name(), "why": why,
             })).collect::<Vec<_>>(),

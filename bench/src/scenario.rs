@@ -5,7 +5,7 @@ use crate::{
     limit,
     machine::Machine,
     order::{Order, Scenario},
-    report,
+    page, report,
     results::{Figures, Results},
     stage::Stage,
 };
@@ -39,8 +39,20 @@ pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
     let verdicts = limit::judge(&results);
     report::table(&results);
     report::limits(&verdicts);
-    let path = results.write(order, &machine, &verdicts)?;
+    let limits: Vec<_> = verdicts.iter().map(limit::Verdict::json).collect();
+    let path = results.write(order, &machine, &limits)?;
     report::say(&format!("written: {}", path.display()));
+    if order.whole() {
+        let facts = page::Facts {
+            order,
+            machine: &machine,
+            results: &results,
+            verdicts: &verdicts,
+        };
+        for path in page::write(&facts)? {
+            report::say(&format!("written: {}", path.display()));
+        }
+    }
     Ok(())
 }
 

@@ -3,44 +3,20 @@
 //! Two hosts with meshd (`client`, `server`), two without (`near`, `far`) for the other proxies, so that
 //! nobody pays for another's rules, and one that has only backends. All are namespaces on one bridge.
 
-use std::{
-    fmt::Write as _,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf, process::Command};
 
 use anyhow::Context;
-use mesh_tests::{Child, Host, Mesh, host::Kind, need, process::finished, wait::within};
+use mesh_tests::{Child, Host, Mesh, host::Kind, need};
 
 use crate::{
     contender::{Contender, Proxy, Way},
     order::Order,
     peer::{self, Peers, meshd, nginx, port},
+    place::{LOAD_CPU, USUAL_BUFFERS, backend, listens, pinned, setting},
 };
 
-/// CPU of the proxies.
-pub(crate) const PROXY_CPU: &str = "0";
-/// CPU of load and backends.
-pub(crate) const LOAD_CPU: &str = "1";
 /// The bridge that a [`Mesh`] makes.
 const BRIDGE: &str = "mesh-bridge";
-
-/// Sizes of TCP buffers: least, first, most.
-pub(crate) const USUAL_BUFFERS: &str = "4096 131072 6291456";
-
-/// Ports of the backends, the same on every host.
-pub(crate) mod backend {
-    /// nginx, HTTP/1.1.
-    pub(crate) const HTTP1: u16 = 8080;
-    /// nginx, HTTP/2 without TLS.
-    pub(crate) const HTTP2: u16 = 8081;
-    /// gRPC.
-    pub(crate) const GRPC: u16 = 8082;
-    /// TCP.
-    pub(crate) const TCP: u16 = 9000;
-}
 
 /// Everything that runs.
 pub(crate) struct Stage {
@@ -210,39 +186,10 @@ fn prepare(host: &mut Host) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn setting(host: &Host, key: &str, value: &str) -> anyhow::Result<()> {
-    let line = format!("echo {value} >/proc/sys/net/{key}");
-    let output = host.command("sh").args(["-c", &line]).output()?;
-    finished(key, &output).map(drop)
-}
-
-/// A program on this host and CPU.
-pub(crate) fn pinned(host: &Host, cpu: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = host.command("taskset");
-    command.args(["-c", cpu]).arg(program);
-    command
-}
-
 fn keep(host: &mut Host, name: &str, mut command: Command) -> anyhow::Result<()> {
     let child = Child::start(name, &mut command, &host.log_path(name))?;
     host.keep(child);
     Ok(())
-}
-
-/// Waits until something listens on the port of the host.
-pub(crate) fn listens(host: &Host, port: u16) -> anyhow::Result<()> {
-    within(Duration::from_secs(20), || {
-        let table = host.command("cat").arg("/proc/net/tcp").output()?;
-        let table = String::from_utf8_lossy(&table.stdout).into_owned();
-        let wanted = format!(":{port:04X} ");
-        let found = table.lines().skip(1).any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let local = words.next().unwrap_or_default();
-            format!("{local} ").ends_with(&wanted) && words.nth(1) == Some("0A")
-        });
-        anyhow::ensure!(found, "nothing listens on port {port} of {}", host.name);
-        Ok(())
-    })
 }
 
 /// Calls of the other proxies' ports on the backend's host come to the proxies.
@@ -265,12 +212,4 @@ fn redirect(host: &Host, backend: Ipv4Addr) -> anyhow::Result<()> {
     host.sh(&format!("nft -f {}", file.display()))
         .map(drop)
         .context("the redirect rules")
-}
-
-/// Writes a file in a folder that is made on the way.
-pub(crate) fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(folder)?;
-    let path = folder.join(name);
-    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
-    Ok(path)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::stage::write;
+use crate::place::write;
 
 /// The folder with `ca.pem`, `leaf.pem`, `key.pem` and `both.pem`, made where it is missing.
 pub(super) fn folder(place: &Path) -> anyhow::Result<PathBuf> {

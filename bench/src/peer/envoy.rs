@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Places, port};
 use crate::{
     contender::{Proxy, Way},
-    stage::{backend, write},
+    place::{backend, write},
 };
 
 /// Writes the configuration and says how to start with it.

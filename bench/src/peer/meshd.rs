@@ -18,7 +18,7 @@ use mesh_tests::{
 
 use crate::{
     contender::{Contender, Proxy, TlsClient, Way},
-    stage::{PROXY_CPU, backend, write},
+    place::{PROXY_CPU, backend, write},
 };
 
 /// The explicit listener of the client's host.

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, process::Command};
 use super::{Places, port};
 use crate::{
     contender::{Proxy, Way},
-    stage::{backend, write},
+    place::{backend, write},
 };
 
 /// 65 bytes.

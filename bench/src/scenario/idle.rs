@@ -7,9 +7,10 @@ use crate::{
     load::wrk,
     measure::settled,
     order::Order,
+    place::backend,
     report,
     results::{Column, Figures, Results},
-    stage::{Stage, backend},
+    stage::Stage,
 };
 
 /// Name, way, and how many connections: first few, then many. A TCP connection needs two descriptors of a

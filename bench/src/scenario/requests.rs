@@ -13,8 +13,9 @@ use crate::{
     },
     measure,
     order::Order,
+    place::write,
     results::{Column, Figures, Results},
-    stage::{Stage, write},
+    stage::Stage,
     statistic::least,
 };
 

@@ -12,9 +12,10 @@ use crate::{
     load::own::{self, Running},
     measure::{memory_of, settled},
     order::Order,
+    place::USUAL_BUFFERS,
     report,
     results::{Column, Figures, Results},
-    stage::{Stage, USUAL_BUFFERS},
+    stage::Stage,
 };
 
 /// Kind and how many; a client that is answered costs the proxy two descriptors.

@@ -18,9 +18,10 @@ use crate::{
     measure,
     order::Order,
     peer::meshd,
+    place::backend,
     report,
     results::{Column, Figures, Results},
-    stage::{Stage, backend},
+    stage::Stage,
 };
 
 /// Endpoints that are replaced each time.
