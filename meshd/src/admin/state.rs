@@ -280,8 +280,9 @@ pub(super) fn services(daemon: &Daemon) -> Outcome<Vec<ServiceRow>> {
             .iter()
             .any(|endpoint| endpoint.local);
         let rules = frontend.rules.rules.iter().chain(&frontend.tcp_rules.rules);
-        for rule in rules {
-            let name = format!("{}/{}", rule.route.kind, rule.route.name);
+        let tls = frontend.tls_rules.iter().map(|rule| &rule.route);
+        for route in rules.map(|rule| &rule.route).chain(tls) {
+            let name = format!("{}/{}", route.kind, route.name);
             if !row.routes.contains(&name) {
                 row.routes.push(name);
             }
