@@ -34,5 +34,6 @@ deb: ## target/packages/meshd_*.deb
 fuzz: ## each decoder of outside bytes for FUZZ_SECONDS (60) each; needs nightly and cargo-fuzz
 	@bash scripts/fuzz.sh
 
-soak: ## the demonstration's exercises with DEMO_REQUESTS (200000) requests each
-	@DEMO_ARGUMENTS="--requests $${DEMO_REQUESTS:-200000}" exec bash scripts/demo.sh run
+soak: ## mixed load with killed instances, faults and new routes for SOAK_SECONDS (1800)
+	@bash scripts/setup.sh test
+	@. scripts/environment.sh && SOAK_SECONDS=$${SOAK_SECONDS:-1800} cargo xtask test "hosts: soak"

@@ -20,7 +20,7 @@ use crate::daemon::Daemon;
 mod answer;
 mod check;
 mod lifecycle;
-pub(crate) mod live;
+mod live;
 mod request;
 mod resources;
 mod route;

@@ -9,6 +9,7 @@ mod certificates;
 mod clock;
 mod cluster;
 mod config;
+mod counts;
 mod daemon;
 mod disk;
 mod fallback;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use mesh_model::{catalog::Catalog, name::HostId};
 
 use crate::{
-    admin::live,
     admission::RELAY_KIND,
     certificates::{self, AUTHORITY_KIND, ISSUE_KIND},
     cluster::Handler,
+    counts,
     daemon::Daemon,
 };
 
@@ -50,8 +50,10 @@ async fn answer(
         }
         EDGES_KIND => {
             let text = std::str::from_utf8(&body).map_err(|error| error.to_string())?;
-            let over = text.parse().map_err(|_no_number| "no milliseconds".to_owned())?;
-            json(&live::sample(&running, Duration::from_millis(over)).await)
+            let over = text
+                .parse()
+                .map_err(|_no_number| "no milliseconds".to_owned())?;
+            json(&counts::sample(&running, Duration::from_millis(over)).await)
         }
         EXPLAIN_KIND => {
             let question = serde_json::from_slice(&body).map_err(|error| error.to_string())?;

@@ -137,9 +137,14 @@ fn driven(built: &[Built]) -> Vec<Suite> {
     let arguments = "--test-threads=1 --nocapture";
     let mut all = Vec::new();
     all.extend(others.iter().map(|one| {
+        let longer = if one.target == "soak" {
+            soak_minutes()
+        } else {
+            0
+        };
         suite(
             &format!("hosts: {}", one.target),
-            15,
+            15 + longer,
             &format!(
                 "bash scripts/private.sh bash -c \"{}\"",
                 one.line(arguments)
@@ -154,6 +159,16 @@ fn driven(built: &[Built]) -> Vec<Suite> {
         )
     }));
     all
+}
+
+/// How long the soak itself is asked to take.
+fn soak_minutes() -> u32 {
+    let seconds = std::env::var("SOAK_SECONDS");
+    seconds
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok())
+        .unwrap_or(0)
+        / 60
 }
 
 /// Runs the suites whose name contains `only`, or all of them.

@@ -13,9 +13,7 @@ use bytes::Bytes;
 use futures_util::{future::join_all, stream};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{Response, body::Frame};
-use mesh_model::admin::live::{
-    Cost, CostSide, EdgeRow, EdgeSample, Edges, HostSample, TapFilter,
-};
+use mesh_model::admin::live::{Cost, CostSide, EdgeRow, EdgeSample, Edges, HostSample, TapFilter};
 use mesh_proxy::{is_bucket, quantile_of};
 
 use super::{
@@ -23,10 +21,13 @@ use super::{
     request::{Query, parse},
     state::{host_name, is_alive, joined},
 };
-use crate::{daemon::Daemon, questions::EDGES_KIND, running::Running};
+use crate::{
+    counts::{LONGEST, sample},
+    daemon::Daemon,
+    questions::EDGES_KIND,
+    running::Running,
+};
 
-/// The longest time between two looks.
-const LONGEST: Duration = Duration::from_mins(1);
 /// Time between two looks unless the caller says so.
 const USUAL: Duration = Duration::from_secs(2);
 /// What another host gets beyond the time between its looks.
@@ -88,7 +89,11 @@ pub(super) async fn cost(daemon: &Daemon, query: &Query) -> Outcome<Cost> {
         sums
     };
     let (outbound, inbound) = (side("outbound"), side("inbound"));
-    let whole = if outbound.requests > 0 { &outbound } else { &inbound };
+    let whole = if outbound.requests > 0 {
+        &outbound
+    } else {
+        &inbound
+    };
     Ok(Cost {
         total_p50_us: quantile_of(&whole.durations, 0.5),
         total_p99_us: quantile_of(&whole.durations, 0.99),
@@ -110,7 +115,11 @@ pub(super) fn tap(daemon: &Daemon, body: &Bytes) -> Answer {
         Ok(begun) => begun,
         Err(refused) => return from_outcome::<()>(Err(refused)),
     };
-    let left = if filter.limit == 0 { u64::MAX } else { filter.limit };
+    let left = if filter.limit == 0 {
+        u64::MAX
+    } else {
+        filter.limit
+    };
     let Some(tap) = running.tap(filter) else {
         return from_outcome::<()>(Err(refuse(
             503,
@@ -138,33 +147,12 @@ pub(super) fn tap(daemon: &Daemon, body: &Bytes) -> Answer {
     answer
 }
 
-/// Two looks at this host's counters.
-pub(crate) async fn sample(running: &Running, over: Duration) -> HostSample {
-    let over = over.min(LONGEST);
-    let before = if over.is_zero() {
-        (Vec::new(), 0)
-    } else {
-        let before = running.edges();
-        tokio::time::sleep(over).await;
-        before
-    };
-    let after = running.edges();
-    let view = running.reader.load();
-    HostSample {
-        host: view
-            .mesh
-            .as_ref()
-            .map_or_else(String::new, |mesh| mesh.host_name.to_string()),
-        edges: between(&before.0, after.0),
-        span_ms: u64::try_from(over.as_millis()).unwrap_or(u64::MAX),
-        cpu_us: after.1.saturating_sub(before.1),
-    }
-}
-
 async fn everywhere(running: &Arc<Running>, over: Duration) -> (Vec<HostSample>, Vec<String>) {
     let catalog = running.cluster.catalog();
     let own = catalog.mesh.as_ref().map(|mesh| mesh.host);
-    let question = u64::try_from(over.as_millis()).unwrap_or(u64::MAX).to_string();
+    let question = u64::try_from(over.as_millis())
+        .unwrap_or(u64::MAX)
+        .to_string();
     let others = catalog
         .hosts
         .iter()
@@ -173,7 +161,10 @@ async fn everywhere(running: &Arc<Running>, over: Duration) -> (Vec<HostSample>,
             let (name, body) = (host_name(facts, *host), Bytes::from(question.clone()));
             async move {
                 let asked = running.cluster.call(*host, EDGES_KIND, body, over + GRACE);
-                let sample = asked.await.ok().and_then(|answer| understood(&answer, &name));
+                let sample = asked
+                    .await
+                    .ok()
+                    .and_then(|answer| understood(&answer, &name));
                 (name, sample)
             }
         });
@@ -213,39 +204,6 @@ fn over(query: &Query) -> Outcome<Duration> {
             "use a time from 0s to 1m",
         )
     })
-}
-
-/// What was added between two looks.
-fn between(before: &[EdgeSample], after: Vec<EdgeSample>) -> Vec<EdgeSample> {
-    fn key(edge: &EdgeSample) -> (&str, &str, &str) {
-        (&edge.direction, &edge.source, &edge.destination)
-    }
-    let old: BTreeMap<_, _> = before.iter().map(|edge| (key(edge), edge)).collect();
-    after
-        .into_iter()
-        .map(|edge| match old.get(&key(&edge)) {
-            Some(old) => EdgeSample {
-                requests: edge.requests.saturating_sub(old.requests),
-                successes: edge.successes.saturating_sub(old.successes),
-                secured: edge.secured.saturating_sub(old.secured),
-                durations: less(&edge.durations, &old.durations),
-                own: less(&edge.own, &old.own),
-                ..edge
-            },
-            None => edge,
-        })
-        .collect()
-}
-
-fn less(after: &BTreeMap<u16, u64>, before: &BTreeMap<u16, u64>) -> BTreeMap<u16, u64> {
-    after
-        .iter()
-        .map(|(bucket, count)| {
-            let old = before.get(bucket).copied().unwrap_or_default();
-            (*bucket, count.saturating_sub(old))
-        })
-        .filter(|(_, count)| *count > 0)
-        .collect()
 }
 
 /// One edge, seen from both sides.
@@ -327,7 +285,11 @@ impl Sums {
             requests: self.own.values().sum(),
             p50_us: quantile_of(&self.own, 0.5),
             p99_us: quantile_of(&self.own, 0.99),
-            cpu_us: if all == 0 { 0.0 } else { (cpu as f64 / all as f64 * 10.0).round() / 10.0 },
+            cpu_us: if all == 0 {
+                0.0
+            } else {
+                (cpu as f64 / all as f64 * 10.0).round() / 10.0
+            },
         }
     }
 }
@@ -347,20 +309,6 @@ mod tests {
             durations: own.iter().copied().collect(),
             own: own.iter().copied().collect(),
         }
-    }
-
-    #[test]
-    fn only_what_came_between_counts() {
-        let before = [edge("outbound", 10, &[(3, 4), (5, 6)])];
-        let now = between(
-            &before,
-            vec![
-                edge("outbound", 12, &[(3, 5), (5, 6), (9, 1)]),
-                edge("inbound", 2, &[(1, 2)]),
-            ],
-        );
-        assert_eq!(now[0], edge("outbound", 2, &[(3, 1), (9, 1)]));
-        assert_eq!(now[1], edge("inbound", 2, &[(1, 2)]));
     }
 
     #[test]
