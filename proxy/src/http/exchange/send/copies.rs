@@ -13,7 +13,11 @@ use crate::http::{
 };
 
 /// Draws for each mirror; what is drawn is copied once the whole request is known.
-pub(in crate::http::exchange) fn copy(exchange: &mut Exchange<'_>, way: &Way<'_>, mirrors: &[&Mirror]) {
+pub(in crate::http::exchange) fn copy(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    mirrors: &[&Mirror],
+) {
     let drawn = |mirror: &&&Mirror| fault::is_drawn(mirror.share, &mut |n| fastrand::u64(..n));
     let backends = mirrors
         .iter()
