@@ -215,8 +215,8 @@ pub struct Backend {
     pub policy: Arc<TrafficPolicy>,
 }
 
-/// One endpoint, ready to be dialled.
-#[derive(Debug, Clone, PartialEq)]
+/// One endpoint, ready to be dialled. `Eq`, so that shared ones are compared by their `Arc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendEndpoint {
     /// Key of its live state.
     pub key: EndpointKey,
