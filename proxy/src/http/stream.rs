@@ -262,9 +262,9 @@ impl Stream {
         self.is_written = true;
     }
 
-    /// The server's side: true while no head of an answer was sent.
+    /// The server's side: true while neither a head of an answer nor a reset was sent.
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.respond.is_some()
+        self.respond.is_some() && !self.is_written
     }
 
     /// The server's side after its head was sent: what bytes go out and come in by.
