@@ -22,13 +22,14 @@ use mesh_model::{
 };
 
 use crate::{
+    balance::source_hash,
     connection::{InboundOrigin, OutboundOrigin},
     detect::Spoken,
     first::{self, First},
     hello::Hello,
     io::Io,
     observe::{self, Direction, RequestRecord},
-    upstream::{Call, DialError, Picked, Wish},
+    upstream::{Call, DialError, Picked, RetryPermit, Wish},
     worker::Worker,
 };
 
@@ -242,14 +243,16 @@ pub(crate) async fn open(
     let authority = format!("{}:{}", backend.service, backend.port);
     let mut tried: Vec<EndpointKey> = Vec::new();
     // Held by the try that it allows.
-    let mut _permit = None;
+    let mut permit: Option<RetryPermit>;
     loop {
         let picked = match callee {
             Callee::Direct(direct) => Some(worker.upstream.direct(direct)),
             Callee::Frontend(_) => {
+                let balance = &backend.policy.balance;
                 let wish = Wish {
                     tried: &tried,
-                    ..Wish::default()
+                    hash: source_hash(balance, origin.peer.ip()),
+                    held: None,
                 };
                 worker.upstream.pick(&backend, &wish)
             }
@@ -282,8 +285,8 @@ pub(crate) async fn open(
                 tried.push(picked.endpoint.key);
                 let again = tried.len() <= ATTEMPTS && error.may_retry();
                 let again = again && matches!(callee, Callee::Frontend(_));
-                _permit = again.then(|| worker.upstream.retry(&backend)).flatten();
-                if _permit.is_none() {
+                permit = again.then(|| worker.upstream.retry(&backend)).flatten();
+                if permit.is_none() {
                     return Err(refuse(&told, error.code(), &chain(&error)));
                 }
             }

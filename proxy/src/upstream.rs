@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -29,6 +28,7 @@ use self::{
     place::Place,
     pool::{Idle, Terms},
     roster::{Slot, lots::Now},
+    shared::Known,
 };
 use crate::{clock, config::Config, io::Io, observe::Transport, tls::Tls};
 
@@ -58,6 +58,8 @@ mod picked;
 mod place;
 /// HTTP/1 connections, kept for the next exchange.
 mod pool;
+/// Connections that are open already.
+mod ready;
 /// Connections within the limits of a policy.
 mod room;
 /// A backend's endpoints in order.
@@ -186,23 +188,17 @@ impl Upstream {
         let place = match &endpoint.tunnel {
             Some(tunnel) if tunnel.kind == TunnelKind::Mesh => {
                 let road = Road::requests(&caller.principal, tunnel);
-                let opened = inner.mesh(road, caller, tunnel);
-                return inner.queued(picked, opened).await.map(HttpUpstream::H2);
+                let shared = inner.mesh(road, caller, tunnel);
+                return inner.queued(picked, shared).await.map(HttpUpstream::H2);
             }
             Some(_) => Place::Behind(endpoint.key, caller.principal.clone()),
             None => Place::Endpoint(endpoint.key),
         };
         let policy = picked.group.policy();
         if is_h2(protocol) || policy.upgrade_to_http2 {
-            let limit = policy.connect_timeout;
-            let (opener, endpoint) = (Rc::clone(inner), Arc::clone(endpoint));
-            let caller = caller.clone();
-            let open = async move {
-                let io = opener.stream(&endpoint, &caller, None, limit).await?;
-                opener.http2(io, endpoint.address).await
-            };
-            let opened = inner.shared_h2(Road::Plain(place), open);
-            return inner.queued(picked, opened).await.map(HttpUpstream::H2);
+            let open = || inner.open_http2(endpoint, caller, policy);
+            let shared = inner.shared_h2(Road::Plain(place), open);
+            return inner.queued(picked, shared).await.map(HttpUpstream::H2);
         }
         inner
             .http1(picked, caller, place)
@@ -221,10 +217,12 @@ impl Upstream {
         let source = self.0.kept_source(target, source);
         let place = Place::Local(target, source);
         if is_h2(protocol) {
-            let inner = Rc::clone(&self.0);
-            let open = async move {
-                let io = Io::Tcp(dial::connect(&inner.config, target, source).await?);
-                inner.http2(io, target).await
+            let open = || {
+                let inner = Rc::clone(&self.0);
+                async move {
+                    let io = Io::Tcp(dial::connect(&inner.config, target, source).await?);
+                    inner.http2(io, target).await
+                }
             };
             return self
                 .0
@@ -308,32 +306,24 @@ impl Upstream {
 
     /// Lets go of connections that are too old, idle too long, or dead.
     pub(crate) fn tidy(&self) {
+        let known = self.0.shared.settle();
+        self.0.settle(&known);
         self.0.idle.tidy();
         self.0.multiplexed.tidy(self.0.config.limits.keep_alive);
     }
 
     /// A snapshot is in force: lets go of the state of what it no longer names, and checks what it says to check.
     pub(crate) fn retire(&self, snapshot: &Snapshot) {
-        let mut endpoints = HashSet::new();
-        let mut backends = HashSet::new();
-        for backend in all_backends(snapshot) {
-            if backends.insert(backend.key) {
-                endpoints.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
-                self.0.settle(backend);
-            }
-        }
-        self.0
-            .groups
-            .borrow_mut()
-            .retain(|key, _| backends.contains(key));
+        let known = self.0.shared.retire(snapshot);
+        self.0.settle(&known);
+        let endpoints = &known.endpoints;
         let in_use = |live: &Rc<Live>| live.load() > 0;
         self.0
             .lives
             .borrow_mut()
             .retain(|key, live| endpoints.contains(key) || in_use(live));
-        self.0.idle.retire(&endpoints);
-        self.0.multiplexed.retire(&endpoints);
-        self.0.shared.retire(&endpoints, &backends);
+        self.0.idle.retire(endpoints);
+        self.0.multiplexed.retire(endpoints);
         self.0.check(snapshot);
     }
 
@@ -341,14 +331,6 @@ impl Upstream {
     pub(crate) fn enforce(&self, snapshot: &Snapshot) {
         self.0.multiplexed.enforce(snapshot);
     }
-}
-
-/// The backends of a snapshot; some more than once.
-fn all_backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
-    let outbound = &snapshot.outbound;
-    let frontends = outbound.frontends.iter().map(|frontend| &frontend.backend);
-    let subsets = outbound.subsets.values();
-    outbound.backends.values().chain(frontends).chain(subsets)
 }
 
 fn is_h2(protocol: AppProtocol) -> bool {
@@ -399,17 +381,12 @@ impl Inner {
         group
     }
 
-    /// A backend is in force: nothing made from another one is used any longer.
-    fn settle(&self, backend: &Arc<Backend>) {
-        let mut groups = self.groups.borrow_mut();
-        if let Some(group) = groups.get(&backend.key)
-            && !group.roster().is_of(backend)
-            && group.roster().serves(backend)
-        {
-            groups.remove(&backend.key);
-        }
-        drop(groups);
-        self.shared.settle(backend);
+    /// Nothing made from another backend than the one in force is used any longer.
+    fn settle(&self, known: &Known) {
+        self.groups.borrow_mut().retain(|key, group| {
+            let backend = known.backends.get(key);
+            backend.is_some_and(|backend| group.roster().is_of(backend))
+        });
     }
 
     /// The source address to dial from, when that is allowed and the program would see it.

@@ -103,7 +103,10 @@ fn prime_from(least: u64) -> u64 {
                     .take_while(|divisor| divisor * divisor <= number)
                     .all(|divisor| !number.is_multiple_of(divisor)))
     };
-    (least..).find(|number| is_prime(*number)).unwrap_or(3)
+    // Between a number and its double there always is one.
+    (least..=least * 2)
+        .find(|number| is_prime(*number))
+        .unwrap_or(3)
 }
 
 #[cfg(test)]

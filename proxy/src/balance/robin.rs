@@ -119,7 +119,7 @@ mod tests {
                 hits[slot as usize] += 1;
             }
             for (hits, weight) in hits.iter().zip(&weights) {
-                let wanted = (count as i64 * i64::from(*weight)) / i64::from(total);
+                let wanted = i64::try_from(count).unwrap() * i64::from(*weight) / i64::from(total);
                 prop_assert!((hits - wanted).abs() <= 2, "{hits} not {wanted} of {weights:?}");
             }
         }

@@ -23,7 +23,7 @@ mod tests {
     #[test]
     fn grows_to_the_whole() {
         let mut policy = SlowStart {
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             aggression: 1.0,
             minimum_percent: 10,
         };

@@ -171,13 +171,12 @@ impl Breaker {
             gate.open += 1;
             let permit = ConnectionPermit(Some(Arc::clone(self)));
             match waiter.tell.send(Granted::Open(permit)) {
-                Ok(()) => {}
                 Err(Granted::Open(mut permit)) => {
                     // Taken back by hand: the lock is held.
                     permit.0 = None;
                     gate.open -= 1;
                 }
-                Err(Granted::Kept) => {}
+                Ok(()) | Err(Granted::Kept) => {}
             }
         }
         self.count(&gate);
@@ -490,13 +489,11 @@ mod tests {
                         .unwrap();
                     runtime.block_on(async {
                         for _ in 0..500 {
-                            let permit = match breaker.open(limits) {
-                                Some(permit) => Granted::Open(permit),
-                                None => {
-                                    let mut waiting =
-                                        breaker.queue(limits, spot(worker, 1)).unwrap();
-                                    waiting.turn(|| {}).await
-                                }
+                            let permit = if let Some(permit) = breaker.open(limits) {
+                                Granted::Open(permit)
+                            } else {
+                                let queued = breaker.queue(limits, spot(worker, 1));
+                                queued.unwrap().turn(|| {}).await
                             };
                             let now = running.fetch_add(1, Relaxed) + 1;
                             most.fetch_max(now, Relaxed);

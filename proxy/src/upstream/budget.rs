@@ -34,7 +34,7 @@ struct Rates {
 
 impl Rates {
     #[expect(clippy::cast_possible_truncation, reason = "bounded before")]
-    fn of(policy: &RetryBudget) -> Self {
+    fn of(policy: RetryBudget) -> Self {
         let percent = f64::from(policy.percent).clamp(0.0, 10_000.0);
         let per_request = (percent * 10.0).round() as i64;
         let saved = i64::from(policy.minimum_per_second).saturating_mul(SAVED_SECS);
@@ -60,7 +60,7 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub(crate) fn new(policy: &RetryBudget, now_ms: u64) -> Self {
+    pub(crate) fn new(policy: RetryBudget, now_ms: u64) -> Self {
         Self {
             saved: AtomicI64::new(Rates::of(policy).most),
             filled_ms: AtomicU64::new(now_ms),
@@ -103,7 +103,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// A hand on a bucket.
-    pub(crate) fn new(bucket: Arc<Bucket>, policy: &RetryBudget) -> Self {
+    pub(crate) fn new(bucket: Arc<Bucket>, policy: RetryBudget) -> Self {
         Self {
             bucket,
             rates: Rates::of(policy),
@@ -150,7 +150,7 @@ mod tests {
             percent,
             minimum_per_second,
         };
-        Budget::new(Arc::new(Bucket::new(&policy, 0)), &policy)
+        Budget::new(Arc::new(Bucket::new(policy, 0)), policy)
     }
 
     proptest! {
@@ -158,8 +158,8 @@ mod tests {
         #[test]
         fn bound(steps in prop::collection::vec((0u64..200, 0u32..50, 0u32..50), 1..200)) {
             let policy = RetryBudget::default();
-            let bucket = Arc::new(Bucket::new(&policy, 0));
-            let hand = || Budget::new(Arc::clone(&bucket), &policy);
+            let bucket = Arc::new(Bucket::new(policy, 0));
+            let hand = || Budget::new(Arc::clone(&bucket), policy);
             let hands = [hand(), hand()];
             let (mut now, mut requests, mut retries) = (0, 0u64, 0u64);
             for (index, (pause, asked, tried)) in steps.into_iter().enumerate() {

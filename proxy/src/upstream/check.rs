@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 
 use self::schedule::{Record, Schedule};
 use super::{
-    Inner, all_backends,
+    Inner,
     health::{Health, Hold, Reason},
-    shared::Shared,
+    shared::{Shared, all_backends},
 };
 
 /// One question.
@@ -33,7 +33,7 @@ mod schedule;
 /// Checks that run at once.
 const AT_ONCE: usize = 64;
 /// Longest sleep of the task that begins checks.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// What this worker checks; nothing unless it is the one that does.
 #[derive(Debug, Default)]

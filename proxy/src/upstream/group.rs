@@ -107,7 +107,7 @@ impl Group {
         };
         let lots = roster.lots(now);
         Self {
-            budget: Budget::new(Arc::clone(state.bucket()), &policy.retry_budget),
+            budget: Budget::new(Arc::clone(state.bucket()), policy.retry_budget),
             usual: before
                 .map(|before| before.usual.clone())
                 .unwrap_or_default(),
@@ -306,8 +306,8 @@ impl<M: Fn(&Slot) -> Rc<Live>> Pick<'_, M> {
     }
 
     fn fit(&self, slot: u32) -> Fit {
-        let slow = self.group.policy().slow_start.as_ref();
-        if self.wish.tried.is_empty() && !self.watchful && slow.is_none() {
+        let start = self.group.policy().slow_start.as_ref();
+        if self.wish.tried.is_empty() && !self.watchful && start.is_none() {
             return Fit::Yes;
         }
         let Some(one) = self.group.roster.slot(slot) else {
@@ -316,9 +316,9 @@ impl<M: Fn(&Slot) -> Rc<Live>> Pick<'_, M> {
         if !self.is_fresh(one) || (self.watchful && !self.lots.class().holds(one)) {
             return Fit::No;
         }
-        let Some(slow) = slow else { return Fit::Yes };
+        let Some(start) = start else { return Fit::Yes };
         let age = self.now.us.saturating_sub(one.health.since_us());
-        let part = warmth::part(slow, Duration::from_micros(age));
+        let part = warmth::part(start, Duration::from_micros(age));
         if part < 1.0 && fastrand::f64() >= part {
             Fit::Cold
         } else {

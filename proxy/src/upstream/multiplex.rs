@@ -116,6 +116,10 @@ pub(crate) struct Connection {
     peer: Option<Arc<str>>,
     verified: Option<Verified>,
     sans: Option<Arc<[SpiffeId]>>,
+    /// Longest time without an exchange; `None`: the daemon's.
+    idle: Option<Duration>,
+    /// Exchanges that may still begin; the most that there is: no limit.
+    left: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -129,7 +133,17 @@ struct Life {
 
 impl Connection {
     fn is_open(&self) -> bool {
-        !self.life.closed.get() && self.retire_at > Instant::now()
+        !self.life.closed.get() && self.left.get() > 0 && self.retire_at > Instant::now()
+    }
+
+    /// The same with the bounds of a policy: on the time without an exchange, and on exchanges (0: none).
+    pub(super) fn within(mut self, idle: Option<Duration>, exchanges: u32) -> Self {
+        self.idle = idle;
+        self.left = Cell::new(match exchanges {
+            0 => u32::MAX,
+            most => most,
+        });
+        self
     }
 
     /// Whether it may still be used for an endpoint that accepts `tunnel.sans`.
@@ -144,13 +158,20 @@ impl Connection {
     fn handle(self: &Rc<Self>, most: u32) -> Option<H2Handle> {
         let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(most);
         let uses = &self.life.uses;
-        (uses.active() < most.min(allowed.max(1))).then(|| H2Handle {
+        (uses.active() < most.min(allowed.max(1))).then(|| self.begin(uses))
+    }
+
+    fn begin(&self, uses: &Rc<Uses>) -> H2Handle {
+        if self.left.get() != u32::MAX {
+            self.left.set(self.left.get().saturating_sub(1));
+        }
+        H2Handle {
             send: self.send.clone(),
             peer: self.peer.clone(),
             mesh: self.verified.as_ref().is_some_and(|verified| verified.mesh),
             in_use: uses.begin(),
             life: Rc::clone(&self.life),
-        })
+        }
     }
 }
 
@@ -189,7 +210,8 @@ struct Slot {
 pub(crate) struct Multiplexed(RefCell<HashMap<Road, Slot>>);
 
 impl Multiplexed {
-    fn checkout(&self, road: &Road, tunnel: Option<&Tunnel>) -> Option<H2Handle> {
+    /// One with room, if it is open already.
+    pub(super) fn checkout(&self, road: &Road, tunnel: Option<&Tunnel>) -> Option<H2Handle> {
         let slots = self.0.borrow();
         let slot = slots.get(road)?;
         slot.connections
@@ -204,6 +226,7 @@ impl Multiplexed {
             slot.connections.retain(|connection| {
                 let life = &connection.life;
                 let since = life.uses.idle_since();
+                let longest = connection.idle.unwrap_or(longest);
                 let idle = since.is_some_and(|since| since.elapsed() > longest);
                 connection.is_open() && !idle
             });
@@ -239,14 +262,17 @@ const WAITS: usize = 8;
 
 impl Inner {
     /// A shared plaintext connection, opened by `open` when none has room.
-    pub(crate) async fn shared_h2(
+    pub(crate) async fn shared_h2<F>(
         self: &Rc<Self>,
         road: Road,
-        open: impl Future<Output = Result<Connection, DialError>> + 'static,
-    ) -> Result<H2Handle, DialError> {
+        open: impl FnOnce() -> F,
+    ) -> Result<H2Handle, DialError>
+    where
+        F: Future<Output = Result<Connection, DialError>> + 'static,
+    {
         let mut open = Some(open);
-        self.shared(road, None, || open.take().map(FutureExt::boxed_local))
-            .await
+        let open = || open.take().map(|open| open().boxed_local());
+        self.shared(road, None, open).await
     }
 
     /// A shared connection through a tunnel.
@@ -433,6 +459,8 @@ impl Inner {
             peer: None,
             verified: None,
             sans: None,
+            idle: None,
+            left: Cell::new(u32::MAX),
         };
         let lost = || std::io::ErrorKind::ConnectionAborted.into();
         Ok((

@@ -24,14 +24,12 @@ pub(crate) enum Verdict {
 impl Verdict {
     /// Of a status; `grpc` is the gRPC status in a head that ends the answer, and counts more.
     pub(crate) fn of(status: u16, grpc: Option<u8>) -> Self {
-        match (grpc, status) {
-            // Deadline exceeded, unavailable.
-            (Some(4 | 14), _) => Self::Gateway,
-            // Unknown, internal, data loss.
-            (Some(2 | 13 | 15), _) => Self::Error,
-            (Some(_), 200) => Self::Well,
-            (_, 502..=504) => Self::Gateway,
-            (_, 500..) => Self::Error,
+        // Deadline exceeded, unavailable; unknown, internal, data loss.
+        let gateway = matches!(grpc, Some(4 | 14)) || (502..=504).contains(&status);
+        let error = matches!(grpc, Some(2 | 13 | 15)) || status >= 500;
+        match (gateway, error) {
+            (true, _) => Self::Gateway,
+            (_, true) => Self::Error,
             _ => Self::Well,
         }
     }
@@ -294,7 +292,7 @@ mod tests {
         assert_eq!(allowance(&policy, 10), 10);
         assert_eq!(duration(&policy, 1), Duration::from_secs(10));
         assert_eq!(duration(&policy, 3), Duration::from_secs(30));
-        assert_eq!(duration(&policy, 99), Duration::from_secs(300));
+        assert_eq!(duration(&policy, 99), Duration::from_mins(5));
         policy.max_ejection = Duration::ZERO;
         assert_eq!(duration(&policy, 9), Duration::from_secs(10));
     }

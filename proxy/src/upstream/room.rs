@@ -3,16 +3,17 @@
 
 use std::{
     future::Future,
-    pin::pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use mesh_model::snapshot::{Caller, traffic::CircuitLimits};
+use mesh_model::snapshot::{BackendEndpoint, Caller, TrafficPolicy, traffic::CircuitLimits};
 
 use super::{
     DialError, Inner,
     breaker::{ConnectionPermit, Full, Granted, Spot, Waiting},
+    multiplex::Connection,
     picked::Picked,
     place::Place,
     pool::{H1Connection, Terms},
@@ -29,9 +30,19 @@ impl Inner {
         if picked.group.policy().limits.max_connections == u32::MAX {
             return match self.idle.take(&place) {
                 Some(kept) => Ok(kept),
-                None => self.open_http1(picked, caller, place, None).await,
+                None => Box::pin(self.open_http1(picked, caller, place, None)).await,
             };
         }
+        Box::pin(self.counted_http1(picked, caller, place)).await
+    }
+
+    /// The same where connections are limited.
+    async fn counted_http1(
+        self: &Rc<Self>,
+        picked: &Picked,
+        caller: &Caller,
+        place: Place,
+    ) -> Result<H1Connection, DialError> {
         let mut waiting = None;
         loop {
             if let Some(kept) = self.take_counted(picked, &place) {
@@ -81,6 +92,23 @@ impl Inner {
         Ok(H1Connection::new(io, place, retire_at, terms))
     }
 
+    /// A shared connection of HTTP/2 straight to an endpoint.
+    pub(super) fn open_http2(
+        self: &Rc<Self>,
+        endpoint: &Arc<BackendEndpoint>,
+        caller: &Caller,
+        policy: &TrafficPolicy,
+    ) -> impl Future<Output = Result<Connection, DialError>> + use<> {
+        let (inner, endpoint) = (Rc::clone(self), Arc::clone(endpoint));
+        let (caller, limit) = (caller.clone(), policy.connect_timeout);
+        let (idle, requests) = (policy.idle_timeout, policy.max_requests_per_connection);
+        async move {
+            let io = inner.stream(&endpoint, &caller, None, limit).await?;
+            let connection = inner.http2(io, endpoint.address).await?;
+            Ok(connection.within(idle, requests))
+        }
+    }
+
     /// A place for an opaque connection; kept in `picked`.
     pub(super) async fn make_room(&self, picked: &Picked) -> Result<(), DialError> {
         let policy = picked.group.policy();
@@ -112,23 +140,22 @@ impl Inner {
     ) -> Result<Granted, DialError> {
         let breaker = picked.group.state.breaker();
         let limits = &picked.group.policy().limits;
-        let waiting = match waiting {
-            Some(waiting) => waiting,
-            None => {
-                let mut permit = breaker.open(limits);
-                if permit.is_none() && self.idle.make_room(breaker) {
-                    permit = breaker.open(limits);
-                }
-                if let Some(permit) = permit {
-                    return Ok(Granted::Open(permit));
-                }
-                let spot = Spot {
-                    worker: self.worker,
-                    place: place.cloned(),
-                };
-                let queued = breaker.queue(limits, spot);
-                waiting.insert(queued.map_err(|full| self.full(full))?)
+        let waiting = if let Some(waiting) = waiting {
+            waiting
+        } else {
+            let mut permit = breaker.open(limits);
+            if permit.is_none() && self.idle.make_room(breaker) {
+                permit = breaker.open(limits);
             }
+            if let Some(permit) = permit {
+                return Ok(Granted::Open(permit));
+            }
+            let spot = Spot {
+                worker: self.worker,
+                place: place.cloned(),
+            };
+            let queued = breaker.queue(limits, spot);
+            waiting.insert(queued.map_err(|full| self.full(full))?)
         };
         let ask = || {
             self.shared.relief.send_replace(());
@@ -147,7 +174,7 @@ impl Inner {
         if most == u32::MAX && policy.connect_timeout.is_none() {
             return opened.await;
         }
-        let mut opened = pin!(opened);
+        let mut opened = Box::pin(opened);
         // One that is open already is no wait.
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(opened) = opened.as_mut().poll(&mut cx) {

@@ -55,7 +55,7 @@ pub(crate) struct Area {
 pub(crate) struct Roster {
     backend: Arc<Backend>,
     /// Backends that this one replaced: who still holds one uses this.
-    before: Mutex<Vec<Weak<Backend>>>,
+    before: Vec<Weak<Backend>>,
     slots: Box<[Slot]>,
     areas: Box<[Area]>,
     /// By slot; empty unless the policy looks at all endpoints together.
@@ -111,11 +111,19 @@ impl Roster {
         let tallies = tallies(policy, &slots, before);
         let mut remembered = Vec::new();
         if let Some(before) = before {
+            let other = |weak: &&Weak<Backend>| !std::ptr::eq(weak.as_ptr(), Arc::as_ptr(&backend));
             remembered.push(Arc::downgrade(&before.backend));
-            remembered.extend(lock(&before.before).iter().take(REMEMBERED - 1).cloned());
+            remembered.extend(
+                before
+                    .before
+                    .iter()
+                    .filter(other)
+                    .take(REMEMBERED - 1)
+                    .cloned(),
+            );
         }
         Self {
-            before: Mutex::new(remembered),
+            before: remembered,
             slots,
             areas,
             tallies,
@@ -135,17 +143,12 @@ impl Roster {
     /// True when it was made from this very backend, or replaced it of late.
     pub(crate) fn serves(&self, backend: &Arc<Backend>) -> bool {
         let same = |weak: &Weak<Backend>| std::ptr::eq(weak.as_ptr(), Arc::as_ptr(backend));
-        self.is_of(backend) || lock(&self.before).iter().any(same)
+        self.is_of(backend) || self.before.iter().any(same)
     }
 
     /// True when it was made from this very backend.
     pub(crate) fn is_of(&self, backend: &Backend) -> bool {
         std::ptr::eq(Arc::as_ptr(&self.backend), backend)
-    }
-
-    /// Forgets what it replaced: one that is seen again is a newer one.
-    pub(crate) fn settle(&self) {
-        lock(&self.before).clear();
     }
 
     /// The endpoints, best first.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::snapshot::{Backend, BackendKey, EndpointKey, Map};
+use mesh_model::snapshot::{Backend, BackendKey, EndpointKey, Map, Snapshot};
 use tokio::sync::watch;
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
 pub(crate) struct Shared {
     healths: Mutex<Map<EndpointKey, Arc<Health>>>,
     backends: Mutex<Map<BackendKey, Arc<BackendState>>>,
+    known: Mutex<Arc<Known>>,
     /// Changes of anybody's health.
     changes: AtomicU64,
     /// How many are out.
@@ -97,18 +98,6 @@ impl Shared {
         made
     }
 
-    /// Says which backend is in force: of those that were replaced none is used any longer.
-    pub(crate) fn settle(&self, backend: &Arc<Backend>) {
-        let state = lock(&self.backends).get(&backend.key).cloned();
-        let Some(state) = state else { return };
-        let mut roster = lock(&state.roster);
-        match roster.as_deref() {
-            Some(made) if made.is_of(backend) => made.settle(),
-            Some(_) => *roster = None,
-            None => {}
-        }
-    }
-
     /// Puts an endpoint out; true when the caller must see to its return.
     pub(crate) fn put_out(&self, health: &Health, reason: Reason) -> bool {
         let (first, was_in) = health.put_out(reason);
@@ -157,16 +146,82 @@ impl Shared {
         all
     }
 
-    /// Lets go of what the snapshot no longer names and nobody uses.
-    pub(crate) fn retire(&self, endpoints: &HashSet<EndpointKey>, backends: &HashSet<BackendKey>) {
-        lock(&self.backends)
-            .retain(|key, state| backends.contains(key) || Arc::strong_count(state) > 1);
+    /// A snapshot is in force: lets go of what it no longer names and nobody uses. What it names; found out by the
+    /// first worker that asks.
+    pub(crate) fn retire(&self, snapshot: &Snapshot) -> Arc<Known> {
+        let mut known = lock(&self.known);
+        let place = (snapshot.generation, std::ptr::from_ref(snapshot).addr());
+        if known.of != Some(place) {
+            *known = Arc::new(Known::of(snapshot, place));
+            self.forget(&known);
+        }
+        Arc::clone(&known)
+    }
+
+    /// What the snapshot in force names. Sees to it that nothing is made of backends that it replaced: an exchange
+    /// that is older may have brought such a one back.
+    pub(crate) fn settle(&self) -> Arc<Known> {
+        let known = Arc::clone(&lock(&self.known));
+        let states = lock(&self.backends).clone();
+        for (key, state) in states {
+            if let Some(backend) = known.backends.get(&key) {
+                state.settle(backend);
+            }
+        }
+        known
+    }
+
+    fn forget(&self, known: &Known) {
+        lock(&self.backends).retain(|key, state| {
+            if let Some(backend) = known.backends.get(key) {
+                state.settle(backend);
+                return true;
+            }
+            Arc::strong_count(state) > 1
+        });
         lock(&self.healths).retain(|key, health| {
-            let known = endpoints.contains(key);
-            health.set_gone(!known);
-            known || Arc::strong_count(health) > 1
+            let named = known.endpoints.contains(key);
+            health.set_gone(!named);
+            named || Arc::strong_count(health) > 1
         });
     }
+}
+
+/// What the snapshot in force names.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Generation and address of the snapshot.
+    of: Option<(u64, usize)>,
+    /// Its endpoints.
+    pub(crate) endpoints: HashSet<EndpointKey>,
+    /// Its backends.
+    pub(crate) backends: Map<BackendKey, Arc<Backend>>,
+}
+
+impl Known {
+    fn of(snapshot: &Snapshot, place: (u64, usize)) -> Self {
+        let mut known = Self {
+            of: Some(place),
+            ..Self::default()
+        };
+        for backend in all_backends(snapshot) {
+            if known.backends.contains_key(&backend.key) {
+                continue;
+            }
+            let endpoints = backend.endpoints.iter().map(|endpoint| endpoint.key);
+            known.endpoints.extend(endpoints);
+            known.backends.insert(backend.key, Arc::clone(backend));
+        }
+        known
+    }
+}
+
+/// The backends of a snapshot; some more than once.
+pub(crate) fn all_backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
+    let outbound = &snapshot.outbound;
+    let frontends = outbound.frontends.iter().map(|frontend| &frontend.backend);
+    let subsets = outbound.subsets.values();
+    outbound.backends.values().chain(frontends).chain(subsets)
 }
 
 fn known(
@@ -200,10 +255,18 @@ impl BackendState {
     fn new(backend: &Backend, now_us: u64) -> Self {
         Self {
             roster: Mutex::default(),
-            bucket: Arc::new(Bucket::new(&backend.policy.retry_budget, now_us / 1000)),
+            bucket: Arc::new(Bucket::new(backend.policy.retry_budget, now_us / 1000)),
             breaker: Arc::default(),
             ejected: AtomicU32::new(0),
             look_us: AtomicU64::new(0),
+        }
+    }
+
+    /// Says which backend is in force: of those that were replaced none is used any longer.
+    fn settle(&self, backend: &Arc<Backend>) {
+        let mut roster = lock(&self.roster);
+        if roster.as_deref().is_some_and(|made| !made.is_of(backend)) {
+            *roster = None;
         }
     }
 

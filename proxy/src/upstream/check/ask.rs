@@ -105,13 +105,7 @@ impl Question<'_> {
             Some(_) => Place::Behind(endpoint.key, self.caller.principal.clone()),
             None => Place::Endpoint(endpoint.key),
         };
-        let limit = self.backend.policy.connect_timeout;
-        let (opener, endpoint) = (Rc::clone(inner), Arc::clone(endpoint));
-        let caller = self.caller.clone();
-        let open = async move {
-            let io = opener.stream(&endpoint, &caller, None, limit).await?;
-            opener.http2(io, endpoint.address).await
-        };
+        let open = || inner.open_http2(endpoint, self.caller, &self.backend.policy);
         inner.shared_h2(Road::Plain(place), open).await
     }
 
@@ -256,6 +250,11 @@ fn status_of(line: &[u8]) -> Option<u16> {
     text.parse().ok().filter(|status| *status >= 100)
 }
 
+/// The lowest seven bits.
+fn low(number: usize) -> u8 {
+    u8::try_from(number & 0x7f).unwrap_or_default()
+}
+
 /// A `HealthCheckRequest` in its gRPC frame.
 fn question(service: &str) -> Bytes {
     let mut message = Vec::with_capacity(service.len() + 12);
@@ -263,10 +262,10 @@ fn question(service: &str) -> Bytes {
         message.push(0x0a);
         let mut length = service.len();
         while length >= 0x80 {
-            message.push((length & 0x7f) as u8 | 0x80);
+            message.push(low(length) | 0x80);
             length >>= 7;
         }
-        message.push(length as u8 & 0x7f);
+        message.push(low(length));
         message.extend_from_slice(service.as_bytes());
     }
     let mut frame = vec![0];

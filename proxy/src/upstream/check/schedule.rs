@@ -126,7 +126,7 @@ mod tests {
             let mut last = vec![None; count];
             while let Some(now) = schedule.next().filter(|now| *now < 5 * secs * 1_000_000) {
                 let key = schedule.take(now).unwrap();
-                if let Some(before) = last[key.0 as usize].replace(now) {
+                if let Some(before) = last[usize::try_from(key.0).unwrap()].replace(now) {
                     let pause = now - before;
                     prop_assert!(pause >= secs * 900_000 && pause <= secs * 1_100_000);
                 }

@@ -10,7 +10,7 @@ use mesh_model::{
     name::ServiceId,
     service::AppProtocol,
     snapshot::{
-        Backend, BackendEndpoint, BackendKey,
+        Backend, BackendEndpoint, BackendKey, Snapshot,
         traffic::{LocalityPolicy, OutlierDetection, SlowStart, SuccessRate},
     },
 };
@@ -137,6 +137,17 @@ impl Stage {
         let health = self.shared.health(EndpointKey(key), 0);
         self.shared.release(&health, Hold::Dial, self.us.get());
     }
+}
+
+/// A snapshot with one backend.
+fn naming(backend: &Arc<Backend>) -> Snapshot {
+    let mut snapshot = Snapshot {
+        generation: fastrand::u64(..),
+        ..Snapshot::default()
+    };
+    let key = (backend.service.clone(), 80);
+    snapshot.outbound.backends.insert(key, Arc::clone(backend));
+    snapshot
 }
 
 /// Within five standard deviations.
@@ -294,7 +305,7 @@ fn a_slow_endpoint_gets_little_and_a_loaded_one_less() {
     for _ in 0..10_000 {
         stage.us.set(stage.us.get() + 1000);
         let (key, live) = stage.pick(&Wish::default()).unwrap();
-        hits[key as usize] += 1;
+        hits[usize::try_from(key).unwrap()] += 1;
         let latency = if key == 7 { 50_000.0 } else { 2000.0 };
         live.latency.observe(latency, stage.us.get(), 10_000_000);
         stage.group.borrow().usual.observe(latency);
@@ -338,7 +349,7 @@ fn an_unknown_endpoint_is_asked_by_one() {
 #[test]
 fn distances_spill_by_healthy_capacity() {
     let endpoints = (0..20).map(|key| BackendEndpoint {
-        distance: if key < 10 { 0 } else { 1 },
+        distance: u8::from(key >= 10),
         ..endpoint(key)
     });
     let stage = Stage::new(&backend(TrafficPolicy::default(), endpoints.collect()));
@@ -361,7 +372,7 @@ fn distances_spill_by_healthy_capacity() {
         ..TrafficPolicy::default()
     };
     let endpoints = (0..20).map(|key| BackendEndpoint {
-        distance: if key < 10 { 0 } else { 1 },
+        distance: u8::from(key >= 10),
         ..endpoint(key)
     });
     let stage = Stage::new(&backend(off, endpoints.collect()));
@@ -451,7 +462,7 @@ fn slow_start_of_new_and_returning_endpoints() {
     ] {
         let policy = TrafficPolicy {
             slow_start: Some(SlowStart {
-                window: Duration::from_secs(60),
+                window: Duration::from_mins(1),
                 aggression: 1.0,
                 minimum_percent: 10,
             }),
@@ -555,15 +566,28 @@ fn a_new_snapshot_forgets_nothing() {
     assert!(!stage.picks(&[]).contains(&3));
     assert_eq!(roster.tallies()[3].take().failures, 1);
     // Nothing changes: nothing is made.
-    let state = stage.shared.backend(&new, 0);
-    assert!(Arc::ptr_eq(&roster, &stage.shared.roster(&state, &new, 0)));
-    assert!(Arc::ptr_eq(&roster, &stage.shared.roster(&state, &old, 0)));
-    // Once the new one is known to be in force, the old one seen again is a newer one.
-    stage.shared.settle(&new);
-    let again = stage.shared.roster(&state, &old, 0);
-    assert!(again.is_of(&old));
-    stage.shared.settle(&new);
-    assert!(stage.shared.roster(&state, &new, 0).is_of(&new));
+    let shared = stage.shared.backend(&new, 0);
+    assert!(Arc::ptr_eq(&roster, &stage.shared.roster(&shared, &new, 0)));
+    assert!(Arc::ptr_eq(&roster, &stage.shared.roster(&shared, &old, 0)));
+    // The old one is in force again: that is known as soon as the snapshot is.
+    stage.shared.retire(&naming(&old));
+    assert!(stage.shared.roster(&shared, &old, 0).is_of(&old));
+    // An exchange with an older one than is remembered brings it back, for a moment.
+    let others: Vec<_> = (0..6)
+        .map(|_| backend(policy.clone(), vec![endpoint(1)]))
+        .collect();
+    for other in &others {
+        assert!(stage.shared.roster(&shared, other, 0).is_of(other));
+    }
+    stage.shared.retire(&naming(&others[5]));
+    assert!(stage.shared.roster(&shared, &old, 0).is_of(&old));
+    stage.shared.settle();
+    assert!(
+        stage
+            .shared
+            .roster(&shared, &others[5], 0)
+            .is_of(&others[5])
+    );
 }
 
 /// What is gone is let go: health, rosters, backends.
@@ -576,12 +600,9 @@ fn what_is_gone_is_let_go() {
     let kept = Arc::downgrade(&stage.shared.health(EndpointKey(1), 0));
     let gone = Arc::downgrade(&stage.shared.health(EndpointKey(9), 0));
     let roster = Arc::downgrade(stage.group.borrow().roster());
-    stage.publish(&backend(
-        TrafficPolicy::default(),
-        (0..9).map(endpoint).collect(),
-    ));
-    let endpoints = (0..9).map(EndpointKey).collect();
-    stage.shared.retire(&endpoints, &[BackendKey(1)].into());
+    let next = backend(TrafficPolicy::default(), (0..9).map(endpoint).collect());
+    stage.publish(&next);
+    stage.shared.retire(&naming(&next));
     assert!(roster.upgrade().is_none());
     assert!(kept.upgrade().is_some() && gone.upgrade().is_none());
 }
@@ -602,8 +623,8 @@ fn the_cost_of_ten_thousand() {
         stage.hits(&Wish::default(), 1000);
         let next = large(500, &balance);
         let begun = Instant::now();
-        let state = stage.shared.backend(&next, 0);
-        let roster = stage.shared.roster(&state, &next, 0);
+        let shared = stage.shared.backend(&next, 0);
+        let roster = stage.shared.roster(&shared, &next, 0);
         let made = begun.elapsed();
         let begun = Instant::now();
         let ready = roster.make_tables_here();

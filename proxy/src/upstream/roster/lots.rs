@@ -57,7 +57,7 @@ pub(crate) struct Lots {
     /// True when too few are in, so that all are used.
     panics: bool,
     /// By area.
-    lots: Vec<Lot>,
+    by_area: Vec<Lot>,
     /// Sums of the areas' shares, with their indexes; areas without a share are left out.
     shares: SmallVec<[(u32, usize); 4]>,
 }
@@ -94,7 +94,7 @@ impl Lots {
             made_us: now.us,
             class,
             panics,
-            lots,
+            by_area: lots,
             shares,
         }
     }
@@ -132,7 +132,7 @@ impl Lots {
     /// The area at a point below the whole.
     pub(crate) fn area(&self, point: u32) -> Option<(usize, &Lot)> {
         let (_, area) = self.shares.iter().find(|(sum, _)| point < *sum)?;
-        Some((*area, self.lots.get(*area)?))
+        Some((*area, self.by_area.get(*area)?))
     }
 }
 
