@@ -28,6 +28,8 @@ test=(
     faketime=faketime
     python3=python3
     protoc=protobuf-compiler,libprotoc32,libprotobuf32,libprotobuf-dev
+    nginx=nginx-light
+    openssl=openssl
     debootstrap=debootstrap
     systemd-nspawn=systemd-container
     dpkg-deb=dpkg
@@ -67,6 +69,10 @@ for entry in "${wanted[@]}"; do
 done
 if [ "$profile" = test ] && [ "$(id -u)" = 0 ] && ! [ -e /usr/include/google/protobuf/descriptor.proto ]; then
     missing_packages+=(libprotobuf-dev)
+fi
+# The servers of the traffic table wait and repeat themselves with this module.
+if [ "$profile" = test ] && [ "$(id -u)" = 0 ] && ! [ -e /usr/lib/nginx/modules/ngx_http_echo_module.so ]; then
+    missing_packages+=(libnginx-mod-http-echo)
 fi
 if [ "$profile" = bench ]; then
     [ -e "${NGINX_STREAM:-/usr/lib/nginx/modules/ngx_stream_module.so}" ] || missing_packages+=(libnginx-mod-stream)
