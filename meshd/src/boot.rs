@@ -22,6 +22,7 @@ use crate::{
     intake::Host,
     metrics, names, notify, questions,
     running::Running,
+    shares,
     stop::{Asked, Signals},
     telemetry,
 };
@@ -185,7 +186,11 @@ async fn activate(daemon: &Arc<Daemon>) -> Result<(), String> {
     }
     match Running::open(&daemon.ground, questions::handler(daemon)).await {
         Ok(running) => {
-            daemon.running.store(Some(Arc::new(running)));
+            let running = Arc::new(running);
+            let stop = running.stopped();
+            let counted = shares::run(Arc::clone(&running), stop);
+            daemon.ground.tasks.spawn(counted);
+            daemon.running.store(Some(running));
             serve_metrics(daemon).await;
             Ok(())
         }

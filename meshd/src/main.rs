@@ -20,8 +20,10 @@ mod metrics;
 mod names;
 mod notify;
 mod questions;
+mod quota;
 mod reconcile;
 mod running;
+mod shares;
 mod stop;
 mod telemetry;
 

@@ -11,6 +11,7 @@ use crate::{
     cluster::Handler,
     counts,
     daemon::Daemon,
+    quota::QUOTA_KIND,
 };
 
 /// The kind of call that asks for failure records by id.
@@ -48,6 +49,7 @@ async fn answer(
             let id = std::str::from_utf8(&body).map_err(|error| error.to_string())?;
             json(&running.failures(id))
         }
+        QUOTA_KIND => running.quotas.answer(caller, &body),
         EDGES_KIND => {
             let text = std::str::from_utf8(&body).map_err(|error| error.to_string())?;
             let over = text

@@ -20,6 +20,7 @@ use mesh_model::{
     snapshot::{
         EndpointKey,
         cell::{Reader, cell},
+        limit::LimitKey,
     },
 };
 use mesh_plan::{
@@ -39,6 +40,7 @@ use crate::{
     cluster::{self, Cluster, Handler},
     ground::Ground,
     local::LocalHealth,
+    quota::Quotas,
     reconcile::{self, Inputs, Reconcile},
 };
 
@@ -68,6 +70,8 @@ pub(crate) struct Running {
     pub(crate) joins: JoinServer,
     /// The certificates that this host presents.
     pub(crate) certificates: Certificates,
+    /// Mesh-wide rate limits that this host counts.
+    pub(crate) quotas: Quotas,
     capture: CaptureRoom,
     proxy: RwLock<Option<Proxy>>,
     drain: watch::Sender<bool>,
@@ -179,6 +183,7 @@ impl Running {
             registry,
             joins,
             certificates,
+            quotas: Quotas::default(),
             capture,
             proxy: RwLock::new(Some(proxy)),
             drain,
@@ -209,6 +214,16 @@ impl Running {
     pub(crate) fn edges(&self) -> (Vec<EdgeSample>, u64) {
         self.with_proxy(|proxy| (proxy.edges(), proxy.cpu_us()))
             .unwrap_or_default()
+    }
+
+    /// What was asked of each mesh-wide rate limit here, since the start.
+    pub(crate) fn quota_usage(&self) -> Vec<(LimitKey, u64)> {
+        self.with_proxy(Proxy::quota_usage).unwrap_or_default()
+    }
+
+    /// This host's share of a mesh-wide rate limit.
+    pub(crate) fn set_quota_share(&self, limit: LimitKey, share: f32) {
+        self.with_proxy(|proxy| proxy.set_quota_share(limit, share));
     }
 
     /// Looks at live requests; `None` while the data plane closes.

@@ -44,7 +44,8 @@ pub(crate) struct Refused {
 #[derive(Debug)]
 struct Live {
     cell: Cell,
-    admitted: AtomicU64,
+    /// Requests that wanted in, let in or not.
+    asked: AtomicU64,
     /// Bits of the own share of a mesh-wide limit.
     share: AtomicU32,
     mesh: bool,
@@ -79,12 +80,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// What each mesh-wide limit has let through since the start, by key.
+    /// What was asked of each mesh-wide limit since the start, let through or not, by key.
     pub(crate) fn usage(&self) -> Vec<(LimitKey, u64)> {
         let lives = lock(&self.lives);
         let all = lives.iter().filter(|(_, live)| live.mesh);
         let mut usage: Vec<_> = all
-            .map(|(key, live)| (*key, live.admitted.load(Ordering::Relaxed)))
+            .map(|(key, live)| (*key, live.asked.load(Ordering::Relaxed)))
             .collect();
         usage.sort_unstable_by_key(|(key, _)| key.0);
         usage
@@ -109,7 +110,7 @@ impl Shared {
         let live = lives.entry(limit.key).or_insert_with(|| {
             Arc::new(Live {
                 cell: Cell::default(),
-                admitted: AtomicU64::new(0),
+                asked: AtomicU64::new(0),
                 share: AtomicU32::new(share.to_bits()),
                 mesh: limit.scope == LimitScope::Mesh,
             })
@@ -190,14 +191,14 @@ impl Limits {
                 }
             }
         }
-        for one in taken {
-            one.live.admitted.fetch_add(1, Ordering::Relaxed);
-        }
         Ok(())
     }
 
     fn take(&self, limit: &RateLimit, key: Option<u64>, now: u64) -> Result<Taken, Duration> {
         let live = self.live(limit);
+        if live.mesh {
+            live.asked.fetch_add(1, Ordering::Relaxed);
+        }
         let share = match limit.scope {
             LimitScope::Host => 1.0,
             LimitScope::Mesh => f32::from_bits(live.share.load(Ordering::Relaxed)),

@@ -234,7 +234,7 @@ impl Proxy {
         self.shared.ejections()
     }
 
-    /// What each mesh-wide rate limit has let through on this host since the start, by key.
+    /// What was asked of each mesh-wide rate limit on this host since the start, let through or not, by key.
     pub fn quota_usage(&self) -> Vec<(LimitKey, u64)> {
         self.limits.usage()
     }

@@ -43,7 +43,7 @@ pub struct RateLimit {
 pub enum LimitScope {
     /// Those that arrive at this host.
     Host,
-    /// Those of the whole mesh: hosts tell each other what they let through (`docs/limits.md` states the error).
+    /// Those of the whole mesh: hosts tell each other what they let through (`docs/rate-limits.md` states the error).
     Mesh,
 }
 

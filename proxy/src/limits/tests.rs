@@ -162,7 +162,7 @@ fn shares_of_the_mesh() {
     assert_eq!(through(&limits, &[limit(9, 1, &[])], &NOBODY), 1);
     assert_eq!(
         shared.usage(),
-        [(LimitKey(1), 40), (LimitKey(2), 10), (LimitKey(3), 1)]
+        [(LimitKey(1), 50), (LimitKey(2), 50), (LimitKey(3), 101)]
     );
 }
 
