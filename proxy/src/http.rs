@@ -96,6 +96,7 @@ mod wire;
 #[cfg(feature = "fuzz")]
 pub(crate) use h1::verdict::judge as judge_head;
 pub(crate) use serve::{Connected, Onward};
+pub(crate) use watched::{Tally, Watched};
 
 /// Serves an HTTP/1 connection; `first` was read already. CONNECT is refused.
 pub(crate) async fn serve_http1(worker: Rc<Worker>, io: Io, first: BytesMut, origin: Origin) {

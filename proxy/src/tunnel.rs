@@ -3,7 +3,7 @@
 //! In: TCP connections on the tunnel's port. Out: CONNECT streams to `hbone`, requests under our own
 //! protocol to `http`. Never: keeps a connection whose peer lost its grant.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -35,6 +35,8 @@ const HEADERS: u32 = 64 << 10;
 const SEND_BUFFER: usize = 256 << 10;
 /// Streams that a peer may open and reset before they were looked at.
 const RESETS: usize = 20;
+/// Time for the last frame to a peer that is cut off.
+const LAST: Duration = Duration::from_secs(1);
 /// Streams that we reset for a peer's errors.
 const ERRORS: usize = 100;
 
@@ -63,6 +65,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         tracing::debug!(%error, %peer, "a peer is not believed");
         return;
     }
+    let (watched, tally) = http::Watched::new(stream);
     let mut builder = h2::server::Builder::new();
     if verified.mesh {
         // A foreign peer may ask for plain CONNECT only.
@@ -77,12 +80,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(Some(ERRORS))
-        .handshake::<_, Bytes>(stream);
+        .handshake::<_, Bytes>(watched);
     match tokio::time::timeout(limit, Box::pin(handshake)).await {
         Ok(Ok(connection)) => {
             let verified = Rc::new(verified);
             let (key, close) = worker.peers.add(Rc::clone(&verified));
-            Box::pin(streams(&worker, connection, &verified, &close, peer, local)).await;
+            let serving = streams(&worker, connection, &tally, &verified, &close, peer, local);
+            Box::pin(serving).await;
             worker.peers.remove(key);
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "no http/2 in a tunnel"),
@@ -90,11 +94,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     }
 }
 
-type Connection = h2::server::Connection<tokio_rustls::TlsStream<TcpStream>, Bytes>;
+type Connection = h2::server::Connection<http::Watched<tokio_rustls::TlsStream<TcpStream>>, Bytes>;
 
 async fn streams(
     worker: &Rc<Worker>,
     mut connection: Connection,
+    tally: &http::Tally,
     verified: &Verified,
     close: &CancellationToken,
     peer: SocketAddr,
@@ -113,7 +118,7 @@ async fn streams(
     let mut leaving = false;
     loop {
         let stream = tokio::select! {
-            stream = connection.accept() => stream,
+            stream = next(&mut connection, tally) => stream,
             () = close.cancelled() => return,
             () = worker.drain.draining(), if !leaving => {
                 leaving = true;
@@ -144,6 +149,27 @@ async fn streams(
             None => return,
         }
     }
+}
+
+type Accepted = Option<Result<(::http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+
+/// The next stream; a peer that floods is told so, and has none.
+async fn next(connection: &mut Connection, tally: &http::Tally) -> Accepted {
+    let accepted = poll_fn(|cx| match connection.poll_accept(cx) {
+        Poll::Pending if tally.is_flooded() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+    });
+    if let Some(accepted) = accepted.await {
+        return accepted;
+    }
+    tracing::info!("a tunnel is closed: the peer sends more http/2 frames than its streams need");
+    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+    let last = tokio::time::timeout(LAST, poll_fn(|cx| connection.poll_closed(cx)));
+    if let Ok(Err(error)) = last.await {
+        tracing::debug!(%error, "the last frame of a tunnel");
+    }
+    None
 }
 
 fn dispatch(

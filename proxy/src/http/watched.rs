@@ -14,11 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::prefixed::Prefixed;
-use crate::io::Io;
 
 /// Frames that carry nothing which a peer may send ahead.
 const BURST: u32 = 1000;
@@ -196,17 +192,17 @@ impl Frames {
 
 /// A connection whose frames are counted.
 #[derive(Debug)]
-pub(crate) struct Watched {
-    io: Prefixed,
+pub(crate) struct Watched<I> {
+    io: I,
     tally: Rc<Tally>,
 }
 
-impl Watched {
-    /// Watches a connection from which `first` was read already.
-    pub(crate) fn new(first: BytesMut, io: Io) -> (Self, Rc<Tally>) {
+impl<I> Watched<I> {
+    /// Watches a connection from its preface on.
+    pub(crate) fn new(io: I) -> (Self, Rc<Tally>) {
         let tally = Rc::new(Tally::new());
         let io = Self {
-            io: Prefixed::new(first, io),
+            io,
             tally: Rc::clone(&tally),
         };
         (io, tally)
@@ -223,7 +219,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -241,7 +237,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -22,6 +22,7 @@ use crate::{
         alarm::Alarm,
         buffers, convert,
         exchange::{Ended, Exchange},
+        prefixed::Prefixed,
         session::Session,
         stream::Stream,
         watched::{self, Tally, Watched},
@@ -51,7 +52,7 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// One connection, and how it comes to its end.
 struct Serving {
-    connection: server::Connection<Watched, Bytes>,
+    connection: server::Connection<Watched<Prefixed>, Bytes>,
     tally: Rc<Tally>,
     keep_alive: Duration,
     alarm: Alarm,
@@ -71,7 +72,7 @@ pub(crate) async fn serve(
     onward: Option<Onward>,
 ) {
     let limits = worker.config.limits.clone();
-    let (io, tally) = Watched::new(first, io);
+    let (io, tally) = Watched::new(Prefixed::new(first, io));
     let handshake = server::Builder::new()
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)

@@ -509,6 +509,34 @@ fn floods_are_cut_off() {
     }
 }
 
+/// A peer with a certificate may flood no more than a program.
+#[test]
+fn floods_in_tunnels_are_cut_off() {
+    run(async {
+        let stage = Stage::new(Path::Tunnel, AppProtocol::Http).await;
+        stage.program(|_| ok("x"));
+        let tunnel = stage.endpoint(1, stage.address).tunnel.unwrap();
+        let stream = TcpStream::connect(tunnel.address).await.unwrap();
+        let caller = stage.world.id("shop", "cart");
+        let connect = stage.a.worker.tls.connect(stream, &caller, &tunnel);
+        let (stream, _) = soon(connect).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(stream);
+        let sender = tokio::task::spawn_local(async move {
+            let pings = frame(6, 0, 0, &[0; 8]).repeat(20_000);
+            // Cut off while it writes.
+            drop(write.write_all(&[START, &pings].concat()).await);
+            write
+        });
+        let mut seen = Vec::new();
+        while let Ok(1..) = soon(read.read_buf(&mut seen)).await {}
+        let found = goaway(&parse(&seen));
+        assert!(found.is_none_or(|found| found == 11), "{found:?}");
+        drop(sender);
+        let mut talk = stage.dial().await;
+        assert_eq!(soon(talk.get("/", "")).await.text(), "x");
+    });
+}
+
 fn parse(bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut all = Vec::new();
     let mut rest = bytes;
