@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use crate::{
@@ -37,11 +37,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, bound: Bound) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve(Rc::clone(&worker), kind, stream, peer);
-                worker.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+                worker.spawn(serve(Rc::clone(&worker), kind, stream, peer, permit));
             }
             Err(error) => survive(&error, kind).await,
         }
@@ -62,14 +58,21 @@ async fn survive(error: &io::Error, kind: Kind) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn serve(worker: Rc<Worker>, kind: Kind, stream: TcpStream, peer: SocketAddr) {
+/// Serves one connection. What it is made of is in boxes, so that the task is no larger than its kind needs.
+async fn serve(
+    worker: Rc<Worker>,
+    kind: Kind,
+    stream: TcpStream,
+    peer: SocketAddr,
+    _permit: Option<OwnedSemaphorePermit>,
+) {
     let _open = worker.observe.connection(kind);
     let peer = mesh_model::address::canonical(peer);
     match kind {
-        Kind::Outbound => outbound::captured(worker, stream, peer).await,
-        Kind::Inbound => inbound::captured(worker, stream, peer).await,
-        Kind::Tunnel => tunnel::serve(worker, stream, peer).await,
-        Kind::Explicit => outbound::explicit(worker, stream, peer).await,
-        Kind::Internal => outbound::internal(worker, stream, peer).await,
+        Kind::Outbound => Box::pin(outbound::captured(worker, stream, peer)).await,
+        Kind::Inbound => Box::pin(inbound::captured(worker, stream, peer)).await,
+        Kind::Tunnel => Box::pin(tunnel::serve(worker, stream, peer)).await,
+        Kind::Explicit => Box::pin(outbound::explicit(worker, stream, peer)).await,
+        Kind::Internal => Box::pin(outbound::internal(worker, stream, peer)).await,
     }
 }

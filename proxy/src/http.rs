@@ -9,13 +9,12 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
+    alarm,
     connection::{Origin, OutboundOrigin},
     io::Io,
     worker::Worker,
 };
 
-/// One timer for a whole connection.
-mod alarm;
 /// A request with its caller, as rules see it.
 mod asked;
 /// Hosts and ports in requests.
@@ -32,10 +31,10 @@ mod convert;
 mod cookie;
 /// Cross-origin resource sharing.
 mod cors;
-/// What is left of a request's time.
-mod deadline;
 /// When an answer was made.
 mod date;
+/// What is left of a request's time.
+mod deadline;
 /// Delegation tables that requests bring.
 mod dtab;
 /// The life of one request.

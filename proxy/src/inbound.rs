@@ -123,9 +123,9 @@ pub(crate) async fn serve(
             .await;
         }
         First::Spoken(Spoken::Opaque | Spoken::Tls) => {
-            opaque(&worker, io, first, &origin, &port, false).await;
+            Box::pin(opaque(&worker, io, first, &origin, &port, false)).await;
         }
-        First::Silent => opaque(&worker, io, first, &origin, &port, true).await,
+        First::Silent => Box::pin(opaque(&worker, io, first, &origin, &port, true)).await,
         First::Broken => {}
     }
 }

@@ -5,6 +5,8 @@
 
 /// Accept loops.
 mod accept;
+/// One timer for a whole connection.
+mod alarm;
 /// Picks one endpoint of a group.
 mod balance;
 /// Buffers and pipes, lent to connections.

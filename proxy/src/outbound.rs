@@ -1,6 +1,6 @@
 //! From the local program to the mesh.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::BytesMut;
 use mesh_model::{
@@ -197,14 +197,14 @@ pub(crate) async fn serve(
     };
     let limits = &worker.config.limits;
     match protocol {
-        AppProtocol::Tcp => tcp::outbound(&worker, io, first, &origin, &callee).await,
+        AppProtocol::Tcp => opaque(&worker, io, first, &origin, &callee).await,
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
             let mut requests = requests(worker, &mut first, &mut io).await;
             requests.spoken = requests.spoken.as_http(protocol);
             requests.serve(io, first, origin).await;
         }
         AppProtocol::Detect if worker.memory.server_first(address) && !callee.reads_hello() => {
-            tcp::outbound(&worker, io, first, &origin, &callee).await;
+            opaque(&worker, io, first, &origin, &callee).await;
         }
         AppProtocol::Detect => {
             // Without a ClientHello there is nowhere to dial to.
@@ -215,7 +215,7 @@ pub(crate) async fn serve(
             };
             match first::bytes(&mut io, &mut first, silence, limits.silence * 4).await {
                 First::Spoken(Spoken::Opaque | Spoken::Tls) => {
-                    tcp::outbound(&worker, io, first, &origin, &callee).await;
+                    opaque(&worker, io, first, &origin, &callee).await;
                 }
                 First::Silent => {
                     Box::pin(silent(worker, io, first, origin, &callee, address)).await;
@@ -226,6 +226,17 @@ pub(crate) async fn serve(
             }
         }
     }
+}
+
+/// Carries an opaque connection, in a box of its own: a connection of requests is smaller.
+fn opaque<'o>(
+    worker: &'o Rc<Worker>,
+    io: Io,
+    first: BytesMut,
+    origin: &'o OutboundOrigin,
+    callee: &'o Callee,
+) -> Pin<Box<impl Future<Output = ()> + 'o>> {
+    Box::pin(tcp::outbound(worker, io, first, origin, callee))
 }
 
 /// Dials on for a caller that says nothing; who speaks first decides what is spoken.
@@ -252,7 +263,7 @@ async fn silent(
         }
         Speaker::Caller(Spoken::Tls) if callee.reads_hello() => {
             drop(opened);
-            tcp::outbound(&worker, io, first, &origin, callee).await;
+            opaque(&worker, io, first, &origin, callee).await;
         }
         Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {
             tcp::relay(&worker, io, first, opened.io, up_first, opened.told).await;

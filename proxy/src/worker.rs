@@ -132,11 +132,13 @@ impl Worker {
     /// Runs a task on this thread; a panic in it ends that task only.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let panics = self.observe.panics();
-        self.tasks.spawn_local(async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        // Combinators: an async block would hold the task twice, before and while it runs.
+        let watched = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if ended.is_err() {
                 panics.add(1);
                 tracing::error!("a connection's task panicked; the connection was closed");
             }
         });
+        self.tasks.spawn_local(watched);
     }
 }

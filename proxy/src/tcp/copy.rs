@@ -8,23 +8,19 @@ use std::{
     cell::Cell,
     future::poll_fn,
     io,
-    net::Shutdown,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use nix::fcntl::{SpliceFFlags, splice};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{
-    buffers::{Buffers, PIPE},
-    io::Io,
-};
+use crate::{alarm::Alarm, buffers::Buffers, io::Io};
+use plain::Lane;
+
+/// One direction between plain connections.
+mod plain;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +53,6 @@ pub(crate) struct Patience {
     pub(crate) half_closed: Duration,
 }
 
-/// Bytes after which a direction is worth a pipe.
-const SPLICE_AFTER: u64 = 64 << 10;
 /// Pieces moved before other connections get their turn.
 const TURN: usize = 16;
 
@@ -91,26 +85,21 @@ pub(crate) async fn both(
         touched: Cell::new(Instant::now()),
         half_closed: Cell::new(false),
     };
-    let end = {
-        let copy = async {
-            match (&mut down, &mut up) {
-                (Io::Tcp(down), Io::Tcp(up)) => {
-                    plain(buffers, &account, (down, down_first), (up, up_first)).await
-                }
-                (down, up) => any(buffers, &account, (down, down_first), (up, up_first)).await,
+    let mut lanes = Lanes::new(&down, &up, down_first, up_first);
+    let mut alarm = Alarm::default();
+    let end = poll_fn(
+        |cx| match lanes.poll(cx, buffers, &account, &mut down, &mut up) {
+            Poll::Ready(Ok(())) => Poll::Ready(End::Finished),
+            Poll::Ready(Err(error)) => {
+                tracing::trace!(%error, "an opaque connection broke");
+                Poll::Ready(End::Broken)
             }
-        };
-        tokio::select! {
-            done = copy => match done {
-                Ok(()) => End::Finished,
-                Err(error) => {
-                    tracing::trace!(%error, "an opaque connection broke");
-                    End::Broken
-                }
-            },
-            () = idle(&account, patience) => End::Idle,
-        }
-    };
+            Poll::Pending => account
+                .poll_idle(cx, &mut alarm, patience)
+                .map(|()| End::Idle),
+        },
+    )
+    .await;
     if end != End::Finished {
         down.reset();
         up.reset();
@@ -122,172 +111,75 @@ pub(crate) async fn both(
     }
 }
 
-/// Resolves when nothing moved for too long.
-async fn idle(account: &Account, patience: Patience) {
-    loop {
-        let limit = if account.half_closed.get() {
+impl Account {
+    /// One direction is over.
+    fn closed_half(&self) {
+        self.half_closed.set(true);
+        self.touched.set(Instant::now());
+    }
+
+    /// Ready when nothing moved for too long.
+    fn poll_idle(&self, cx: &mut Context<'_>, alarm: &mut Alarm, patience: Patience) -> Poll<()> {
+        let limit = if self.half_closed.get() {
             patience.half_closed
         } else {
             patience.idle
         };
-        let idle = account.touched.get().elapsed();
-        let Some(left) = limit.checked_sub(idle).filter(|left| !left.is_zero()) else {
-            return;
+        alarm.poll(cx, self.touched.get().checked_add(limit))
+    }
+}
+
+/// Both directions.
+#[derive(Debug)]
+enum Lanes {
+    /// Between plain connections.
+    Plain { there: Lane, back: Lane },
+    /// Where one end or both are something else.
+    Any { there: Transfer, back: Transfer },
+}
+
+impl Lanes {
+    fn new(down: &Io, up: &Io, down_first: BytesMut, up_first: BytesMut) -> Self {
+        match (down, up) {
+            (Io::Tcp(_), Io::Tcp(_)) => Self::Plain {
+                there: Lane::new(down_first),
+                back: Lane::new(up_first),
+            },
+            _ => Self::Any {
+                there: Transfer::new(down_first),
+                back: Transfer::new(up_first),
+            },
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        account: &Account,
+        down: &mut Io,
+        up: &mut Io,
+    ) -> Poll<io::Result<()>> {
+        let (received, sent) = (&account.received, &account.sent);
+        let (there, back) = match self {
+            Self::Plain { there, back } => {
+                let (Io::Tcp(down), Io::Tcp(up)) = (down, up) else {
+                    return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                };
+                let there = there.poll(cx, buffers, (account, received), down, up)?;
+                (there, back.poll(cx, buffers, (account, sent), up, down)?)
+            }
+            Self::Any { there, back } => {
+                let there = there.poll(cx, buffers, account, received, down, up)?;
+                (there, back.poll(cx, buffers, account, sent, up, down)?)
+            }
         };
-        // A half-close in the meantime shortens the patience.
-        tokio::time::sleep(left.min(patience.half_closed.max(Duration::from_millis(1)))).await;
-    }
-}
-
-async fn plain(
-    buffers: &Buffers,
-    account: &Account,
-    (down, down_first): (&TcpStream, BytesMut),
-    (up, up_first): (&TcpStream, BytesMut),
-) -> io::Result<()> {
-    let there = flow(buffers, account, &account.received, down, up, down_first);
-    let back = flow(buffers, account, &account.sent, up, down, up_first);
-    futures_util::future::try_join(there, back)
-        .await
-        .map(|((), ())| ())
-}
-
-/// One direction between plain connections.
-async fn flow(
-    buffers: &Buffers,
-    account: &Account,
-    moved: &Cell<u64>,
-    from: &TcpStream,
-    to: &TcpStream,
-    first: BytesMut,
-) -> io::Result<()> {
-    if !first.is_empty() {
-        write_all(to, &first).await?;
-        account.moved(moved, first.len());
-    }
-    drop(first);
-    let mut may_splice = true;
-    loop {
-        from.readable().await?;
-        let ended = if may_splice && moved.get() >= SPLICE_AFTER {
-            match spliced(buffers, account, moved, from, to).await {
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    may_splice = false;
-                    false
-                }
-                done => done?,
-            }
-        } else {
-            copied(buffers, account, moved, from, to).await?
-        };
-        if ended {
-            break;
-        }
-    }
-    account.half_closed.set(true);
-    account.touched.set(Instant::now());
-    socket2::SockRef::from(to).shutdown(Shutdown::Write)
-}
-
-/// Moves what can be read now through a buffer; true at the end.
-async fn copied(
-    buffers: &Buffers,
-    account: &Account,
-    moved: &Cell<u64>,
-    from: &TcpStream,
-    to: &TcpStream,
-) -> io::Result<bool> {
-    let mut block = buffers.block();
-    let mut ended = false;
-    for _ in 0..TURN {
-        match from.try_read(&mut block) {
-            Ok(0) => {
-                ended = true;
-                break;
-            }
-            Ok(length) => {
-                write_all(to, block.get(..length).unwrap_or_default()).await?;
-                account.moved(moved, length);
-                if length < block.len() || moved.get() >= SPLICE_AFTER {
-                    break;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    buffers.keep_block(block);
-    Ok(ended)
-}
-
-async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match to.try_write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Moves what can be read now through a pipe, without a copy; true at the end.
-async fn spliced(
-    buffers: &Buffers,
-    account: &Account,
-    moved: &Cell<u64>,
-    from: &TcpStream,
-    to: &TcpStream,
-) -> io::Result<bool> {
-    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-    let pipe = buffers.pipe()?;
-    let mut ended = false;
-    for _ in 0..TURN {
-        let filled = from.try_io(Interest::READABLE, || {
-            Ok(splice(from, None, &pipe.write, None, PIPE, flags)?)
-        });
-        let mut left = match filled {
-            Ok(0) => {
-                ended = true;
-                break;
-            }
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        };
-        while left > 0 {
-            let drained = to
-                .async_io(Interest::WRITABLE, || {
-                    Ok(splice(&pipe.read, None, to, None, left, flags)?)
-                })
-                .await?;
-            left = left.saturating_sub(drained);
-            account.moved(moved, drained);
-        }
-    }
-    buffers.keep_pipe(pipe);
-    Ok(ended)
-}
-
-async fn any(
-    buffers: &Buffers,
-    account: &Account,
-    (down, down_first): (&mut Io, BytesMut),
-    (up, up_first): (&mut Io, BytesMut),
-) -> io::Result<()> {
-    let mut there = Transfer::new(down_first);
-    let mut back = Transfer::new(up_first);
-    poll_fn(|cx| {
-        let there = there.poll(cx, buffers, account, &account.received, down, up)?;
-        let back = back.poll(cx, buffers, account, &account.sent, up, down)?;
         if there.is_ready() && back.is_ready() {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending
         }
-    })
-    .await
+    }
 }
 
 /// Bytes that were read and are not yet written.
@@ -366,8 +258,7 @@ impl Transfer {
             if self.ended {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                 self.done = true;
-                account.half_closed.set(true);
-                account.touched.set(Instant::now());
+                account.closed_half();
                 return Poll::Ready(Ok(()));
             }
             if self.poll_fill(cx, buffers, from)?.is_pending() {

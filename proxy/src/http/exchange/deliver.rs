@@ -38,10 +38,11 @@ const FORGOTTEN: usize = 256 * 1024;
 pub(crate) async fn answer(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
-    mut up: Up,
+    mut up: Box<Up>,
 ) -> Result<Ended, Stop> {
     if switch::is_agreed(exchange, &up) {
-        return switch::switch(exchange, up).await;
+        // Few requests do it: the others need no room for it.
+        return Box::pin(switch::switch(exchange, up)).await;
     }
     let Messages { request, response } = &*exchange.messages;
     upgrade::check_ordinary(request, response)?;

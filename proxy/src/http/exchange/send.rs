@@ -79,7 +79,7 @@ struct Missed {
 }
 
 /// How a try went that did not end the exchange.
-type Tried = Result<Up, Missed>;
+type Tried = Result<Box<Up>, Missed>;
 
 /// The way from one try to the next.
 struct Course {
@@ -100,7 +100,7 @@ pub(crate) async fn tries(
     exchange: &mut Exchange<'_>,
     snapshot: &Snapshot,
     way: &Way<'_>,
-) -> Result<Up, Stop> {
+) -> Result<Box<Up>, Stop> {
     let mut course = begin(exchange, way);
     loop {
         let since = Instant::now();
@@ -207,10 +207,10 @@ fn again(
 async fn judge(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
-    mut up: Up,
+    mut up: Box<Up>,
     course: &mut Course,
     since: Instant,
-) -> Result<Up, Duration> {
+) -> Result<Box<Up>, Duration> {
     let looks = course.left > 0 && retry::looks_at_trailers(way.retry, &exchange.messages.response);
     if looks {
         poll_fn(|cx| {
@@ -244,7 +244,7 @@ async fn judge(
         (None, None) => format!("answered {}", response.status),
     };
     exchange.story.tried(&what, since);
-    discard(exchange, up).await;
+    Box::pin(discard(exchange, up)).await;
     Err(pause)
 }
 
@@ -358,7 +358,7 @@ async fn attempt(
     way: &Way<'_>,
     picked: Option<Picked>,
     by: Option<Instant>,
-) -> Result<Result<Up, Missed>, Stop> {
+) -> Result<Tried, Stop> {
     let since = Instant::now();
     let mut up = match connect(exchange, way, picked, by).await? {
         Ok(up) => up,
@@ -416,7 +416,7 @@ async fn attempt(
 }
 
 /// Ends a side whose answer is not used: kept when its body is at hand, closed otherwise.
-async fn discard(exchange: &Exchange<'_>, mut up: Up) {
+async fn discard(exchange: &Exchange<'_>, mut up: Box<Up>) {
     let whole = poll_fn(|cx| {
         Poll::Ready(loop {
             match up.wire.poll_body(cx) {
@@ -433,7 +433,8 @@ async fn discard(exchange: &Exchange<'_>, mut up: Up) {
 }
 
 /// Gives a connection back to the pool if another exchange may follow on it.
-pub(crate) fn give_back(exchange: &Exchange<'_>, up: Up) {
+pub(crate) fn give_back(exchange: &Exchange<'_>, up: Box<Up>) {
+    let up = *up;
     let persistent = exchange.messages.response.persistent;
     if let Wire::H1(wire) = up.wire
         && persistent

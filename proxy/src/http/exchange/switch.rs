@@ -34,7 +34,7 @@ pub(super) fn is_agreed(exchange: &Exchange<'_>, up: &Up) -> bool {
 }
 
 /// Changes protocols: from here on plain bytes go both ways.
-pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<Ended, Stop> {
+pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Box<Up>) -> Result<Ended, Stop> {
     let Messages { request, response } = &mut *exchange.messages;
     let name = request.upgrade_name().unwrap_or_default();
     headers::clean_response(response, false);
@@ -73,7 +73,7 @@ pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Up) -> Result<En
 }
 
 /// Copies until both directions have ended, one broke, or nothing moved for too long.
-async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Up) -> Ended {
+async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Box<Up>) -> Ended {
     let limits = exchange.session.worker.config.limits.clone();
     let own = exchange.idle;
     let (mut there, mut back) = (Flow::default(), Flow::default());

@@ -56,7 +56,7 @@ pub(crate) async fn serve(
     let ended = requests(&session, &mut down, &mut alarm).await;
     let Wire::H1(down) = down else { return None };
     match ended {
-        Ended::Keep | Ended::Close => finish(down, &mut alarm).await,
+        Ended::Keep | Ended::Close => Box::pin(finish(down, alarm)).await,
         Ended::Broken => down.into_parts().0.reset(),
         Ended::Connect(address) => return connected(&session, down, address),
     }
@@ -174,7 +174,7 @@ async fn refuse(
 
 /// Ends the own direction and waits a little for the caller's end, so that the last answer is not lost
 /// to a reset.
-async fn finish(mut down: Connection<Carrier>, alarm: &mut Alarm) {
+async fn finish(mut down: Connection<Carrier>, mut alarm: Alarm) {
     let by = Instant::now().checked_add(LINGER);
     let mut shut = false;
     let mut left = LINGER_BYTES;

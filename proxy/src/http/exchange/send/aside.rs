@@ -210,7 +210,7 @@ async fn run(
 }
 
 /// Reads an answer and forgets it; one that is too long or too slow ends with its connection.
-async fn drain(exchange: &mut Exchange<'_>, mut up: Up, by: Option<Instant>) {
+async fn drain(exchange: &mut Exchange<'_>, mut up: Box<Up>, by: Option<Instant>) {
     let mut left = DRAINED;
     let whole = poll_fn(|cx| {
         loop {

@@ -39,7 +39,7 @@ pub(super) async fn connect(
     way: &Way<'_>,
     picked: Option<Picked>,
     by: Option<Instant>,
-) -> Result<Result<Up, (Missed, Option<Picked>)>, Stop> {
+) -> Result<Result<Box<Up>, (Missed, Option<Picked>)>, Stop> {
     let protocol = route::spoken(way.protocol, &exchange.messages.request, &exchange.words);
     let dialled = dial(exchange, way, picked.as_ref(), protocol, by).await?;
     let opened = match dialled {
@@ -72,7 +72,16 @@ async fn dial(
         Origin::Inbound(origin) if origin.server_name.is_none() => Some(origin.peer.ip()),
         _ => None,
     };
-    let mut dial = pin!(async {
+    let ready = match (way.to, picked, way.caller) {
+        (To::Local(port), ..) => upstream.ready_local(port, protocol, source),
+        (_, Some(picked), Some(caller)) => upstream.ready(picked, caller, protocol),
+        _ => None,
+    };
+    if let Some(ready) = ready {
+        return Ok(Ok(ready));
+    }
+    // Most requests find a connection: the others make room for it.
+    let mut dial = Box::pin(async {
         match (way.to, picked, way.caller) {
             (To::Local(port), ..) => upstream.local(port, protocol, source).await,
             (_, Some(picked), Some(caller)) => upstream.http(picked, caller, protocol).await,
@@ -107,7 +116,12 @@ fn not_reached(error: &DialError) -> Missed {
     }
 }
 
-fn open_h1(exchange: &mut Exchange<'_>, way: &Way<'_>, mut lent: H1Connection, reused: bool) -> Up {
+fn open_h1(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    mut lent: H1Connection,
+    reused: bool,
+) -> Box<Up> {
     let input = std::mem::take(&mut lent.buffer);
     let mut wire = h1::Connection::new(Carrier::Lent(lent), input);
     wire.expect_response();
@@ -121,7 +135,7 @@ fn open_h1(exchange: &mut Exchange<'_>, way: &Way<'_>, mut lent: H1Connection, r
     wire.begin(framing(exchange), |out| {
         write::request(out, request, &extras);
     });
-    Up {
+    Box::new(Up {
         wire: Wire::H1(wire),
         upload: upload(exchange),
         refused: None,
@@ -131,7 +145,7 @@ fn open_h1(exchange: &mut Exchange<'_>, way: &Way<'_>, mut lent: H1Connection, r
         reused,
         _handle: None,
         interims: 0,
-    }
+    })
 }
 
 /// To a place without a daemon, the client's address is told by this one.
@@ -167,7 +181,7 @@ async fn open_h2(
     picked: Option<&Picked>,
     mut handle: H2Handle,
     by: Option<Instant>,
-) -> Result<Result<Up, Missed>, Stop> {
+) -> Result<Result<Box<Up>, Missed>, Stop> {
     let by = exchange.bound(by);
     let ready = poll_fn(|cx| {
         if let Poll::Ready(ready) = handle.send.poll_ready(cx) {
@@ -210,7 +224,7 @@ async fn open_h2(
     };
     let ended = framing(exchange) == Framing::None && request.upgrade.is_none();
     Ok(match handle.send.send_request(head, ended) {
-        Ok((answer, send)) => Ok(Up {
+        Ok((answer, send)) => Ok(Box::new(Up {
             wire: Wire::H2(Stream::opened(answer, send, ended)),
             upload: upload(exchange),
             refused: None,
@@ -220,7 +234,7 @@ async fn open_h2(
             reused: false,
             _handle: Some(handle),
             interims: 0,
-        }),
+        })),
         Err(error) => {
             let failure = Failure::new(Code::ConnectFailed, chain(&error));
             Err(Missed {
