@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use mesh_model::{
     service::AppProtocol,
     snapshot::{
-        Backend, BackendEndpoint, BackendKey, Rule, Snapshot, Target, TrafficPolicy,
+        Backend, BackendEndpoint, BackendKey, EndpointKey, Rule, Snapshot, Target, TrafficPolicy,
         WeightedTarget,
         rule::Persistence,
         traffic::{Balance, HashKey},
@@ -17,7 +17,10 @@ use super::{
     routes::{attach, rule},
     serve,
 };
-use crate::trial::{listener, nowhere, plain, run};
+use crate::{
+    http::{fields::Fields, persistence},
+    trial::{listener, nowhere, plain, run},
+};
 
 /// Programs that say who they are.
 async fn programs(count: u64) -> Vec<BackendEndpoint> {
@@ -96,32 +99,29 @@ fn by_cookie_and_header() {
 fn sessions_move_when_they_must() {
     run(async {
         let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
-        let endpoints = programs(3).await;
+        let mut endpoints = programs(3).await;
         let publish = |endpoints| stage.a.publish(persistent(&stage, endpoints, by_cookie()));
+        // Its endpoint takes no connections.
+        endpoints[0].address = nowhere().await;
         publish(endpoints.clone());
-        let mut client = stage.dial().await;
-        let first = client.get("/", "").await;
-        let key: u64 = first.text().parse().unwrap();
-        let (pair, _) = cookie(&first).unwrap();
+        let mut told = Fields::default();
+        persistence::issue(&by_cookie(), EndpointKey(1), &mut told);
+        let line = std::str::from_utf8(told.named(b"set-cookie").next().unwrap()).unwrap();
+        let pair = line.split(';').next().unwrap().to_owned();
         let line = format!("Cookie: {pair}\r\n");
-        // Unreachable: the dial fails, another endpoint takes it.
-        let dead = nowhere().await;
-        let mut broken = endpoints.clone();
-        for endpoint in &mut broken {
-            if endpoint.key.0 == key {
-                endpoint.address = dead;
-            }
-        }
-        publish(broken);
-        // The old connection is kept under the same key; a new caller has none.
-        stage.a.worker.upstream.retire(&Snapshot::default());
+        let mut client = stage.dial().await;
         let heard = client.get("/", &line).await;
         assert_eq!(heard.status(), 200);
-        assert_ne!(heard.text(), first.text());
+        assert_eq!(
+            stage.a.shared.ejected(),
+            [EndpointKey(1)],
+            "it was asked first"
+        );
         let (moved, _) = cookie(&heard).expect("the new place is told");
         assert_ne!(moved, pair);
-        let again = client.get("/", &format!("Cookie: {moved}\r\n")).await;
-        assert_eq!(again.text(), heard.text());
+        let line = format!("Cookie: {moved}\r\n");
+        assert_eq!(client.get("/", &line).await.text(), heard.text());
+        let key: u64 = heard.text().parse().unwrap();
         // Gone from the snapshot.
         let left: Vec<_> = endpoints
             .into_iter()
