@@ -137,7 +137,8 @@ impl Group {
 
     /// True when an endpoint is in.
     pub(crate) fn is_usable(&self, now: &Now) -> bool {
-        let lots = self.lots(now);
+        self.refresh(now);
+        let lots = self.lots.borrow();
         lots.whole() > 0
             && (lots.class() != Class::Any
                 || lots.panics() && self.roster.slots().iter().any(|s| !s.health.is_out()))
@@ -160,7 +161,8 @@ impl Group {
         now: &Now,
         make: impl Fn(&Slot) -> Rc<Live>,
     ) -> Option<u32> {
-        let lots = self.lots(now);
+        self.refresh(now);
+        let lots = self.lots.borrow();
         let pick = Pick {
             group: self,
             lots: &lots,
@@ -175,12 +177,11 @@ impl Group {
             .or_else(|| pick.searched())
     }
 
-    fn lots(&self, now: &Now) -> Arc<Lots> {
-        let mut lots = self.lots.borrow_mut();
-        if !lots.is_of(now) {
-            *lots = self.roster.lots(now);
+    /// Takes over what changed of anybody's health.
+    fn refresh(&self, now: &Now) {
+        if !self.lots.borrow().is_of(now) {
+            self.lots.replace(self.roster.lots(now));
         }
-        Arc::clone(&lots)
     }
 }
 

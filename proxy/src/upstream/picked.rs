@@ -202,7 +202,7 @@ impl Inner {
         tracing::info!(
             endpoint = %endpoint.id, address = %endpoint.address, reason = reason.as_str(), ?pause, "ejected"
         );
-        let (inner, group) = (Rc::clone(self), Rc::clone(group));
+        let (inner, state) = (Rc::clone(self), Arc::clone(&group.state));
         let (endpoint, health) = (Arc::clone(endpoint), Arc::clone(health));
         self.tasks.spawn_local(async move {
             match pause {
@@ -210,7 +210,7 @@ impl Inner {
                 None => inner.await_dial(&endpoint, &health).await,
             }
             if hold == Hold::Outlier {
-                group.state.ejection_ended();
+                state.ejection_ended();
             }
             if inner.shared.release(&health, hold, inner.now_us()) {
                 tracing::info!(endpoint = %endpoint.id, address = %endpoint.address, "back after ejection");

@@ -151,7 +151,11 @@ impl Shared {
     pub(crate) fn retire(&self, snapshot: &Snapshot) -> Arc<Known> {
         let mut known = lock(&self.known);
         let place = (snapshot.generation, std::ptr::from_ref(snapshot).addr());
-        if known.of != Some(place) {
+        // A worker may be late with an older one.
+        let late = known
+            .of
+            .is_some_and(|(newer, _)| newer > snapshot.generation);
+        if known.of != Some(place) && !late {
             *known = Arc::new(Known::of(snapshot, place));
             self.forget(&known);
         }

@@ -139,10 +139,12 @@ impl Stage {
     }
 }
 
+static GENERATION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
 /// A snapshot with one backend.
 fn naming(backend: &Arc<Backend>) -> Snapshot {
     let mut snapshot = Snapshot {
-        generation: fastrand::u64(..),
+        generation: GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         ..Snapshot::default()
     };
     let key = (backend.service.clone(), 80);
