@@ -49,7 +49,7 @@ use mesh_tests::{need, process::say};
 use stage::{Group, Stage};
 
 /// The groups of the table, in the order in which they run.
-const TABLE: [&[Group]; 8] = [
+const TABLE: [&[Group]; 9] = [
     routing::GROUPS,
     filters::GROUPS,
     virtual_service::GROUPS,
@@ -58,6 +58,7 @@ const TABLE: [&[Group]; 8] = [
     limits::GROUPS,
     protocols::GROUPS,
     seen::GROUPS,
+    resilience::LAST,
 ];
 
 #[test]

@@ -435,7 +435,7 @@ fn server_block(one: &Server, files: &std::path::Path) -> String {
         "from={name}\\nmethod=$request_method\\nuri=$request_uri\\nhost=$http_host\\nx-a=$http_x_a\\nx-b=$http_x_b\\n\
          x-c=$http_x_c\\nversion=$server_protocol\\n"
     );
-    let bad = *name == "weak-bad";
+    let bad = ["weak-bad", "near-own"].contains(name);
     let fails = |status: u16| if bad { status } else { 200 };
     let pause = |slow: bool, time: &str| {
         if slow {
@@ -447,6 +447,7 @@ fn server_block(one: &Server, files: &std::path::Path) -> String {
     format!(
         "server {{ listen {listen}; server_name _; access_log {files}/{name}.log row;\n\
          location / {{ return 200 \"{said}\"; }}\n\
+         location = /request {{ echo_duplicate 1 \"{said}\"; echo $echo_client_request_headers; }}\n\
          location /slow {{ echo_sleep 1; echo from={name}; }}\n\
          location /race {{ {race}echo from={name}; }}\n\
          location /stuck {{ {stuck}echo from={name}; }}\n\
