@@ -23,6 +23,15 @@ mod client;
 /// The cases.
 #[path = "wire/corpus.rs"]
 mod corpus;
+/// Floods.
+#[path = "wire/floods.rs"]
+mod floods;
+/// A raw client of HTTP/2.
+#[path = "wire/frames.rs"]
+mod frames;
+/// Cases of HTTP/2.
+#[path = "wire/http2.rs"]
+mod http2;
 /// Requests of HTTP/1.
 #[path = "wire/requests.rs"]
 mod requests;

@@ -11,7 +11,7 @@ use mesh_model::snapshot::decide::RequestView as _;
 use super::{
     authority,
     fields::{Fields, Known},
-    h1::framing::Declared,
+    h1::{FIELD_LIMIT, LINE_LIMIT, framing::Declared},
     malformed::HeadError,
     message::{Form, Framing, Request, Response, Version, Wishes},
     octet, upgrade,
@@ -37,11 +37,14 @@ pub(crate) fn request_from(
         return Err(HeadError::Host);
     }
     let place = named.or(host.as_deref()).ok_or(HeadError::Host)?;
-    authority::parse(place.as_bytes()).ok_or(HeadError::Host)?;
+    let port = authority::parse(place.as_bytes())
+        .ok_or(HeadError::Host)?
+        .port;
     request.set_authority(place.as_bytes());
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
     if parts.method == http::Method::CONNECT && protocol.is_none() {
         request.form = Form::Authority;
+        port.ok_or(HeadError::Target)?;
         if declared.length().is_some() {
             return Err(HeadError::ContentLength);
         }
@@ -49,6 +52,9 @@ pub(crate) fn request_from(
         set_target(&parts.uri, request)?;
     }
     request.framing = body(&declared, ended);
+    if request.method() == "TRACE" && request.has_body() {
+        return Err(HeadError::ContentLength);
+    }
     request.wishes = Wishes {
         persistent: true,
         expects_continue: declared.expects_continue,
@@ -67,6 +73,9 @@ fn set_target(uri: &Uri, request: &mut Request) -> Result<(), HeadError> {
         return Err(HeadError::Target);
     }
     let target = uri.path_and_query().ok_or(HeadError::Target)?.as_str();
+    if target.len() > LINE_LIMIT {
+        return Err(HeadError::LineTooLong);
+    }
     if target == "*" && request.method() == "OPTIONS" {
         request.form = Form::Asterisk;
     } else if !target.starts_with('/') || target.contains('#') {
@@ -135,10 +144,17 @@ fn body(declared: &Declared, ended: bool) -> Framing {
 
 fn read(map: &HeaderMap, fields: &mut Fields) -> Result<Declared, HeadError> {
     let mut declared = Declared::default();
+    if map.len() > FIELD_LIMIT {
+        return Err(HeadError::TooManyFields);
+    }
     for (name, value) in map {
         // RFC 9113 section 8.2.1; what may stand inside was checked by the codec.
         if octet::trim(value.as_bytes()).len() != value.len() {
             return Err(HeadError::FieldValue);
+        }
+        // The codec lets more through than a token may have (RFC 9110 section 5.1).
+        if !octet::is_token(name.as_str().as_bytes()) {
+            return Err(HeadError::FieldName);
         }
         let name = fields.store(name.as_str().as_bytes());
         let value = fields.store(value.as_bytes());
@@ -318,7 +334,7 @@ pub(crate) fn fields_from(map: &HeaderMap) -> Fields {
     }
     fields.drop_where(|known, name| {
         let kept = name.eq_ignore_ascii_case(ERROR.as_bytes());
-        known.is_no_trailer() || (known.is_ours() && !kept)
+        known.is_no_trailer() || (known.is_ours() && !kept) || !octet::is_token(name)
     });
     fields
 }

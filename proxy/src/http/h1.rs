@@ -21,6 +21,7 @@ use super::{
 };
 use input::Input;
 use output::Output;
+pub(crate) use scan::{FIELD_LIMIT, LINE_LIMIT};
 
 /// Chunked bodies.
 mod chunked;

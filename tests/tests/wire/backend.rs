@@ -95,7 +95,11 @@ impl Backend {
     pub fn wait_answered(&self) {
         mesh_tests::eventually("the back end has answered", Duration::from_secs(10), || {
             let state = self.state();
-            if state.answering { Err("it has not") } else { Ok(()) }
+            if state.answering {
+                Err("it has not")
+            } else {
+                Ok(())
+            }
         });
     }
 
@@ -181,7 +185,11 @@ impl Backend {
     /// Answers; false when the connection is over.
     fn respond(&self, id: u64, stream: &TcpStream, target: &str, head: bool) -> bool {
         // The same to each try, if the mesh tries again.
-        let script = if target.starts_with("/case") { self.state().script.clone() } else { None };
+        let script = if target.starts_with("/case") {
+            self.state().script.clone()
+        } else {
+            None
+        };
         let Some((steps, _)) = script else {
             return (&*stream).write_all(&usual(target, head)).is_ok();
         };

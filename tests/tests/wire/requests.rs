@@ -39,21 +39,43 @@ enum Then {
     Refused(u16),
 }
 
+/// A message that the back end must get.
 #[derive(Debug, Default, Clone)]
-struct Expected {
+pub struct Expected {
     head: Vec<String>,
     body: Vec<u8>,
     trailers: Vec<(String, String)>,
 }
 
 fn wanted(case: &Case, client: &str) -> Wanted {
-    let (mut all, mut then) = (Vec::<Expected>::new(), Then::Kept);
+    let mut then = Then::Kept;
     for (word, rest) in &case.lines {
         let status = || {
             rest.trim()
                 .parse()
                 .unwrap_or_else(|_| panic!("{}: {word} {rest}", case.name))
         };
+        match word.as_str() {
+            "refused" => return Wanted::Refused(status()),
+            "broken" => return Wanted::Broken(status()),
+            "closed" => return Wanted::Closed,
+            "answered" => return Wanted::Answered(status()),
+            "close" => then = Then::Closed,
+            "then" => then = Then::Refused(status()),
+            "forwarded" | ">" | "{client}" | ">>" | ">t" | "|" | "." | "on" | "end" | "http10"
+            | "alone" => {}
+            other => panic!("{}: {other}?", case.name),
+        }
+    }
+    let all = expected(case, client);
+    assert!(!all.is_empty(), "{}: nothing is expected", case.name);
+    Wanted::Forwarded(all, then)
+}
+
+/// The messages that the back end must have got.
+pub fn expected(case: &Case, client: &str) -> Vec<Expected> {
+    let mut all = Vec::<Expected>::new();
+    for (word, rest) in &case.lines {
         let text = || {
             let bytes = corpus::unescape(&rest.replace("{ip}", client));
             bytes
@@ -61,38 +83,26 @@ fn wanted(case: &Case, client: &str) -> Wanted {
                 .map(|byte| char::from(*byte))
                 .collect::<String>()
         };
+        if word == "forwarded" {
+            all.push(Expected::default());
+        }
+        let Some(last) = all.last_mut() else { continue };
         match word.as_str() {
-            "refused" => return Wanted::Refused(status()),
-            "broken" => return Wanted::Broken(status()),
-            "closed" => return Wanted::Closed,
-            "answered" => return Wanted::Answered(status()),
-            "forwarded" => all.push(Expected::default()),
-            "close" => then = Then::Closed,
-            "then" => then = Then::Refused(status()),
-            ">" | "{client}" | ">>" | ">t" => {
-                let last = all
-                    .last_mut()
-                    .unwrap_or_else(|| panic!("{}: no forwarded", case.name));
-                match word.as_str() {
-                    ">" => last.head.push(text()),
-                    ">>" => last.body.extend(corpus::unescape(rest)),
-                    ">t" => {
-                        let text = text();
-                        let (name, value) = text.split_once(": ").unwrap();
-                        last.trailers.push((name.to_owned(), value.to_owned()));
-                    }
-                    _ => {
-                        last.head.push(format!("x-forwarded-for: {client}"));
-                        last.head.push("x-forwarded-proto: http".to_owned());
-                    }
-                }
+            ">" => last.head.push(text()),
+            ">>" => last.body.extend(corpus::unescape(rest)),
+            ">t" => {
+                let text = text();
+                let (name, value) = text.split_once(": ").unwrap();
+                last.trailers.push((name.to_owned(), value.to_owned()));
             }
-            "|" | "." | "on" | "end" | "http10" | "alone" => {}
-            other => panic!("{}: {other}?", case.name),
+            "{client}" => {
+                last.head.push(format!("x-forwarded-for: {client}"));
+                last.head.push("x-forwarded-proto: http".to_owned());
+            }
+            _ => {}
         }
     }
-    assert!(!all.is_empty(), "{}: nothing is expected", case.name);
-    Wanted::Forwarded(all, then)
+    all
 }
 
 /// Names without case and order, for what was carried by HTTP/2.
@@ -119,7 +129,8 @@ fn without_empty_framing(
     head
 }
 
-fn compare(way: Way, found: &Message, wanted: &Expected) -> Result<(), String> {
+/// What differs.
+pub fn compare(way: Way, found: &Message, wanted: &Expected) -> Result<(), String> {
     let head: Vec<String> = found.head.split('\n').map(str::to_owned).collect();
     let same = match way {
         Way::Hop => {

@@ -66,7 +66,10 @@ fn wanted(case: &Case) -> Wanted {
     for (word, rest) in &case.lines {
         let text = || {
             let bytes = unescape(rest);
-            bytes.iter().map(|byte| char::from(*byte)).collect::<String>()
+            bytes
+                .iter()
+                .map(|byte| char::from(*byte))
+                .collect::<String>()
         };
         match word.as_str() {
             "interim" => wanted.interims.push(rest.parse().unwrap()),
@@ -143,7 +146,11 @@ fn check(way: Way, message: &Message, wanted: &Wanted) -> Result<(), String> {
             return Err(format!("saw {found:#?}\nwanted {:#?}", wanted.head));
         }
     }
-    if wanted.body.as_ref().is_some_and(|body| *body != message.body) {
+    if wanted
+        .body
+        .as_ref()
+        .is_some_and(|body| *body != message.body)
+    {
         return Err(format!("body {:?}", String::from_utf8_lossy(&message.body)));
     }
     let trailers: Vec<String> = message
@@ -151,7 +158,11 @@ fn check(way: Way, message: &Message, wanted: &Wanted) -> Result<(), String> {
         .iter()
         .map(|(name, value)| format!("{}: {value}", name.to_ascii_lowercase()))
         .collect();
-    let lower: Vec<String> = wanted.trailers.iter().map(|line| line.to_ascii_lowercase()).collect();
+    let lower: Vec<String> = wanted
+        .trailers
+        .iter()
+        .map(|line| line.to_ascii_lowercase())
+        .collect();
     if wanted.body.is_some() && trailers != lower {
         return Err(format!("trailers {trailers:?}, wanted {lower:?}"));
     }
@@ -162,7 +173,8 @@ fn run(ways: &Ways, way: Way, case: &Case) -> Result<(), String> {
     let wanted = wanted(case);
     ways.backend.hang_up();
     ways.backend.take();
-    ways.backend.answer(steps(case), case.word("early").is_some());
+    ways.backend
+        .answer(steps(case), case.word("early").is_some());
     let ask = case.word("ask").unwrap_or("GET HTTP/1.1");
     let (method, version) = ask.split_once(' ').unwrap();
     let own = case.bytes();
@@ -209,23 +221,31 @@ fn next_caller(ways: &Ways, way: Way, wanted: &Wanted) -> Result<(), String> {
     ways.backend.wait_answered();
     let mut probe = Client::new(ways.dial(way));
     for target in ["/probe-one", "/probe-two"] {
-        probe.send(format!("GET {target} HTTP/1.1\r\nHost: raw\r\n\r\n").as_bytes(), false);
+        probe.send(
+            format!("GET {target} HTTP/1.1\r\nHost: raw\r\n\r\n").as_bytes(),
+            false,
+        );
         match probe.answer(false, false) {
-            Answer::Whole(message) if message.status() == 200 && message.body == target.as_bytes() => {}
+            Answer::Whole(message)
+                if message.status() == 200 && message.body == target.as_bytes() => {}
             other => return Err(format!("the next caller got {other:?}")),
         }
     }
     let (mut of_case, mut of_probe) = (Vec::new(), Vec::new());
     for seen in ways.backend.take() {
         match seen {
-            Seen::Request(id, message) if message.line[1].starts_with("/probe") => of_probe.push(id),
+            Seen::Request(id, message) if message.line[1].starts_with("/probe") => {
+                of_probe.push(id)
+            }
             Seen::Request(id, _) | Seen::Cut(id, _) => of_case.push(id),
             Seen::Malformed(_, why, _) => return Err(format!("not strict: {why}")),
         }
     }
     let again = of_probe.iter().any(|id| of_case.contains(id));
     if of_probe.len() != 2 || again != wanted.kept {
-        return Err(format!("connections of the case {of_case:?}, of the next caller {of_probe:?}"));
+        return Err(format!(
+            "connections of the case {of_case:?}, of the next caller {of_probe:?}"
+        ));
     }
     Ok(())
 }
@@ -248,7 +268,12 @@ fn raw_responses() {
             }
             runs += 1;
             if let Err(what) = run(&ways, way, case) {
-                deviations.push(format!("{} ({}; rule {}): {what}", case.name, way.name(), case.rules.join(", ")));
+                deviations.push(format!(
+                    "{} ({}; rule {}): {what}",
+                    case.name,
+                    way.name(),
+                    case.rules.join(", ")
+                ));
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -259,5 +284,9 @@ fn raw_responses() {
         deviations.len()
     ));
     assert!(deviations.is_empty(), "{}", deviations.join("\n\n"));
-    assert!(only.is_some() || cases.len() >= 80, "only {} cases", cases.len());
+    assert!(
+        only.is_some() || cases.len() >= 80,
+        "only {} cases",
+        cases.len()
+    );
 }

@@ -179,7 +179,8 @@ fn refused_coding(text: &[u8], second: bool) -> HeadError {
     let mut codings = text.rsplit(|byte| *byte == b',').map(octet::trim);
     let last = codings.next().unwrap_or_default();
     let unknown = last.eq_ignore_ascii_case(b"chunked")
-        && codings.all(|coding| octet::is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked"));
+        && codings
+            .all(|coding| octet::is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked"));
     if unknown && !second {
         HeadError::Coding
     } else {
