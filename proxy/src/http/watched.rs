@@ -33,6 +33,7 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 
 /// What one connection's peer has done.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Tally {
     requests: Cell<u32>,
     taken_back: Cell<u32>,
     flooded: Cell<bool>,
+    /// The first frame was not SETTINGS.
+    no_preface: Cell<bool>,
     blocked_since: Cell<Option<Instant>>,
 }
 
@@ -50,6 +53,7 @@ struct Frames {
     sent: Places,
     left: u32,
     refilled: Instant,
+    begun: bool,
 }
 
 /// Where the next frame's head begins in one direction.
@@ -105,10 +109,12 @@ impl Tally {
                 sent: Places::after(0),
                 left: BURST,
                 refilled: Instant::now(),
+                begun: false,
             }),
             requests: Cell::new(0),
             taken_back: Cell::new(0),
             flooded: Cell::new(false),
+            no_preface: Cell::new(false),
             blocked_since: Cell::new(None),
         }
     }
@@ -116,7 +122,11 @@ impl Tally {
     fn received(&self, bytes: &[u8]) {
         let frames = &mut *self.frames.borrow_mut();
         let (mut idle, mut useful) = (0u32, 0u32);
+        let begun = &mut frames.begun;
         frames.received.pass(bytes, |kind, length| {
+            if !std::mem::replace(begun, true) && kind != SETTINGS {
+                self.no_preface.set(true);
+            }
             if matches!(kind, DATA | HEADERS) && length > 0 {
                 useful = useful.saturating_add(1);
             } else {
@@ -233,6 +243,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         self.tally
             .received(buf.filled().get(before..).unwrap_or_default());
+        if self.tally.no_preface.get() {
+            // RFC 9113 section 3.4: a connection error, and whoever does that may not speak HTTP/2 at all.
+            buf.set_filled(before);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         Poll::Ready(Ok(()))
     }
 }
