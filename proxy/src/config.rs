@@ -54,7 +54,8 @@ pub struct Limits {
     pub answer_idle: Duration,
     /// Requests that one worker serves at once; further ones are refused. 20,000.
     pub requests: u64,
-    /// Idle HTTP/1 connections kept for one endpoint by one worker. 128.
+    /// Idle HTTP/1 connections kept for one endpoint by one worker; fewer mean a new connection for each request of a
+    /// large burst. 1024.
     pub idle_per_endpoint: usize,
     /// Age at which an upstream connection takes no new requests. 30 min, less or more by 20 %.
     pub connection_age: Duration,
@@ -74,7 +75,7 @@ impl Default for Limits {
             tcp_half_closed: Duration::from_mins(5),
             answer_idle: Duration::from_hours(1),
             requests: 20_000,
-            idle_per_endpoint: 128,
+            idle_per_endpoint: 1024,
             connection_age: Duration::from_mins(30),
         }
     }
