@@ -171,6 +171,25 @@ mod tests {
         assert!(heard.ends_with("\r\n\r\nhi"), "{heard}");
         assert!(took >= SHORT, "{took:?}");
 
+        // A body that comes in drops.
+        let drops = TcpStream::connect(explicit).unwrap();
+        let mut dripping = drops.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let head = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 99999\r\n\r\n";
+            let mut alive = dripping.write_all(head.as_bytes()).is_ok();
+            while alive {
+                std::thread::sleep(SHORT / 10);
+                alive = dripping.write_all(b"x").is_ok();
+            }
+        });
+        drops
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut line = [0; 12];
+        (&drops).read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"HTTP/1.1 408");
+        drops.shutdown(std::net::Shutdown::Both).unwrap();
+
         // A body that was announced and does not come.
         let (heard, took) = hear(
             explicit,

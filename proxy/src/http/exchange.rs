@@ -337,6 +337,9 @@ impl<'x> Exchange<'x> {
         };
         self.deadline = bound.and_then(|bound| self.story.started.checked_add(bound));
         self.idle = way.timeouts.idle;
+        if headers::is_last_hop(&mut self.messages.request) {
+            return Ok(deliver::last_hop(self).await);
+        }
         let mut mirrors = SmallVec::new();
         if !way.filters.is_empty() || way.faults.iter().any(|faults| !faults.is_empty()) {
             match Box::pin(shape::shape(self, way)).await? {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use mesh_model::snapshot::decide::RequestView as _;
+
 use super::{
     convert,
     fields::{Fields, Known},
@@ -121,6 +123,26 @@ pub(crate) fn forwarded(request: &mut Request, client: IpAddr) {
     }
 }
 
+/// Counts down how many more hops OPTIONS and TRACE may take (RFC 9110 section 7.6.2); true when this is the last.
+pub(crate) fn is_last_hop(request: &mut Request) -> bool {
+    if !matches!(request.method(), "OPTIONS" | "TRACE") {
+        return false;
+    }
+    let left = request.fields.named(b"max-forwards").next();
+    let Some(left) = left.and_then(octet::number) else {
+        return false;
+    };
+    let Some(less) = left.checked_sub(1) else {
+        return true;
+    };
+    request.fields.drop_named(b"max-forwards");
+    let mut digits = itoa::Buffer::new();
+    request
+        .fields
+        .push(b"max-forwards", digits.format(less).as_bytes());
+    false
+}
+
 /// The trace id of a W3C `traceparent`; empty when there is none.
 pub(crate) fn trace(fields: &Fields) -> &str {
     let value = fields.named(b"traceparent").next().unwrap_or_default();
@@ -155,6 +177,24 @@ mod tests {
             request.fields.named(b"x-forwarded-proto").next(),
             Some(&b"http"[..])
         );
+    }
+
+    #[test]
+    fn hops_are_counted() {
+        for (method, sent, last, left) in [
+            ("OPTIONS", "3", false, "2"),
+            ("TRACE", "1", false, "0"),
+            ("TRACE", "0", true, "0"),
+            ("OPTIONS", "x", false, "x"),
+            ("GET", "0", false, "0"),
+        ] {
+            let mut request = Request::default();
+            request.set_method(method.as_bytes());
+            request.fields.push(b"Max-Forwards", sent.as_bytes());
+            assert_eq!(is_last_hop(&mut request), last, "{method} {sent}");
+            let found: Vec<_> = request.fields.named(b"max-forwards").collect();
+            assert_eq!(found, [left.as_bytes()]);
+        }
     }
 
     #[test]

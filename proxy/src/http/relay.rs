@@ -34,6 +34,8 @@ pub(crate) struct Flow {
     pub done: bool,
     /// True while the reading side is what is waited for.
     pub starved: bool,
+    /// `bytes` when the reading side was given time last.
+    pub marked: u64,
     /// `grpc-status`, if the trailers had one.
     pub grpc_status: Option<u8>,
     /// True when the reading side is another daemon, whose `mesh-error` is believed.

@@ -103,6 +103,11 @@ impl Backend {
         });
     }
 
+    /// Number of the last connection that came.
+    pub fn last(&self) -> u64 {
+        self.state().next
+    }
+
     /// Ends all connections, so that the next request comes on a new one.
     pub fn hang_up(&self) {
         for (_, stream) in &self.state().open {

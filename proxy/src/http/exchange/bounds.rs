@@ -34,7 +34,7 @@ impl Exchange<'_> {
         } else if passed(self.gone_by) {
             Stop::Gone
         } else if passed(self.body_by) {
-            let what = "the caller sent nothing more of the body that it announced";
+            let what = "the caller sends too little of the body that it announced";
             Failure::new(Code::BadRequest, what).with_status(408).into()
         } else if passed(self.quiet.map(|(_, by)| by)) {
             Failure::new(Code::UpstreamTimeout, "nothing moved for too long").into()

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_model::snapshot::rule::DirectResponse;
+use mesh_model::snapshot::{decide::RequestView as _, rule::DirectResponse};
 
 use super::{
     Ended, Exchange, Stop,
@@ -256,6 +256,19 @@ pub(crate) async fn preflight(exchange: &mut Exchange<'_>) -> Ended {
         marks.preflight(response);
     }
     asked_for(exchange, b"").await
+}
+
+/// Answers what may go no further: OPTIONS is told that all is well, TRACE that nothing is shown here.
+pub(crate) async fn last_hop(exchange: &mut Exchange<'_>) -> Ended {
+    let Messages { request, response } = &mut *exchange.messages;
+    response.clear();
+    response.status = 200;
+    if request.method() == "TRACE" {
+        response.status = 405;
+        response.fields.push(b"allow", b"OPTIONS");
+    }
+    forget_body(exchange).await;
+    own(exchange, b"").await
 }
 
 /// Sends an answer that a rule asked for.

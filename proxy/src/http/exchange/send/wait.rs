@@ -30,6 +30,8 @@ use crate::{
 
 /// Most interim answers to one request.
 const INTERIM_LIMIT: u32 = 32;
+/// Bytes of an announced body that buy its caller more time: drops do not hold a place for ever.
+const BODY_PACE: u64 = 512;
 /// How long a caller that has ended its direction still gets its answer.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
 
@@ -100,7 +102,6 @@ pub(crate) fn poll_upload(
         exchange.body_by = None;
         return Ok(());
     }
-    let before = up.upload.bytes;
     let moved = up
         .upload
         .poll(cx, exchange.down, &mut up.wire, &mut exchange.replay);
@@ -123,7 +124,10 @@ pub(crate) fn poll_upload(
             let announced = matches!(exchange.messages.request.framing, Framing::Length(_));
             if !(announced && up.upload.starved) {
                 exchange.body_by = None;
-            } else if exchange.body_by.is_none() || up.upload.bytes != before {
+            } else if exchange.body_by.is_none()
+                || up.upload.bytes.saturating_sub(up.upload.marked) >= BODY_PACE
+            {
+                up.upload.marked = up.upload.bytes;
                 let limit = exchange.session.worker.config.limits.first_bytes;
                 exchange.body_by = Instant::now().checked_add(limit);
             }
