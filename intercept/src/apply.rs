@@ -247,6 +247,24 @@ impl Interceptor {
         Ok(Some(lost("table inet meshd_fallback", what)))
     }
 
+    /// New connections pass the proxy by from now on; those that it has go on until [`Self::remove`]. Nothing is
+    /// put back after this.
+    pub async fn release(&mut self) -> Result<(), ApplyError> {
+        self.asked = None;
+        let alive = self.owner.as_mut().is_some_and(Owner::alive);
+        let Some(followed) = self.followed.take().filter(|_| alive) else {
+            return Ok(());
+        };
+        // The marks of replies stay: the answers of programs must still find their way back to the proxy.
+        let nothing = Intent {
+            virtuals: Vec::new(),
+            direct: Vec::new(),
+            inbound: Vec::new(),
+            ..followed.cleared
+        };
+        self.transact(&rules::owner_table(&nothing), &nothing).await
+    }
+
     /// Takes down what is installed.
     pub async fn remove(&mut self, removal: Removal) -> Result<(), RemoveError> {
         self.asked = None;

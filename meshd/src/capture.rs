@@ -22,6 +22,8 @@ use crate::{fallback, ground::Ground, names};
 enum Asked {
     /// Look again: the bypass marker changed.
     Again(oneshot::Sender<Result<(), String>>),
+    /// Leave new connections alone; what is held goes on.
+    Release(oneshot::Sender<()>),
     /// Take this much away and end.
     Remove(Removal, oneshot::Sender<()>),
 }
@@ -101,11 +103,20 @@ impl CaptureRoom {
             .map_err(|_closed| "interception has ended".to_owned())?
     }
 
+    /// From now on new connections pass the proxy by; plans are no longer followed.
+    pub(crate) async fn release(&self) {
+        self.ask(Asked::Release).await;
+    }
+
     /// Takes down what must go, and waits for it.
     pub(crate) async fn remove(&self, removal: Removal) {
+        self.ask(|answer| Asked::Remove(removal, answer)).await;
+    }
+
+    async fn ask(&self, what: impl FnOnce(oneshot::Sender<()>) -> Asked) {
         let Some(asked) = &self.asked else { return };
         let (answer, answered) = oneshot::channel();
-        if asked.send(Asked::Remove(removal, answer)).await.is_ok() {
+        if asked.send(what(answer)).await.is_ok() {
             drop(answered.await);
         }
     }
@@ -124,22 +135,30 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self, stop: CancellationToken) {
+        let mut released = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
                     self.interceptor.stop().await;
                     return;
                 }
-                changed = self.followed.changed() => {
+                changed = self.followed.changed(), if !released => {
                     if changed.is_err() {
                         self.interceptor.stop().await;
                         return;
                     }
                     drop(self.apply().await);
                 }
-                () = self.interceptor.disturbed() => self.reassert().await,
+                () = self.interceptor.disturbed(), if !released => self.reassert().await,
                 asked = self.requests.recv() => match asked {
                     Some(Asked::Again(answer)) => drop(answer.send(self.apply().await)),
+                    Some(Asked::Release(answer)) => {
+                        released = true;
+                        if let Err(error) = self.interceptor.release().await {
+                            tracing::warn!(error = cause::chain(&error), "new connections are still intercepted");
+                        }
+                        _ = answer.send(()).is_ok();
+                    }
                     Some(Asked::Remove(removal, answer)) => {
                         if let Err(error) = self.interceptor.remove(removal).await {
                             tracing::warn!(error = cause::chain(&error), "interception is not wholly removed");

@@ -298,10 +298,12 @@ impl Running {
 
     /// Drains and closes; what must go on without this daemon stays in the kernel.
     pub(crate) async fn close(&self, timeout: Duration) {
-        // Peers hear first that nothing new is wanted, then what runs may finish.
+        // Peers hear first that nothing new is wanted, then what runs may finish: until then the kernel keeps the
+        // way back from programs that were called in the name of their callers.
         self.drain.send_replace(true);
-        self.capture.remove(Removal::Stop).await;
+        self.capture.release().await;
         self.drain_proxy(timeout).await;
+        self.capture.remove(Removal::Stop).await;
         self.end().await;
     }
 
@@ -309,8 +311,9 @@ impl Running {
     pub(crate) async fn leave(&self, ground: &Ground) -> anyhow::Result<()> {
         self.drain.send_replace(true);
         self.cluster.leave().await;
-        self.capture.remove(Removal::Everything).await;
+        self.capture.release().await;
         self.drain_proxy(Duration::from_secs(5)).await;
+        self.capture.remove(Removal::Everything).await;
         self.end().await;
         ground.disk.clear();
         admission::forget(&ground.boot.state_dir).context("cannot forget the identity")?;

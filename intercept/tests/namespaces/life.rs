@@ -50,6 +50,30 @@ fn routes(family: &str) -> String {
 }
 
 #[test]
+fn what_runs_goes_on_when_new_connections_are_left_alone() {
+    let name = "life::what_runs_goes_on_when_new_connections_are_left_alone";
+    inside(name, |place| {
+        run(async {
+            let mut interceptor = place.interceptor();
+            interceptor.apply(&one()).await.unwrap();
+            assert!(sh("nft list set inet meshd virtual4").contains("240.240.1.2"));
+            interceptor.release().await.unwrap();
+            let table = sh("nft list table inet meshd");
+            assert!(
+                !table.contains("240.240.1.2") && table.contains("ct direction reply"),
+                "{table}"
+            );
+            assert!(traces().contains("7700") && has_table("meshd_fallback"));
+            assert!(sh("nft list table inet meshd_fallback").contains("240.240.1.2"));
+            assert!(interceptor.reassert().await.unwrap().is_empty());
+            assert!(!sh("nft list table inet meshd").contains("240.240.1.2"));
+            interceptor.remove(Removal::Stop).await.unwrap();
+            assert!(!has_table("meshd") && !traces().contains("7700"));
+        });
+    });
+}
+
+#[test]
 fn everything_goes_when_asked() {
     inside("life::everything_goes_when_asked", |place| {
         run(async {
