@@ -1,5 +1,310 @@
-//! To come.
+//! Rate limits of one host and of the whole mesh, and failures on purpose.
 
-use crate::stage::Group;
+use std::time::Duration;
 
-pub const GROUPS: &[Group] = &[];
+use anyhow::{Context as _, ensure};
+use mesh_tests::wait::within;
+
+use crate::stage::{CLIENT, GUEST, Group, OTHER, Stage, by, share};
+
+pub const GROUPS: &[Group] = &[
+    Group {
+        documents: LIMITS,
+        rows: &[
+            ("rate limit per source", per_source),
+            ("rate limit per header", per_header),
+            ("rate limit by match", by_match),
+            ("rate limit ends", ends),
+        ],
+    },
+    Group {
+        documents: MESH_WIDE,
+        rows: &[("rate limit of the whole mesh", mesh_wide)],
+    },
+    Group {
+        documents: FAULTS,
+        rows: &[
+            ("fault: delay of a share", delay),
+            ("fault: abort of a share", abort),
+            ("fault: reset", reset),
+            ("fault: bandwidth", bandwidth),
+            ("fault by source", fault_by_source),
+        ],
+    },
+];
+
+const LIMITS: &str = r#"
+apiVersion: meshd.io/v1alpha1
+kind: RateLimit
+metadata: {name: sources}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /source}}]
+  limit: {requests: 5, per: 1m}
+  by: [source]
+---
+apiVersion: meshd.io/v1alpha1
+kind: RateLimit
+metadata: {name: headers}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /header}}]
+  limit: {requests: 3, per: 1m}
+  by: [{header: x-a}]
+---
+apiVersion: meshd.io/v1alpha1
+kind: RateLimit
+metadata: {name: guests}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{method: POST, path: {type: PathPrefix, value: /match}, source: {namespaces: [guests]}}]
+  limit: {requests: 1, per: 1m}
+---
+apiVersion: meshd.io/v1alpha1
+kind: RateLimit
+metadata: {name: short}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /short}}]
+  limit: {requests: 2, per: 2s}
+"#;
+
+/// Answers of as many requests of one caller: those that passed; the others must be told as limits are.
+fn passed(
+    stage: &Stage,
+    uid: u32,
+    arguments: &[&str],
+    path: &str,
+    count: usize,
+) -> anyhow::Result<usize> {
+    let mut through = 0;
+    for _ in 0..count {
+        let url = format!("http://lone.default.mesh.internal{path}");
+        let answer = stage.ask(uid, arguments, &url)?;
+        if answer.status == 200 {
+            through += 1;
+            continue;
+        }
+        let error = answer.header("mesh-error").unwrap_or_default();
+        let after = answer
+            .header("retry-after")
+            .and_then(|text| text.parse::<u64>().ok());
+        ensure!(
+            answer.status == 429
+                && error.starts_with("rate-limited;")
+                && after.is_some_and(|seconds| (1..=60).contains(&seconds)),
+            "{answer:?}"
+        );
+    }
+    Ok(through)
+}
+
+fn per_source(stage: &mut Stage) -> anyhow::Result<String> {
+    let mut counts = Vec::new();
+    for uid in [CLIENT, OTHER, GUEST] {
+        counts.push(passed(stage, uid, &[], "/source", 8)?);
+    }
+    ensure!(counts == [5, 5, 5], "{counts:?}");
+    Ok("5 of 8 for each of three callers, the others 429 with retry-after".to_owned())
+}
+
+fn per_header(stage: &mut Stage) -> anyhow::Result<String> {
+    let mut counts = Vec::new();
+    for key in ["x-a: one", "x-a: two"] {
+        counts.push(passed(stage, CLIENT, &["-H", key], "/header", 5)?);
+    }
+    ensure!(counts == [3, 3], "{counts:?}");
+    let elsewhere = passed(stage, CLIENT, &[], "/free", 10)?;
+    ensure!(elsewhere == 10, "{elsewhere} of 10 elsewhere");
+    Ok("3 of 5 for each key, 10 of 10 elsewhere".to_owned())
+}
+
+fn by_match(stage: &mut Stage) -> anyhow::Result<String> {
+    let counts = [
+        passed(stage, GUEST, &["-X", "POST"], "/match", 3)?,
+        passed(stage, GUEST, &[], "/match", 3)?,
+        passed(stage, CLIENT, &["-X", "POST"], "/match", 3)?,
+    ];
+    ensure!(counts == [1, 3, 3], "{counts:?}");
+    Ok(format!(
+        "guests' POST, guests' GET, others' POST: {counts:?} of 3"
+    ))
+}
+
+fn ends(stage: &mut Stage) -> anyhow::Result<String> {
+    let through = passed(stage, CLIENT, &[], "/short", 4)?;
+    ensure!((2..=3).contains(&through), "{through} of 4");
+    within(Duration::from_secs(5), || {
+        let answer = stage.get("http://lone/short")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })?;
+    Ok(format!("{through} of 4 at once, and more after its pause"))
+}
+
+const MESH_WIDE: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: near}
+spec:
+  host: near
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}}
+---
+apiVersion: meshd.io/v1alpha1
+kind: RateLimit
+metadata: {name: mesh-wide}
+spec:
+  targetRefs: [{kind: Service, name: near}]
+  limit: {requests: 40, per: 1s, burst: 10}
+  scope: mesh
+"#;
+
+/// Four times the limit for six seconds; what passed in the last two is counted where it arrived.
+fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
+    let arguments = ["--rate", "160/s", "--max-time", "30"];
+    let counts = stage.many(&arguments, "http://near/mesh/[1-960]")?;
+    ensure!(
+        counts.status(200) + counts.status(429) == 960,
+        "{} and {} of 960",
+        counts.status(200),
+        counts.status(429)
+    );
+    let mut times = Vec::new();
+    for server in ["near-own", "near-far", "near-other"] {
+        for line in stage.logged(server, "/mesh/") {
+            let time = line.rsplit_once("time=").context("no time")?.1;
+            times.push(time.parse::<f64>()?);
+        }
+    }
+    let last = times.iter().copied().fold(0.0, f64::max);
+    let through = times.iter().filter(|time| **time > last - 2.0).count();
+    // The bursts are used up by then; each host may round by one.
+    ensure!(
+        (60..=83).contains(&through),
+        "{through} of 80 passed in two seconds"
+    );
+    Ok(format!(
+        "{through} in two seconds on three hosts, limit 40 a second"
+    ))
+}
+
+const FAULTS: &str = r#"
+apiVersion: meshd.io/v1alpha1
+kind: FaultInjection
+metadata: {name: delay}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /delay}}]
+  delay: {percent: 50, time: 60ms}
+---
+apiVersion: meshd.io/v1alpha1
+kind: FaultInjection
+metadata: {name: abort}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /abort}}]
+  abort: {percent: 25, http: 503}
+---
+apiVersion: meshd.io/v1alpha1
+kind: FaultInjection
+metadata: {name: reset}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{headers: [{name: x-a, value: reset}]}]
+  abort: {reset: true}
+---
+apiVersion: meshd.io/v1alpha1
+kind: FaultInjection
+metadata: {name: bandwidth}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /big}}]
+  bandwidth: {rate: 32KiB/s}
+---
+apiVersion: meshd.io/v1alpha1
+kind: FaultInjection
+metadata: {name: caller}
+spec:
+  targetRefs: [{kind: Service, name: lone}]
+  matches: [{path: {type: PathPrefix, value: /caller}, source: {services: [other]}}]
+  abort: {http: 418}
+"#;
+
+fn delay(stage: &mut Stage) -> anyhow::Result<String> {
+    let text = stage.curl(
+        CLIENT,
+        &[
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{time_starttransfer}\n",
+            "http://lone/delay/[1-100]",
+        ],
+    )?;
+    let mut held = 0;
+    for line in text.lines() {
+        let (code, time) = line.split_once(' ').context("no time")?;
+        ensure!(code == "200", "{text}");
+        held += usize::from(time.parse::<f64>()? >= 0.06);
+    }
+    share("held back", held, 100, 0.5)
+}
+
+fn abort(stage: &mut Stage) -> anyhow::Result<String> {
+    let counts = stage.many(&[], "http://lone/abort/[1-400]")?;
+    let aborted = counts.status(503);
+    ensure!(aborted + counts.from("lone") == 400, "{}", counts.0);
+    let answer = within(Duration::from_secs(10), || {
+        let answer = stage.get("http://lone/abort/one")?;
+        ensure!(answer.status == 503, "{answer:?}");
+        Ok(answer)
+    })?;
+    let error = answer.header("mesh-error").unwrap_or_default();
+    ensure!(error.starts_with("fault-injected;"), "{answer:?}");
+    share("aborted", aborted, 400, 0.25)
+}
+
+fn reset(stage: &mut Stage) -> anyhow::Result<String> {
+    let mut command = stage.caller().command_as(CLIENT, "curl");
+    let output = command
+        .args([
+            "-sS",
+            "--max-time",
+            "10",
+            "-H",
+            "x-a: reset",
+            "http://lone/",
+        ])
+        .output()?;
+    let code = output.status.code();
+    // 52: nothing came back; 56: reset.
+    ensure!(
+        code == Some(52) || code == Some(56),
+        "{code:?} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(output.stdout.is_empty(), "an answer came");
+    Ok(format!("curl ends with {}", code.unwrap_or_default()))
+}
+
+fn bandwidth(stage: &mut Stage) -> anyhow::Result<String> {
+    let answer = stage.get("http://lone/big")?;
+    ensure!(
+        answer.status == 200 && answer.body.len() >= 32768,
+        "{}",
+        answer.body.len()
+    );
+    let took = answer.took;
+    ensure!(
+        took >= Duration::from_millis(800) && took < Duration::from_secs(3),
+        "32 KiB at 32 KiB/s in {took:?}"
+    );
+    Ok(format!("32 KiB at 32 KiB/s in {took:?}"))
+}
+
+fn fault_by_source(stage: &mut Stage) -> anyhow::Result<String> {
+    let answer = stage.ask(OTHER, &[], "http://lone/caller")?;
+    ensure!(answer.status == 418, "{answer:?}");
+    by(&stage.get("http://lone/caller")?, "lone")?;
+    Ok("one caller of two".to_owned())
+}

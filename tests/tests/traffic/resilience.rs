@@ -1,10 +1,14 @@
 //! What becomes of failures: further tries and their budget, time-outs, circuit limits, ejection, checks, draining.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use mesh_tests::{Child, process::finished, wait::within};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::stage::{CLIENT, Group, Stage};
 
@@ -31,6 +35,25 @@ pub const GROUPS: &[Group] = &[
     Group {
         documents: OUTLIERS,
         rows: &[("outlier detection by consecutive 5xx", outliers)],
+    },
+    Group {
+        documents: SUCCESS,
+        rows: &[("outlier detection by success rate", success_rate)],
+    },
+    Group {
+        documents: LATENCY,
+        rows: &[("outlier detection by latency", latency)],
+    },
+    Group {
+        documents: CONNECTIONS,
+        rows: &[
+            ("requests of one connection", per_connection),
+            ("idle time of connections", idle),
+        ],
+    },
+    Group {
+        documents: WARMUP,
+        rows: &[("slow start", warmup)],
     },
     Group {
         documents: CHECKS,
@@ -235,13 +258,17 @@ fn bad(stage: &Stage) -> anyhow::Result<(bool, String)> {
     Ok((row["usable"] == true, reason))
 }
 
-fn outliers(stage: &mut Stage) -> anyhow::Result<String> {
-    // What other rows did to it is over.
-    within(Duration::from_secs(20), || {
+/// Waits until what other rows did to the failing server is over.
+fn well(stage: &Stage) -> anyhow::Result<()> {
+    within(Duration::from_secs(30), || {
         let (usable, reason) = bad(stage)?;
         ensure!(usable, "{reason}");
         Ok(())
-    })?;
+    })
+}
+
+fn outliers(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
     let counts = stage.many(&["-X", "POST"], "http://weak/broken/[1-60]")?;
     let failed = counts.status(500);
     ensure!(
@@ -253,12 +280,150 @@ fn outliers(stage: &mut Stage) -> anyhow::Result<String> {
         !usable && reason.contains("errors in a row"),
         "{usable} {reason}"
     );
+    well(stage)?;
+    Ok(format!("3 of 60 failed; {reason}; then back"))
+}
+
+const SUCCESS: &str = r#"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection:
+      consecutive5xxErrors: 0
+      interval: 500ms
+      baseEjectionTime: 1s
+      maxEjectionPercent: 50
+      successRate: {minimumHosts: 2, requestVolume: 5, stdevFactor: 0.9}
+"#;
+
+/// Sends requests until an endpoint of a service is out for this reason.
+fn out(stage: &Stage, service: &str, url: &str, reason: &str) -> anyhow::Result<Value> {
     within(Duration::from_secs(20), || {
-        let (usable, reason) = bad(stage)?;
-        ensure!(usable, "{reason}");
+        stage.many(&["--parallel", "--parallel-max", "8", "-X", "POST"], url)?;
+        let rows = stage.caller().ctl_json(&["endpoints", service])?;
+        let all = rows.as_array().context("no list")?;
+        let is_out = |row: &&Value| {
+            row["usable"] == false
+                && row["reason"]
+                    .as_str()
+                    .is_some_and(|text| text.contains(reason))
+        };
+        let out: Vec<Value> = all.iter().filter(is_out).cloned().collect();
+        ensure!(out.len() == 1, "{rows}");
+        out.into_iter().next().context("nobody is out")
+    })
+}
+
+fn success_rate(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
+    let row = out(stage, "weak", "http://weak/broken/[1-40]", "success rate")?;
+    ensure!(row["labels"]["version"] == "bad", "{row}");
+    well(stage)?;
+    Ok(row["reason"].to_string())
+}
+
+const LATENCY: &str = r#"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: pool}
+spec:
+  host: pool
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection:
+      consecutive5xxErrors: 0
+      interval: 1s
+      baseEjectionTime: 1s
+      maxEjectionPercent: 50
+      latency: {factor: 3, floor: 50ms, requestVolume: 4}
+"#;
+
+fn latency(stage: &mut Stage) -> anyhow::Result<String> {
+    let row = out(stage, "pool", "http://pool/race/[1-60]", "latency")?;
+    ensure!(
+        row["address"]
+            .as_str()
+            .is_some_and(|address| address.ends_with(":8114")),
+        "{row}"
+    );
+    within(Duration::from_secs(20), || {
+        let rows = stage.caller().ctl_json(&["endpoints", "pool"])?;
+        let rows = rows.as_array().context("no list")?;
+        ensure!(rows.iter().all(|row| row["usable"] == true), "{rows:?}");
         Ok(())
     })?;
-    Ok(format!("3 of 60 failed; {reason}; then back"))
+    Ok(row["reason"].to_string())
+}
+
+const CONNECTIONS: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: near}
+spec:
+  host: near
+  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 2, idleTimeout: 1s}}}
+"#;
+
+fn per_connection(stage: &mut Stage) -> anyhow::Result<String> {
+    let counts = stage.many(&[], "http://near/connection/[1-20]")?;
+    ensure!(counts.from("near-own") == 20, "{}", counts.0);
+    stage.wait_logged("near-own", "/connection/", 20)?;
+    let mut used: BTreeMap<String, usize> = BTreeMap::new();
+    for line in stage.logged("near-own", "/connection/") {
+        let number = line.split(' ').find(|word| word.starts_with("connection="));
+        *used
+            .entry(number.context("no connection")?.to_owned())
+            .or_default() += 1;
+    }
+    ensure!(used.values().all(|count| *count <= 2), "{used:?}");
+    Ok(format!("20 requests over {} connections", used.len()))
+}
+
+fn idle(stage: &mut Stage) -> anyhow::Result<String> {
+    // An odd one leaves a connection behind that could be used again.
+    stage.get("http://near/idle")?;
+    within(Duration::from_secs(8), || {
+        let text = stage
+            .caller()
+            .sh("ss -Htnp state established dport = :8151")?;
+        ensure!(!text.contains("meshd"), "{text}");
+        Ok(())
+    })?;
+    Ok("none is open after the bound of 1 s".to_owned())
+}
+
+const WARMUP: &str = r#"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 120s, minimumPercent: 10}}
+    outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 1s, interval: 200ms, maxEjectionPercent: 50}
+"#;
+
+fn warmup(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
+    // It is put out, comes back, and begins with a tenth of its share.
+    out(
+        stage,
+        "weak",
+        "http://weak/broken/[1-20]",
+        "errors in a row",
+    )?;
+    well(stage)?;
+    let counts = stage.many(&[], "http://weak/warm/[1-110]")?;
+    let share = counts.from("weak-bad");
+    ensure!(
+        counts.status(200) == 110 && (3..=30).contains(&share),
+        "{share} of 110"
+    );
+    Ok(format!("{share} of 110 for the one that is back, later 55"))
 }
 
 const CHECKS: &str = r#"
@@ -315,25 +480,21 @@ fn close(stage: &mut Stage) -> anyhow::Result<String> {
         .arg(format!("{url}/slow/held"))
         .stdout(std::process::Stdio::piped());
     let held = held.spawn()?;
-    // nginx logs at the end of a request; that it has begun is seen by the connection.
-    let text = within(Duration::from_secs(10), || {
-        let text = stage.mesh.hosts[1].sh("ss -Htn state established")?;
-        ensure!(
-            text.lines()
-                .any(|line| line.contains(":8153") && line.contains("10.77.0.254")),
-            "{text}"
-        );
-        Ok(text)
-    });
-    text?;
+    // nginx logs at the end of a request: that it has begun is seen by its connection in the caller's name.
+    within(Duration::from_secs(10), || {
+        let text = stage.mesh.hosts[1].sh("ss -Htnp state established")?;
+        let begun = |line: &str| line.contains("10.77.0.254:") && line.contains("nginx");
+        ensure!(text.lines().any(begun), "{text}");
+        Ok(())
+    })?;
     stage.mesh.hosts[1].signal_meshd(Signal::SIGTERM)?;
     let output = held.wait_with_output()?;
+    let ended = load.wait(Duration::from_secs(60))?;
     let text = finished("curl", &output)?.to_ascii_lowercase();
     ensure!(
         text.starts_with("http/1.1 200") && text.contains("connection: close"),
         "{text}"
     );
-    let ended = load.wait(Duration::from_secs(60))?;
     ensure!(ended.success(), "{}", load.log());
     Ok("the answer that was under way said it".to_owned())
 }

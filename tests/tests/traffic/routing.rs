@@ -35,6 +35,10 @@ pub const GROUPS: &[Group] = &[
         rows: &[("weighted split", split)],
     },
     Group {
+        documents: BOTH,
+        rows: &[("HTTPRoute before VirtualService", both)],
+    },
+    Group {
         documents: TABLE,
         rows: &[("delegation table", delegation)],
     },
@@ -243,6 +247,33 @@ fn split(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&[], "http://shop/split/[1-1000]")?;
     ensure!(counts.status(200) == 1000, "{} of 1000", counts.status(200));
     share("v2", counts.from("shop-2"), 1000, 0.3)
+}
+
+const BOTH: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: [shop]
+  http: [{route: [{destination: {host: shop-v1}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: shop}]
+  rules: [{backendRefs: [{name: shop-v2, port: 80}]}]
+"#;
+
+fn both(stage: &mut Stage) -> anyhow::Result<String> {
+    let counts = stage.many(&[], "http://shop/both/[1-20]")?;
+    ensure!(counts.from("shop-2") == 20, "{}", counts.0);
+    let service = stage
+        .server()
+        .ctl_json(&["get", "VirtualService", "shop"])?;
+    let status = service["status"].to_string();
+    ensure!(status.contains("Conflicted"), "{service}");
+    Ok("and the other document says that it is Conflicted".to_owned())
 }
 
 const TABLE: &str = r#"

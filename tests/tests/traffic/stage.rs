@@ -70,11 +70,19 @@ const fn opaque(
     }
 }
 
+const fn grpc(name: &'static str, version: &'static str, target: u16) -> Server {
+    Server {
+        port: 9000,
+        protocol: "grpc",
+        ..server("talk", name, version, target)
+    }
+}
+
 const fn on(host: usize, server: Server) -> Server {
     Server { host, ..server }
 }
 
-const SERVERS: [Server; 21] = [
+const SERVERS: [Server; 23] = [
     server("shop", "shop-1", "v1", 8101),
     server("shop", "shop-2", "v2", 8102),
     server("pool", "pool-1", "v1", 8111),
@@ -102,6 +110,9 @@ const SERVERS: [Server; 21] = [
     opaque("login", "login-b", "b", 443, 8444),
     opaque("db", "db-a", "a", 5432, 8141),
     opaque("db", "db-b", "b", 5432, 8142),
+    // Served by grpcio.
+    grpc("talk-1", "v1", 9001),
+    grpc("talk-2", "v2", 9002),
     on(2, server("near", "near-own", "v1", 8151)),
     on(0, server("near", "near-far", "v1", 8152)),
     on(1, server("near", "near-other", "v1", 8153)),
@@ -132,6 +143,7 @@ pub struct Stage {
 /// What curl got.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
+    pub version: String,
     pub status: u16,
     /// Header lines, names in lower case.
     pub headers: Vec<(String, String)>,
@@ -342,8 +354,9 @@ fn parse(text: &str) -> anyhow::Result<Answer> {
     while rest.starts_with("HTTP/") {
         let (head, body) = rest.split_once("\r\n\r\n").context("no end of the head")?;
         let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1));
-        answer.status = status.context("no status")?.parse()?;
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        answer.version = words.next().unwrap_or_default().to_owned();
+        answer.status = words.next().context("no status")?.parse()?;
         answer.headers = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -475,12 +488,13 @@ fn start_nginx(host: &mut Host, index: usize, files: &std::path::Path) -> anyhow
         "load_module /usr/lib/nginx/modules/ngx_http_echo_module.so;\nuser root;\ndaemon off;\nworker_processes 1;\n\
          pid {files}/nginx-{index}.pid;\nerror_log stderr;\nevents {{ worker_connections 1024; }}\n\
          http {{ default_type text/plain; keepalive_requests 100000;\n\
-         log_format row '$request_method $request_uri $status $http_host x-a=$http_x_a';\n\
+         log_format row '$request_method $request_uri $status $http_host x-a=$http_x_a connection=$connection time=$msec';\n\
          client_body_temp_path {files}/body-{index}; proxy_temp_path {files}/proxy-{index};\n\
          fastcgi_temp_path {files}/fast-{index}; uwsgi_temp_path {files}/uwsgi-{index}; scgi_temp_path {files}/scgi-{index};\n",
         files = files.display()
     );
-    for one in SERVERS.iter().filter(|one| one.host == index) {
+    let own = |one: &&Server| one.host == index && one.protocol != "grpc";
+    for one in SERVERS.iter().filter(own) {
         text.push_str(&server_block(one, files));
     }
     text.push_str("}\n");
