@@ -23,6 +23,8 @@ pub mod fake;
 pub mod file;
 /// Which removals wait before they count.
 mod hold;
+/// The HTTP client that sources share.
+pub mod http;
 /// The gauges and counters of this room.
 mod metrics;
 /// Settings to a source.

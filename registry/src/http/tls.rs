@@ -1,0 +1,150 @@
+//! Certificates in files, read again when they change.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use mesh_model::config::SourceTls;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    HttpError,
+    dial::{Place, Target},
+    secret::Stamp,
+};
+
+/// Where systems keep the roots that they trust.
+const SYSTEM: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+#[derive(Debug)]
+struct Loaded {
+    stamps: Vec<Stamp>,
+    config: Arc<ClientConfig>,
+    generation: u64,
+}
+
+/// The certificates for one registry.
+#[derive(Debug)]
+pub(super) struct Tls {
+    files: SourceTls,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+fn wrong(path: &Path, what: &dyn std::fmt::Display) -> HttpError {
+    HttpError::File {
+        path: path.display().to_string(),
+        what: what.to_string(),
+    }
+}
+
+impl Tls {
+    pub(super) fn new(files: &SourceTls) -> Self {
+        Self {
+            files: files.clone(),
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// A number that is another one once the certificates are; 0 where no TLS is spoken.
+    pub(super) fn generation(&self, target: &Target) -> Result<u64, HttpError> {
+        match target.place {
+            Place::Tcp { tls: true, .. } => Ok(self.current()?.1),
+            _ => Ok(0),
+        }
+    }
+
+    /// A stream secured with what the files hold now.
+    pub(super) async fn secure(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, HttpError> {
+        let (config, _) = self.current()?;
+        let name = self.files.server_name.as_deref().unwrap_or(host);
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_cause| HttpError::Request(name.to_owned()))?;
+        TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(HttpError::Connect)
+    }
+
+    fn current(&self) -> Result<(Arc<ClientConfig>, u64), HttpError> {
+        let roots = self.roots()?;
+        let mut stamps = vec![Stamp::of(&roots)?];
+        for path in [&self.files.certificate, &self.files.key]
+            .into_iter()
+            .flatten()
+        {
+            stamps.push(Stamp::of(path)?);
+        }
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = loaded.as_ref().filter(|known| known.stamps == stamps) {
+            return Ok((Arc::clone(&known.config), known.generation));
+        }
+        let generation = loaded.as_ref().map_or(1, |known| known.generation + 1);
+        let config = match self.load(&roots) {
+            Ok(config) => Arc::new(config),
+            // Certificate and key are seldom written at one moment: until they fit, the old ones serve.
+            Err(error) => {
+                let Some(known) = loaded.as_ref() else {
+                    return Err(error);
+                };
+                return Ok((Arc::clone(&known.config), known.generation));
+            }
+        };
+        *loaded = Some(Loaded {
+            stamps,
+            config: Arc::clone(&config),
+            generation,
+        });
+        Ok((config, generation))
+    }
+
+    fn roots(&self) -> Result<PathBuf, HttpError> {
+        if let Some(ca) = &self.files.ca {
+            return Ok(ca.clone());
+        }
+        let found = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists());
+        found.ok_or_else(|| wrong(Path::new(SYSTEM[0]), &"the system has no roots; set ca"))
+    }
+
+    fn load(&self, roots: &Path) -> Result<ClientConfig, HttpError> {
+        let mut store = RootCertStore::empty();
+        let certificates =
+            CertificateDer::pem_file_iter(roots).map_err(|error| wrong(roots, &error))?;
+        store.add_parsable_certificates(certificates.filter_map(Result::ok));
+        if store.is_empty() {
+            return Err(wrong(roots, &"no certificate in it"));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(roots, &error))?
+            .with_root_certificates(store);
+        match (&self.files.certificate, &self.files.key) {
+            (Some(certificate), Some(key)) => {
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
+                    .map_err(|error| wrong(certificate, &error))?
+                    .collect();
+                let chain = chain.map_err(|error| wrong(certificate, &error))?;
+                // The parser's error could quote the file; a key is never quoted.
+                let secret = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|_cause| wrong(key, &"no private key in it"))?;
+                builder
+                    .with_client_auth_cert(chain, secret)
+                    .map_err(|error| wrong(key, &error))
+            }
+            _ => Ok(builder.with_no_client_auth()),
+        }
+    }
+}
