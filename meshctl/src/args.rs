@@ -249,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_that_is_not_given_is_none() {
+        for (line, direction) in [
+            ("meshctl tap", None),
+            ("meshctl tap words --direction inbound", Some("inbound")),
+        ] {
+            let Some(Command::Tap(tap)) = parsed(line).command else {
+                panic!("{line}: not tap");
+            };
+            assert_eq!(tap.direction.as_deref(), direction, "{line}");
+        }
+    }
+
+    #[test]
     fn every_command_of_the_table_exists() {
         let command = Arguments::command();
         for name in

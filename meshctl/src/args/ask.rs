@@ -90,8 +90,8 @@ pub(crate) struct TapArgs {
     #[arg(long, value_name = "SERVICE", default_value = "")]
     pub(crate) from: String,
     /// Only `outbound` (from this host's programs) or `inbound`
-    #[arg(long, value_parser = ["outbound", "inbound"], default_value = "", hide_default_value = true)]
-    pub(crate) direction: String,
+    #[arg(long, value_parser = ["outbound", "inbound"])]
+    pub(crate) direction: Option<String>,
     /// Only by this route
     #[arg(long, value_name = "ROUTE", default_value = "")]
     pub(crate) route: String,

@@ -22,7 +22,7 @@ pub(crate) async fn run(session: &Session, args: &TapArgs) -> Result<Exit, Failu
         name => super::full_name(name),
     };
     let filter = TapFilter {
-        direction: args.direction.clone(),
+        direction: args.direction.clone().unwrap_or_default(),
         source: full(&args.from),
         destination: full(args.service.as_deref().unwrap_or_default()),
         route: args.route.clone(),
@@ -86,10 +86,12 @@ fn line(printer: Printer, record: &TapRecord) -> String {
     let failed = !record.code.is_empty() || record.status >= 500 || record.grpc_status > Some(0);
     let mut status = record.status.to_string();
     if let Some(grpc) = record.grpc_status {
-        status.push_str(&format!(" grpc {grpc}"));
+        status.push_str(" grpc ");
+        status.push_str(&grpc.to_string());
     }
     if !record.code.is_empty() {
-        status.push_str(&format!(" {}", record.code));
+        status.push(' ');
+        status.push_str(&record.code);
     }
     let status = if failed {
         printer.paint(Paint::Bad, &status)
