@@ -7,6 +7,10 @@ use mesh_model::{
     snapshot::{BackendEndpoint, Retry, Rule, Target},
 };
 
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use tokio::io::AsyncReadExt as _;
+
 use super::{
     BOTH, Path, Stage, Talk, ok,
     routes::{attach, rule},
@@ -15,7 +19,16 @@ use super::{
 use crate::trial::{listener, plain, run};
 
 fn with(stage: &Stage, endpoints: impl IntoIterator<Item = BackendEndpoint>, after: u64) {
-    let snapshot = stage.calling(AppProtocol::Http, endpoints);
+    speaking(AppProtocol::Http, stage, endpoints, after);
+}
+
+fn speaking(
+    protocol: AppProtocol,
+    stage: &Stage,
+    endpoints: impl IntoIterator<Item = BackendEndpoint>,
+    after: u64,
+) {
+    let snapshot = stage.calling(protocol, endpoints);
     stage.a.publish(attach(snapshot, |backend| {
         vec![Rule {
             retry: Retry {
@@ -158,5 +171,61 @@ fn bodies_that_wait_for_an_answer_are_sent_as_they_come() {
         client.say("0\r\n\r\n").await;
         program.say("0\r\n\r\n").await;
         assert_eq!(stage.a.cells.policies.hedged.get(), 0);
+    });
+}
+
+/// A program that answers before it has read the body gets the rest of it, not its beginning again.
+#[test]
+fn answers_before_the_end_of_the_body() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http2).await;
+        let endpoint = stage.endpoint(1, stage.address);
+        speaking(AppProtocol::Http2, &stage, [endpoint], 10_000);
+        let body: String = ('a'..='z').cycle().take(20_000).collect();
+        let listener = Rc::clone(&stage.listener);
+        let program = tokio::task::spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut builder = h2::server::Builder::new();
+            builder.initial_window_size(1_000);
+            let mut connection = builder.handshake::<_, Bytes>(stream).await.unwrap();
+            // From its answer on the window is known.
+            let (_first, mut respond) = connection.accept().await.unwrap().unwrap();
+            respond.send_response(Response::new(()), true).unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            tokio::task::spawn_local(async move { while connection.accept().await.is_some() {} });
+            let mut body = request.into_body();
+            let mut heard = BytesMut::from(&body.data().await.unwrap().unwrap()[..]);
+            let mut answer = respond.send_response(Response::new(()), false).unwrap();
+            answer
+                .send_data(Bytes::from_static(b"early"), false)
+                .unwrap();
+            let mut due = heard.len();
+            loop {
+                body.flow_control().release_capacity(due).unwrap();
+                let Some(data) = body.data().await else { break };
+                let data = data.unwrap();
+                due = data.len();
+                heard.extend_from_slice(&data);
+            }
+            answer.send_data(Bytes::new(), true).unwrap();
+            heard
+        });
+        let mut client = stage.dial().await;
+        assert_eq!(client.get("/", "").await.status(), 200);
+        let head = "PUT / HTTP/1.1\r\nHost: web\r\nConnection: close";
+        client
+            .say(&format!(
+                "{head}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .await;
+        let got = soon(program).await.unwrap();
+        assert_eq!(got.len(), body.len());
+        assert_eq!(std::str::from_utf8(&got).unwrap(), body);
+        let mut answer = String::new();
+        soon(client.stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     });
 }

@@ -68,6 +68,8 @@ pub(super) struct Answered {
     pub messages: Box<Messages>,
     /// What happened.
     pub story: Story,
+    /// The body, and how much of it this try has had.
+    pub replay: Replay,
 }
 
 impl Copied {
@@ -124,11 +126,13 @@ impl Copied {
         let tried = attempt(&mut exchange, way, picked, by).await;
         let story = Story::new(exchange.story.started);
         let story = std::mem::replace(&mut exchange.story, story);
+        let replay = std::mem::take(&mut exchange.replay);
         drop(exchange);
         Answered {
             tried,
             messages: self.messages,
             story,
+            replay,
         }
     }
 }

@@ -230,6 +230,8 @@ fn take(exchange: &mut Exchange<'_>, mut answered: Answered) -> Result<Tried, St
         &mut answered.messages.response,
     );
     exchange.story.join(answered.story);
+    // An answer may come before the other end has taken the whole body: the rest goes on from there.
+    exchange.replay = answered.replay;
     crate::http::buffers::put_messages(answered.messages);
     answered.tried
 }
