@@ -195,6 +195,8 @@ fn again(
     let Some(pause) = pause else {
         return Err(missed.failure);
     };
+    // The try before is over: its place may be the last that there is.
+    course.permit = None;
     course.permit = budgeted(exchange, way);
     if course.permit.is_none() {
         let what = format!("the retry budget is spent, after: {}", missed.failure.what);
@@ -231,7 +233,11 @@ async fn judge(
         .filter(|_| may_repeat(exchange))
         .and_then(|again| pause_for(exchange, way, again));
     // A permit is taken last: one that is not used would count against the budget.
-    let permit = pause.and_then(|_| budgeted(exchange, way));
+    let permit = pause.and_then(|_| {
+        // The try before is over: its place may be the last that there is.
+        course.permit = None;
+        budgeted(exchange, way)
+    });
     let (Some(pause), Some(permit)) = (pause, permit) else {
         exchange.story.far_code = far;
         up.permit = course.permit.take();

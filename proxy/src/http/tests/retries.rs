@@ -12,7 +12,9 @@ use h2::server;
 use http::{HeaderMap, HeaderValue, Response};
 use mesh_model::{
     service::AppProtocol,
-    snapshot::{Retry, RetryOn, Rule, Target, Timeouts},
+    snapshot::{
+        Backend, Retry, RetryOn, Rule, Target, Timeouts, TrafficPolicy, traffic::CircuitLimits,
+    },
 };
 
 use super::{
@@ -327,6 +329,49 @@ fn grpc_statuses() {
                 left.is_sorted_by(|a, b| a > b) && left[0] < 30_000_000,
                 "{left:?}"
             );
+        });
+    }
+}
+
+/// Tries one after another take one place among the backend's retries, however many they are.
+#[test]
+fn one_request_takes_one_place_among_retries() {
+    for answer in ["HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", ""] {
+        run(async move {
+            let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+            let asked = Rc::new(Cell::new(0));
+            let count = Rc::clone(&asked);
+            stage.program(move |_| {
+                count.set(count.get() + 1);
+                answer.to_owned()
+            });
+            let endpoint = stage.endpoint(1, stage.address);
+            let snapshot = stage.calling(AppProtocol::Http, [endpoint]);
+            stage.a.publish(attach(snapshot, |backend| {
+                let limits = CircuitLimits {
+                    max_retries: 1,
+                    ..CircuitLimits::default()
+                };
+                let policy = TrafficPolicy {
+                    limits,
+                    ..TrafficPolicy::default()
+                };
+                let backend = Backend {
+                    policy: Arc::new(policy),
+                    ..(**backend).clone()
+                };
+                let retry = Retry {
+                    codes: vec![503],
+                    ..only()
+                };
+                vec![Rule {
+                    retry,
+                    ..rule(Target::Backend(Arc::new(backend)))
+                }]
+            }));
+            let mut client = stage.dial().await;
+            assert!(client.get("/", "").await.status() >= 500);
+            assert_eq!(asked.get(), 4, "{answer:?}");
         });
     }
 }
