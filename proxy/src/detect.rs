@@ -113,10 +113,11 @@ impl Memory {
             .get(&place)
             .is_some_and(|seen| seen.elapsed() < REMEMBERED)
     }
-    /// Remembers who spoke first there.
-    pub(crate) fn learn(&self, place: SocketAddr, server_first: bool) {
+    /// Remembers who spoke first there: the server, with these bytes, or the caller (`None`). A server of HTTP that
+    /// tells a silent caller to go (408) is none that speaks first.
+    pub(crate) fn learn(&self, place: SocketAddr, server: Option<&[u8]>) {
         let mut places = self.0.borrow_mut();
-        if !server_first {
+        if server.is_none_or(|said| said.starts_with(b"HTTP/")) {
             places.remove(&place);
             return;
         }
@@ -253,9 +254,9 @@ mod tests {
         let memory = Memory::default();
         let place = "240.240.0.1:25".parse().unwrap();
         assert!(!memory.server_first(place));
-        memory.learn(place, true);
+        memory.learn(place, Some(b"220 hello"));
         assert!(memory.server_first(place));
-        memory.learn(place, false);
+        memory.learn(place, None);
         assert!(!memory.server_first(place));
     }
 }

@@ -87,7 +87,7 @@ pub(crate) async fn serve(
         return;
     }
     let told = tcp::Told::inbound(&worker, &origin, Some(&port), &id, begun);
-    if let Err(what) = tcp::authorized(&port, &origin) {
+    if let Err(what) = tcp::authorized_unseen(&port, &origin) {
         let refusal = Refusal::new(http::StatusCode::UNAUTHORIZED, "denied", what);
         return refuse(&worker, &mut respond, &refusal, &told);
     }

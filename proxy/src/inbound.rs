@@ -69,10 +69,12 @@ pub(crate) fn reads_requests(port: &InboundPort, origin: &InboundOrigin) -> bool
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => true,
         AppProtocol::Tcp => false,
         // Our own peers looked at the bytes already: what they send as a stream is no HTTP. Where a
-        // policy asks for requests, that is not theirs to decide.
+        // policy asks for requests, or counts them, that is not theirs to decide.
         AppProtocol::Detect => {
             let rules = &port.authorization;
-            origin.server_name.is_none() || rules.deny.iter().chain(&rules.allow).any(by_request)
+            origin.server_name.is_none()
+                || !port.limits.is_empty()
+                || rules.deny.iter().chain(&rules.allow).any(by_request)
         }
     }
 }
@@ -150,8 +152,8 @@ async fn opaque(
         told.refused(worker, 0, "denied", &what);
         return io.reset();
     }
-    // Who has said nothing yet may turn out to send requests, which are counted one by one.
-    if !silent && !is_within_rate(worker, port, origin, &told) {
+    // Who has said nothing yet may turn out to send requests, which are judged and counted one by one.
+    if !silent && !is_let_through(worker, port, origin, &told) {
         return io.reset();
     }
     let Some(mut up) = Box::pin(tcp::open_local(worker, origin, port.target, &told)).await else {
@@ -161,7 +163,8 @@ async fn opaque(
     if silent {
         let more = worker.config.limits.silence * 4;
         let speaker = first::race(&mut io, &mut first, &mut up, &mut up_first, more).await;
-        worker.memory.learn(port.target, speaker == Speaker::Server);
+        let said = (speaker == Speaker::Server).then_some(&*up_first);
+        worker.memory.learn(port.target, said);
         let from = || Origin::Inbound(origin.clone());
         match speaker {
             Speaker::Caller(Spoken::Http1) => {
@@ -174,20 +177,24 @@ async fn opaque(
             }
             Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {}
         }
-        if !is_within_rate(worker, port, origin, &told) {
+        if !is_let_through(worker, port, origin, &told) {
             return io.reset();
         }
     }
     tcp::relay(worker, io, first, up, up_first, told).await;
 }
 
-/// Counts a connection against the port's limits; false, and told, when one refuses it.
-fn is_within_rate(
+/// Judges a connection in which no request will be seen; false, and told, when a policy or a limit refuses it.
+fn is_let_through(
     worker: &Worker,
     port: &InboundPort,
     origin: &InboundOrigin,
     told: &Told,
 ) -> bool {
+    if let Err(what) = tcp::authorized_unseen(port, origin) {
+        told.refused(worker, 0, "denied", &what);
+        return false;
+    }
     let counted = worker.limits.connection(&port.limits, origin.source());
     if let Err(refused) = &counted {
         worker.observe.policies().limited.add(1);

@@ -254,7 +254,8 @@ async fn silent(
     let mut up_first = BytesMut::new();
     let more = worker.config.limits.silence * 4;
     let speaker = first::race(&mut io, &mut first, &mut opened.io, &mut up_first, more).await;
-    worker.memory.learn(address, speaker == Speaker::Server);
+    let said = (speaker == Speaker::Server).then_some(&*up_first);
+    worker.memory.learn(address, said);
     match speaker {
         Speaker::Caller(spoken @ (Spoken::Http1 | Spoken::Http2)) => {
             drop(opened);
@@ -266,6 +267,9 @@ async fn silent(
             opaque(&worker, io, first, &origin, callee).await;
         }
         Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {
+            if tcp::local_unseen(&worker, &opened, &origin).is_err() {
+                return io.reset();
+            }
             tcp::relay(&worker, io, first, opened.io, up_first, opened.told).await;
             drop(opened.picked);
         }

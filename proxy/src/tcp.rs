@@ -243,7 +243,7 @@ pub(crate) async fn open(
     let authority = format!("{}:{}", backend.service, backend.port);
     let mut tried: Vec<EndpointKey> = Vec::new();
     // Held by the try that it allows.
-    let mut permit: Option<RetryPermit>;
+    let mut permit: Option<RetryPermit> = None;
     loop {
         let picked = match callee {
             Callee::Direct(direct) => Some(worker.upstream.direct(direct)),
@@ -285,6 +285,8 @@ pub(crate) async fn open(
                 tried.push(picked.endpoint.key);
                 let again = tried.len() <= ATTEMPTS && error.may_retry();
                 let again = again && matches!(callee, Callee::Frontend(_));
+                // The try before is over: its place may be the last that there is.
+                drop(permit.take());
                 permit = again.then(|| worker.upstream.retry(&backend)).flatten();
                 if permit.is_none() {
                     return Err(refuse(&told, error.code(), &chain(&error)));
@@ -372,11 +374,15 @@ pub(crate) async fn outbound(
         open(worker, origin, callee, opening).await
     });
     match opened.await {
-        Ok(Opened {
-            io: up,
-            told,
-            picked,
-        }) => {
+        Ok(opened) => {
+            if local_unseen(worker, &opened, origin).is_err() {
+                return io.reset();
+            }
+            let Opened {
+                io: up,
+                told,
+                picked,
+            } = opened;
             relay(worker, io, first, up, BytesMut::new(), told).await;
             drop(picked);
         }
@@ -431,20 +437,60 @@ pub(crate) fn authorized(port: &InboundPort, origin: &InboundOrigin) -> Result<(
     allows(port, origin.principal.as_ref())
 }
 
+/// The same once it is known that no request in it will be seen: a policy that refuses some requests of the caller
+/// refuses all that cannot be told apart.
+pub(crate) fn authorized_unseen(port: &InboundPort, origin: &InboundOrigin) -> Result<(), String> {
+    allows_unseen(port, origin.principal.as_ref())
+}
+
+/// As [`authorized_unseen`], for the way that was opened for a caller on this host.
+pub(crate) fn local_unseen(
+    worker: &Worker,
+    opened: &Opened,
+    origin: &OutboundOrigin,
+) -> Result<(), Refused> {
+    let snapshot = worker.snapshot();
+    let Some(port) = local_port(&snapshot, &opened.picked.endpoint) else {
+        return Ok(());
+    };
+    allows_unseen(port, Some(&origin.caller.principal)).map_err(|what| {
+        opened.told.refused(worker, 0, "denied", &what);
+        Refused
+    })
+}
+
 /// Whether a caller on this host may call a program of this host: the port's policies, as for any other.
 fn local_call(
     snapshot: &Snapshot,
     endpoint: &BackendEndpoint,
     caller: &Caller,
 ) -> Result<(), String> {
+    local_port(snapshot, endpoint).map_or(Ok(()), |port| allows(port, Some(&caller.principal)))
+}
+
+fn local_port<'s>(
+    snapshot: &'s Snapshot,
+    endpoint: &BackendEndpoint,
+) -> Option<&'s Arc<InboundPort>> {
     if !endpoint.local {
-        return Ok(());
+        return None;
     }
-    let address = canonical(endpoint.address);
     let inbound = &snapshot.inbound.by_address;
-    let port = inbound.get(&address);
-    port.or_else(|| inbound.values().find(|port| port.target == address))
-        .map_or(Ok(()), |port| allows(port, Some(&caller.principal)))
+    let address = canonical(endpoint.address);
+    let found = inbound.get(&address);
+    found.or_else(|| inbound.values().find(|port| port.target == address))
+}
+
+fn allows_unseen(port: &InboundPort, caller: Option<&SpiffeId>) -> Result<(), String> {
+    allows(port, caller)?;
+    let mut deny = port.authorization.deny.iter();
+    deny.find(|rule| rule.fits_some_request(caller, port.target.port()))
+        .map_or(Ok(()), |rule| {
+            Err(format!(
+                "policy {} denies requests, and these bytes are none that can be read",
+                rule.policy
+            ))
+        })
 }
 
 fn allows(port: &InboundPort, caller: Option<&SpiffeId>) -> Result<(), String> {

@@ -248,6 +248,31 @@ mod tests {
         });
     }
 
+    /// A server of HTTP that tells a silent caller to go is not taken for one that speaks first.
+    #[test]
+    fn a_server_that_hangs_up_in_http_is_not_server_first() {
+        run(async {
+            let world = World::new();
+            for tunnel in [false, true] {
+                let (a, b, listener) = if tunnel {
+                    let (a, b, listener) = meshed(&world, AppProtocol::Detect).await;
+                    (a, Some(b), listener)
+                } else {
+                    let (a, listener) = straight(&world, AppProtocol::Detect).await;
+                    (a, None, listener)
+                };
+                let mut program = world.dial(&a).await;
+                let (mut service, place) = listener.accept().await.unwrap();
+                let answer = b"HTTP/1.1 408 Request Timeout\r\n\r\n";
+                service.write_all(answer).await.unwrap();
+                program.read_exact(&mut [0; 32]).await.unwrap();
+                assert!(!a.worker.memory.server_first(VIRTUAL.parse().unwrap()));
+                let there = b.is_some_and(|b| b.worker.memory.server_first(place));
+                assert!(!there);
+            }
+        });
+    }
+
     /// A caller that is slow to speak, but speaks first, is understood all the same.
     #[test]
     fn a_late_caller_is_not_taken_for_a_server_first_one() {

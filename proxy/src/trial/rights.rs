@@ -64,6 +64,59 @@ mod tests {
         });
     }
 
+    /// What a policy refuses by path is not let through as bytes that are no readable request.
+    #[test]
+    fn policies_by_path_hold_for_bytes() {
+        run(async {
+            for local in [false, true] {
+                let world = World::new();
+                let program = listener().await;
+                let address = program.local_addr().unwrap();
+                let mut port = world.port(address, AppProtocol::Detect);
+                port.authorization.deny = vec![AuthorizationRule {
+                    policy: "shop/admin".into(),
+                    paths: vec!["/admin*".into()],
+                    ..AuthorizationRule::default()
+                }];
+                let (a, b) = (world.caller_host(), world.serving_host(port.clone()));
+                if local {
+                    let mut endpoint = plain(1, address);
+                    endpoint.local = true;
+                    let mut snapshot = world.calling(AppProtocol::Detect, [endpoint]);
+                    snapshot.inbound.by_address.insert(address, Arc::new(port));
+                    a.publish(snapshot);
+                } else {
+                    let endpoint = world.meshed(1, address, b.tunnel);
+                    a.publish(world.calling(AppProtocol::Detect, [endpoint]));
+                }
+                for path in ["/admin", "/"] {
+                    let mut caller = world.dial(&a).await;
+                    // Many servers skip the empty line.
+                    let ask = format!("\r\nGET {path} HTTP/1.1\r\nHost: web\r\n\r\n");
+                    caller.write_all(ask.as_bytes()).await.unwrap();
+                    let read = caller.read(&mut [0]).await;
+                    assert!(matches!(read, Ok(0) | Err(_)), "{path} {local}");
+                    let told = if local { a.failures() } else { b.failures() };
+                    assert_eq!(told.last().unwrap().0, "denied", "{path} {local}");
+                }
+                let mut caller = world.dial(&a).await;
+                let ask = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+                caller.write_all(ask).await.unwrap();
+                let (mut service, _) = loop {
+                    // What was dialled for those who were refused is closed without a byte.
+                    let (service, place) = program.accept().await.unwrap();
+                    let mut first = [0];
+                    if matches!(service.peek(&mut first).await, Ok(1..)) {
+                        break (service, place);
+                    }
+                };
+                let mut said = [0; 14];
+                service.read_exact(&mut said).await.unwrap();
+                assert_eq!(&said, b"GET / HTTP/1.1");
+            }
+        });
+    }
+
     /// A host that loses its grant loses its open tunnels, whichever side it is on.
     #[test]
     fn revocation_closes_tunnels() {

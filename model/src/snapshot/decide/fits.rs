@@ -184,10 +184,14 @@ impl AuthorizationRule {
             wanted.is_empty()
                 || value.is_some_and(|value| wanted.iter().any(|pattern| wildcard(pattern, value)))
         };
-        self.fits_caller(caller)
-            && (self.ports.is_empty() || self.ports.contains(&port))
+        self.fits_some_request(caller, port)
             && http(&self.methods, request.map(|(method, _)| method))
             && http(&self.paths, request.map(|(_, path)| path))
+    }
+
+    /// True when caller and port fit, so that some request may.
+    pub fn fits_some_request(&self, caller: Option<&SpiffeId>, port: u16) -> bool {
+        self.fits_caller(caller) && (self.ports.is_empty() || self.ports.contains(&port))
     }
 
     fn fits_caller(&self, caller: Option<&SpiffeId>) -> bool {

@@ -173,3 +173,24 @@ fn connections_count() {
         assert!(stage.a.shared.ejected().is_empty(), "nobody's fault");
     });
 }
+
+/// A peer that sends requests as an opaque stream cannot get around what counts requests.
+#[test]
+fn requests_in_a_stream_count() {
+    run(async {
+        let stage = Stage::with(Path::Tunnel, AppProtocol::Detect, |port| {
+            port.limits = Arc::from([limit(1, 2)]);
+        })
+        .await;
+        stage.program(|_| ok("x"));
+        let endpoint = stage.endpoint(1, stage.address);
+        let opaque = stage.calling(AppProtocol::Tcp, [endpoint]);
+        stage.a.publish(opaque);
+        let mut client = stage.dial().await;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(soon(client.get("/", "")).await.status());
+        }
+        assert_eq!(seen, [200, 200, 429]);
+    });
+}
