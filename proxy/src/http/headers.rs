@@ -8,7 +8,7 @@ use super::{
     convert,
     fields::{Fields, Known},
     message::{Framing, Request, Response},
-    octet,
+    octet, upgrade,
 };
 
 /// A request's id: 32 hexadecimal digits, the same on every host that it passes.
@@ -64,8 +64,9 @@ pub(crate) fn take_hop_words(request: &mut Request) -> HopWords {
         id: first(convert::REQUEST_ID).and_then(RequestId::parse),
         http1: first(convert::PROGRAM_HTTP) == Some(b"1"),
     };
-    let upgrade = first(convert::UPGRADE).map(<[u8]>::to_vec);
-    if let Some(name) = upgrade.filter(|name| octet::is_target(name)) {
+    let wish = first(convert::UPGRADE).map(<[u8]>::to_vec);
+    // The same as a program may ask for: a second HTTP behind it would be seen by no policy.
+    if let Some(name) = wish.filter(|name| upgrade::is_protocol(name)) {
         request.upgrade = Some(request.fields.store(&name));
         request.framing = Framing::None;
     }
@@ -163,6 +164,19 @@ mod tests {
         assert_eq!(RequestId::parse(id.as_str().as_bytes()), Some(id));
         assert_eq!(RequestId::parse(b"short"), None);
         assert_eq!(RequestId::parse(&[b'G'; 32]), None);
+    }
+
+    /// A daemon may pass on no change of protocol that a program could not ask for itself.
+    #[test]
+    fn changes_of_protocol_over_the_hop() {
+        for (name, taken) in [("websocket", true), ("h2c", false), ("TLS/1.0", false)] {
+            let mut request = Request::default();
+            let fields = &mut request.fields;
+            fields.push(convert::UPGRADE.as_bytes(), name.as_bytes());
+            take_hop_words(&mut request);
+            assert_eq!(request.upgrade_name(), Some(name).filter(|_| taken));
+            assert!(request.fields.is_empty());
+        }
     }
 
     #[test]
