@@ -201,6 +201,7 @@ fn by_rule<'s>(worker: &Worker, rule: &'s Rule, request: &Request, way: &mut Way
         way.session = Some((session, endpoint));
         if let Some((backend, filters)) =
             endpoint.and_then(|endpoint| persistence::holding(&rule.target, endpoint))
+            && worker.upstream.usable(backend)
         {
             way.to = To::Backend(backend);
             way.protocol = backend.protocol;

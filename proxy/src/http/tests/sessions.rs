@@ -181,6 +181,42 @@ fn sessions_and_shares() {
     });
 }
 
+/// A session does not keep requests with a backend whose endpoints are all out while its rule names another.
+#[test]
+fn sessions_fail_over() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let mut endpoints = programs(2).await;
+        endpoints[0].address = nowhere().await;
+        let alone = |at: usize| {
+            let backend = super::routes::version(&stage, 9, endpoints[at].address);
+            Target::Backend(Arc::new(Backend {
+                key: BackendKey(at as u64 + 10),
+                endpoints: vec![Arc::new(endpoints[at].clone())],
+                ..(*backend).clone()
+            }))
+        };
+        let target = Target::Failover(vec![alone(0), alone(1)]);
+        let snapshot = attach(stage.calling(AppProtocol::Http, []), |_| {
+            vec![Rule {
+                persistence: Some(Arc::new(by_cookie())),
+                ..rule(target)
+            }]
+        });
+        stage.a.publish(snapshot);
+        let mut told = Fields::default();
+        persistence::issue(&by_cookie(), EndpointKey(1), &mut told);
+        let line = std::str::from_utf8(told.named(b"set-cookie").next().unwrap()).unwrap();
+        let line = format!("Cookie: {}\r\n", line.split(';').next().unwrap());
+        let mut client = stage.dial().await;
+        // The first request finds it out.
+        assert_eq!(client.get("/", &line).await.status(), 503);
+        let heard = client.get("/", &line).await;
+        assert_eq!((heard.status(), heard.text()), (200, "2"));
+        assert!(cookie(&heard).is_some(), "the new place is told");
+    });
+}
+
 fn hashed(stage: &Stage, endpoints: &[BackendEndpoint], keys: &[HashKey]) -> Snapshot {
     let endpoints = endpoints.to_vec();
     attach(stage.calling(AppProtocol::Http, endpoints), |backend| {
