@@ -356,6 +356,38 @@ fn connections_are_limited() {
     });
 }
 
+/// Who waits for a connection and goes away gives its place to others at once.
+#[test]
+fn who_goes_away_waits_no_longer() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let endpoints = [stage.endpoint(1, stage.address)];
+        let limits = CircuitLimits {
+            max_connections: 1,
+            max_requests: 2,
+            ..CircuitLimits::default()
+        };
+        let calling = stage.calling(AppProtocol::Http, endpoints);
+        stage.a.publish(with(calling, limited(limits)));
+        let mut first = stage.dial().await;
+        first.say("GET /1 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        let mut program = soon(stage.accept()).await;
+        soon(program.head()).await.unwrap();
+        for _ in 0..5 {
+            let mut waits = stage.dial().await;
+            waits.say("GET /2 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            eventually("it waits", || stage.a.worker.observe.running() == 2).await;
+            socket2::SockRef::from(&waits.stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+            drop(waits);
+            eventually("it is gone", || stage.a.worker.observe.running() == 1).await;
+        }
+        program.say(&ok("one")).await;
+        assert_eq!(soon(first.answer()).await.unwrap().text(), "one");
+    });
+}
+
 /// An idle connection to one endpoint makes room for another endpoint's.
 #[test]
 fn idle_connections_make_room() {

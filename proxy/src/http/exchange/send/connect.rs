@@ -3,13 +3,13 @@
 use std::{
     future::{Future as _, poll_fn},
     pin::pin,
-    task::Poll,
+    task::{Context, Poll},
     time::Instant,
 };
 
 use mesh_model::{cause::chain, service::AppProtocol};
 
-use super::{Missed, Up};
+use super::{Missed, Up, poll_gone};
 use crate::{
     connection::Origin,
     failure::{Code, Failure, Retry},
@@ -66,8 +66,8 @@ async fn dial(
     protocol: AppProtocol,
     by: Option<Instant>,
 ) -> Result<Result<HttpUpstream, DialError>, Stop> {
-    let upstream = &exchange.session.worker.upstream;
-    let by = exchange.bound(by);
+    let session = exchange.session;
+    let upstream = &session.worker.upstream;
     let source = match &*exchange.session.origin {
         Origin::Inbound(origin) if origin.server_name.is_none() => Some(origin.peer.ip()),
         _ => None,
@@ -88,14 +88,26 @@ async fn dial(
             _ => Err(DialError::NoIdentity),
         }
     });
-    let dialled = poll_fn(|cx| {
+    poll_fn(|cx| {
         if let Poll::Ready(dialled) = dial.as_mut().poll(cx) {
-            return Poll::Ready(Some(dialled));
+            return Poll::Ready(Ok(dialled));
         }
-        exchange.alarm.poll(cx, by).map(|()| None)
+        poll_patience(exchange, cx, by).map(Err)
     })
-    .await;
-    dialled.ok_or_else(|| exchange.late())
+    .await
+}
+
+/// While a connection or a stream is waited for: why it is not waited for any longer.
+fn poll_patience(
+    exchange: &mut Exchange<'_>,
+    cx: &mut Context<'_>,
+    by: Option<Instant>,
+) -> Poll<Stop> {
+    if let Err(stop) = poll_gone(exchange, cx) {
+        return Poll::Ready(stop);
+    }
+    let by = exchange.bound(by);
+    exchange.alarm.poll(cx, by).map(|()| exchange.late())
 }
 
 fn not_reached(error: &DialError) -> Missed {
@@ -182,15 +194,14 @@ async fn open_h2(
     mut handle: H2Handle,
     by: Option<Instant>,
 ) -> Result<Result<Box<Up>, Missed>, Stop> {
-    let by = exchange.bound(by);
     let ready = poll_fn(|cx| {
         if let Poll::Ready(ready) = handle.send.poll_ready(cx) {
-            return Poll::Ready(Some(ready));
+            return Poll::Ready(Ok(ready));
         }
-        exchange.alarm.poll(cx, by).map(|()| None)
+        poll_patience(exchange, cx, by).map(Err)
     })
     .await;
-    if let Err(error) = ready.ok_or_else(|| exchange.late())? {
+    if let Err(error) = ready? {
         let failure = Failure::new(Code::ConnectFailed, chain(&error));
         return Ok(Err(Missed {
             failure,
@@ -203,6 +214,7 @@ async fn open_h2(
     }
     exchange.story.peer.clone_from(&handle.peer);
     if !handle.mesh && exchange.messages.request.upgrade.is_some() {
+        let by = exchange.bound(by);
         ask_for_change(exchange, &handle, by).await?;
     }
     let request = &exchange.messages.request;
