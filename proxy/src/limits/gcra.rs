@@ -17,6 +17,9 @@ pub(crate) struct Rate {
     ahead: u64,
 }
 
+/// Nanoseconds that the clocks of threads which share a cell may be apart.
+const APART: u64 = 1_000_000_000;
+
 impl Rate {
     /// `requests` in `per`, at most `burst` at once, of which a share from 0 to 1 is ours. `None`: nothing is.
     pub(crate) fn new(requests: u32, per: Duration, burst: u32, share: f32) -> Option<Self> {
@@ -43,7 +46,10 @@ impl Rate {
 
     /// What becomes of a cell when a request comes at `now`; or how long the request is too early.
     pub(crate) fn next(self, paid: u64, now: u64) -> Result<u64, Duration> {
-        let from = paid.max(now);
+        let full = now.saturating_add(self.ahead);
+        let most = full.saturating_add(self.interval).saturating_add(APART);
+        // No cell of this rate is so far ahead: it was filled at another one.
+        let from = if paid > most { full } else { paid.max(now) };
         let early = (from - now).saturating_sub(self.ahead);
         if early == 0 {
             Ok(from.saturating_add(self.interval))
@@ -127,6 +133,18 @@ mod tests {
         // Less than one at once is still one.
         assert_eq!(of(0.007_812_5).map(|rate| rate.ahead), Some(0));
         assert_eq!(of(0.03125), Rate::new(25, Duration::from_secs(8), 1, 1.0));
+    }
+
+    /// A cell that was filled at another rate: what the limit was before is forgotten.
+    #[test]
+    fn a_limit_that_is_raised_acts_at_once() {
+        let cell = Cell::default();
+        let before = Rate::new(1, Duration::from_hours(1), 10, 1.0).unwrap();
+        while cell.take(before, SECOND).is_ok() {}
+        let raised = rate(100, 10);
+        assert!(cell.take(raised, 2 * SECOND).is_ok());
+        let wait = cell.take(raised, 2 * SECOND).unwrap_err();
+        assert!(wait <= Duration::from_millis(10), "{wait:?}");
     }
 
     /// Threads that race for the same instant get exactly the burst, whoever gets it.
