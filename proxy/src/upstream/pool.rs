@@ -137,13 +137,15 @@ impl Idle {
         }
     }
 
-    /// Lets go of those that were idle too long, or that the other end closed.
+    /// Lets go of those that were idle too long, that the other end closed, or whose places others wait for: whoever
+    /// was told of one may have gone away.
     pub(crate) fn tidy(&self) {
         let now = Instant::now();
         self.stacks.borrow_mut().retain(|_, stack| {
             stack.retain_mut(|kept| {
                 now.duration_since(kept.since) < kept.terms.idle.unwrap_or(self.longest)
                     && kept.retire_at > now
+                    && !kept.is_wanted_elsewhere()
                     && is_silent(&mut kept.io)
             });
             !stack.is_empty()
@@ -191,5 +193,59 @@ fn is_silent(io: &mut Io) -> bool {
         }
         Io::Tls(_) => false,
         Io::Stream(stream) => stream.is_silent(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future as _,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use mesh_model::snapshot::traffic::CircuitLimits;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::upstream::breaker::{Granted, Spot};
+
+    /// A connection was kept for one who went away before it took it: those who wait elsewhere get its place.
+    #[tokio::test]
+    async fn what_nobody_fetches_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let breaker = Arc::new(Breaker::default());
+        let limits = CircuitLimits {
+            max_connections: 1,
+            ..CircuitLimits::default()
+        };
+        let (place, hour) = (Place::Endpoint(EndpointKey(1)), Duration::from_hours(1));
+        let terms = Terms {
+            permit: breaker.open(&limits),
+            ..Terms::default()
+        };
+        let io = Io::Tcp(stream.unwrap());
+        let used = H1Connection::new(io, place.clone(), Instant::now() + hour, terms);
+        let idle = Idle::new(0, 8, hour);
+        let spot = |worker| Spot {
+            worker,
+            place: Some(place.clone()),
+        };
+        let mut here = breaker.queue(&limits, spot(0)).unwrap();
+        let mut there = breaker.queue(&limits, spot(1)).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waits = pin!(there.turn(|| {}));
+        {
+            let mut goes = pin!(here.turn(|| {}));
+            assert!(goes.as_mut().poll(&mut cx).is_pending());
+            assert!(waits.as_mut().poll(&mut cx).is_pending());
+            idle.keep(used);
+        }
+        drop(here);
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        idle.tidy();
+        let turn = waits.as_mut().poll(&mut cx);
+        assert!(matches!(turn, Poll::Ready(Granted::Open(_))));
     }
 }
