@@ -20,16 +20,22 @@
 /// Which endpoint gets a request.
 #[path = "traffic/balancing.rs"]
 mod balancing;
+/// A daemon that stops.
+#[path = "traffic/draining.rs"]
+mod draining;
 /// What happens to requests on their way.
 #[path = "traffic/filters.rs"]
 mod filters;
 /// Rate limits and faults.
 #[path = "traffic/limits.rs"]
 mod limits;
+/// Who is put out.
+#[path = "traffic/outliers.rs"]
+mod outliers;
 /// Protocols beside HTTP/1.1.
 #[path = "traffic/protocols.rs"]
 mod protocols;
-/// Tries, circuit limits, ejection, checks, draining.
+/// Tries, time-outs, circuit limits.
 #[path = "traffic/resilience.rs"]
 mod resilience;
 /// Which rule acts.
@@ -38,7 +44,10 @@ mod routing;
 /// What operators see.
 #[path = "traffic/seen.rs"]
 mod seen;
-/// The hosts, their servers, and how they are called.
+/// The servers.
+#[path = "traffic/servers.rs"]
+mod servers;
+/// The hosts, and how they are called.
 #[path = "traffic/stage.rs"]
 mod stage;
 /// Documents of Istio.
@@ -49,16 +58,17 @@ use mesh_tests::{need, process::say};
 use stage::{Group, Stage};
 
 /// The groups of the table, in the order in which they run.
-const TABLE: [&[Group]; 9] = [
+const TABLE: [&[Group]; 10] = [
     routing::GROUPS,
     filters::GROUPS,
     virtual_service::GROUPS,
     balancing::GROUPS,
     resilience::GROUPS,
+    outliers::GROUPS,
     limits::GROUPS,
     protocols::GROUPS,
     seen::GROUPS,
-    resilience::LAST,
+    draining::GROUPS,
 ];
 
 #[test]

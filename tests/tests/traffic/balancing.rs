@@ -89,7 +89,7 @@ fn nearest(stage: &mut Stage) -> anyhow::Result<String> {
     Ok("100 of 100".to_owned())
 }
 
-const ROBIN: &str = r#"
+const ROBIN: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: pool}
@@ -113,7 +113,7 @@ spec:
   - match: [{uri: {prefix: /sticky}}]
     route: [{destination: {host: pool, subset: sticky}}]
   - route: [{destination: {host: pool}}]
-"#;
+";
 
 fn spread(counts: &Counts) -> [usize; 4] {
     POOL.map(|name| counts.from(name))
@@ -136,12 +136,12 @@ fn subset_policy(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("{even:?} and {sticky:?}"))
 }
 
-const RANDOM: &str = r#"
+const RANDOM: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: heavy}
 spec: {host: heavy, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
-"#;
+";
 
 fn random(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&[], "http://heavy/random/[1-800]")?;
@@ -149,12 +149,12 @@ fn random(stage: &mut Stage) -> anyhow::Result<String> {
     share("weight 3 of 4:", counts.from("heavy-3"), 800, 0.75)
 }
 
-const LEAST: &str = r#"
+const LEAST: &str = r"
 apiVersion: meshd.io/v1alpha1
 kind: DestinationRule
 metadata: {name: pool}
 spec: {host: pool, trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST, choices: 4}}}
-"#;
+";
 
 fn least(stage: &mut Stage) -> anyhow::Result<String> {
     let parallel = ["--parallel", "--parallel-max", "8"];
@@ -166,19 +166,19 @@ fn least(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("{slow} of 300 at the slow one, 8 at a time"))
 }
 
-const RING: &str = r#"
+const RING: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: pool}
 spec: {host: pool, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-a, ringHash: {minimumRingSize: 1024}}}}}
-"#;
+";
 
-const MAGLEV: &str = r#"
+const MAGLEV: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: pool}
 spec: {host: pool, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-a, maglev: {tableSize: 65537}}}}}
-"#;
+";
 
 /// Keys stay where they are, and are spread over the servers.
 fn sticks(keys: usize, ask: impl Fn(usize) -> anyhow::Result<Counts>) -> anyhow::Result<String> {
@@ -202,12 +202,12 @@ fn hash_header(stage: &mut Stage) -> anyhow::Result<String> {
     })
 }
 
-const SOURCE: &str = r#"
+const SOURCE: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: pool}
 spec: {host: pool, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}}
-"#;
+";
 
 fn hash_source(stage: &mut Stage) -> anyhow::Result<String> {
     let mut seen = Vec::new();
@@ -227,12 +227,12 @@ fn hash_source(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("55 requests of one address: {:?}", seen[0]))
 }
 
-const HASH_COOKIE: &str = r#"
+const HASH_COOKIE: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: pool}
 spec: {host: pool, trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {name: user, ttl: 1h}}}}}
-"#;
+";
 
 fn hash_cookie(stage: &mut Stage) -> anyhow::Result<String> {
     for _ in 0..10 {
@@ -252,12 +252,12 @@ fn hash_cookie(stage: &mut Stage) -> anyhow::Result<String> {
     Ok("10 cookies, none moved".to_owned())
 }
 
-const HASH_QUERY: &str = r#"
+const HASH_QUERY: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: pool}
 spec: {host: pool, trafficPolicy: {loadBalancer: {consistentHash: {httpQueryParameterName: user, maglev: {}}}}}
-"#;
+";
 
 fn hash_query(stage: &mut Stage) -> anyhow::Result<String> {
     sticks(40, |key| {
@@ -265,14 +265,14 @@ fn hash_query(stage: &mut Stage) -> anyhow::Result<String> {
     })
 }
 
-const EVERYWHERE: &str = r#"
+const EVERYWHERE: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: near}
 spec:
   host: near
   trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}}
-"#;
+";
 
 fn near(counts: &Counts) -> [usize; 3] {
     ["near-own", "near-far", "near-other"].map(|name| counts.from(name))
@@ -303,7 +303,7 @@ fn distribute(stage: &mut Stage) -> anyhow::Result<String> {
     share("us", counts[1], 400, 0.8)
 }
 
-const FAILOVER: &str = r#"
+const FAILOVER: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: near}
@@ -312,7 +312,7 @@ spec:
   trafficPolicy:
     loadBalancer: {localityLbSetting: {failover: [{from: eu, to: asia}]}}
     outlierDetection: {consecutive5xxErrors: 3, baseEjectionTime: 5s, interval: 1s, maxEjectionPercent: 100}
-"#;
+";
 
 fn failover(stage: &mut Stage) -> anyhow::Result<String> {
     let before = near(&stage.many(&[], "http://near/before/[1-20]")?);
@@ -330,7 +330,7 @@ fn failover(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("{during:?} while the own one is out, then back"))
 }
 
-const STRICT_CHECK: &str = r#"
+const STRICT_CHECK: &str = r"
 apiVersion: meshd.io/v1alpha1
 kind: DestinationRule
 metadata: {name: weak}
@@ -339,7 +339,7 @@ spec:
   trafficPolicy:
     loadBalancer: {simple: ROUND_ROBIN}
     healthCheck: {http: {path: /healthz}, interval: 200ms, timeout: 200ms, unhealthyThreshold: 2, healthyThreshold: 1}
-"#;
+";
 
 /// Waits until the caller's host has put the failing server out.
 fn checked(stage: &Stage) -> anyhow::Result<String> {
@@ -364,7 +364,7 @@ fn no_panic(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("40 of 40; {reason}"))
 }
 
-const PANIC: &str = r#"
+const PANIC: &str = r"
 apiVersion: meshd.io/v1alpha1
 kind: DestinationRule
 metadata: {name: weak}
@@ -374,7 +374,7 @@ spec:
     loadBalancer: {simple: ROUND_ROBIN}
     panicThreshold: 60
     healthCheck: {http: {path: /healthz}, interval: 200ms, timeout: 200ms, unhealthyThreshold: 2, healthyThreshold: 1}
-"#;
+";
 
 fn panic(stage: &mut Stage) -> anyhow::Result<String> {
     checked(stage)?;

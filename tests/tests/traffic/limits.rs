@@ -33,7 +33,7 @@ pub const GROUPS: &[Group] = &[
     },
 ];
 
-const LIMITS: &str = r#"
+const LIMITS: &str = r"
 apiVersion: meshd.io/v1alpha1
 kind: RateLimit
 metadata: {name: sources}
@@ -67,7 +67,7 @@ spec:
   targetRefs: [{kind: Service, name: lone}]
   matches: [{path: {type: PathPrefix, value: /short}}]
   limit: {requests: 2, per: 2s}
-"#;
+";
 
 /// Answers of as many requests of one caller: those that passed; the others must be told as limits are.
 fn passed(
@@ -142,7 +142,7 @@ fn ends(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("{through} of 4 at once, and more after its pause"))
 }
 
-const MESH_WIDE: &str = r#"
+const MESH_WIDE: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: near}
@@ -157,7 +157,7 @@ spec:
   targetRefs: [{kind: Service, name: near}]
   limit: {requests: 40, per: 1s, burst: 10}
   scope: mesh
-"#;
+";
 
 /// Four times the limit for six seconds; what passed in the last two is counted where it arrived.
 fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
@@ -188,7 +188,7 @@ fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
     ))
 }
 
-const FAULTS: &str = r#"
+const FAULTS: &str = r"
 apiVersion: meshd.io/v1alpha1
 kind: FaultInjection
 metadata: {name: delay}
@@ -228,7 +228,7 @@ spec:
   targetRefs: [{kind: Service, name: lone}]
   matches: [{path: {type: PathPrefix, value: /caller}, source: {services: [other]}}]
   abort: {http: 418}
-"#;
+";
 
 fn delay(stage: &mut Stage) -> anyhow::Result<String> {
     let text = stage.curl(

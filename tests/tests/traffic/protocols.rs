@@ -270,7 +270,7 @@ fn tcp_weights(stage: &mut Stage) -> anyhow::Result<String> {
     share("db-a", counts.from("db-a"), 200, 0.75)
 }
 
-const TCP_SOURCE: &str = r#"
+const TCP_SOURCE: &str = r"
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: db}
@@ -280,7 +280,7 @@ spec:
   - match: [{sourceNamespace: guests}]
     route: [{destination: {host: db-b}}]
   - route: [{destination: {host: db-a}}]
-"#;
+";
 
 fn tcp_source(stage: &mut Stage) -> anyhow::Result<String> {
     for (uid, server) in [(CLIENT, "db-a"), (GUEST, "db-b")] {

@@ -1,4 +1,4 @@
-//! What becomes of failures: further tries and their budget, time-outs, circuit limits, ejection, checks, draining.
+//! What becomes of failures: further tries and their budget, time-outs, circuit limits, bounds of connections.
 
 use std::{
     collections::BTreeMap,
@@ -6,9 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use mesh_tests::{Child, process::finished, wait::within};
-use nix::sys::signal::Signal;
-use serde_json::Value;
+use mesh_tests::wait::within;
 
 use crate::stage::{CLIENT, Group, Stage};
 
@@ -33,42 +31,13 @@ pub const GROUPS: &[Group] = &[
         rows: &[("circuit breaking: connections and pending", max_pending)],
     },
     Group {
-        documents: OUTLIERS,
-        rows: &[("outlier detection by consecutive 5xx", outliers)],
-    },
-    Group {
-        documents: SUCCESS,
-        rows: &[("outlier detection by success rate", success_rate)],
-    },
-    Group {
-        documents: LATENCY,
-        rows: &[("outlier detection by latency", latency)],
-    },
-    Group {
         documents: CONNECTIONS,
         rows: &[
             ("requests of one connection", per_connection),
             ("idle time of connections", idle),
         ],
     },
-    Group {
-        documents: WARMUP,
-        rows: &[("slow start", warmup)],
-    },
-    Group {
-        documents: CHECKS,
-        rows: &[("active health checks", health_checks)],
-    },
 ];
-
-/// What ends a daemon: last of all.
-pub const LAST: &[Group] = &[Group {
-    documents: DRAIN,
-    rows: &[
-        ("draining: connection: close", close),
-        ("draining: no failed request", drained),
-    ],
-}];
 
 const RETRIES: &str = r#"
 apiVersion: meshd.io/v1alpha1
@@ -195,12 +164,12 @@ fn request_timeout(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("504 after {:?}", answer.took))
 }
 
-const REQUESTS: &str = r#"
+const REQUESTS: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: lone}
 spec: {host: lone, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 2}}}}
-"#;
+";
 
 /// Ten requests at once that take a second each: so many get through, the others are told at once.
 fn ten_at_once(stage: &Stage, service: &str, through: usize) -> anyhow::Result<String> {
@@ -224,156 +193,34 @@ fn max_requests(stage: &mut Stage) -> anyhow::Result<String> {
     ten_at_once(stage, "lone", 2)
 }
 
-const PENDING: &str = r#"
+const PENDING: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: near}
 spec:
   host: near
   trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 2}}}
-"#;
+";
 
 fn max_pending(stage: &mut Stage) -> anyhow::Result<String> {
     ten_at_once(stage, "near", 3)
 }
 
-const OUTLIERS: &str = r#"
+const CONNECTIONS: &str = r"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {name: weak}
+metadata: {name: outside}
 spec:
-  host: weak
-  trafficPolicy:
-    loadBalancer: {simple: ROUND_ROBIN}
-    outlierDetection: {consecutive5xxErrors: 3, baseEjectionTime: 3s, interval: 1s, maxEjectionPercent: 50}
-"#;
-
-/// What the caller's host says of the failing server: usable, and why not.
-fn bad(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    let rows = stage.caller().ctl_json(&["endpoints", "weak"])?;
-    let rows = rows.as_array().context("no list")?;
-    let row = rows.iter().find(|row| row["labels"]["version"] == "bad");
-    let row = row.context("no such endpoint")?;
-    let reason = row["reason"].as_str().unwrap_or_default().to_owned();
-    Ok((row["usable"] == true, reason))
-}
-
-/// Waits until what other rows did to the failing server is over.
-fn well(stage: &Stage) -> anyhow::Result<()> {
-    within(Duration::from_secs(30), || {
-        let (usable, reason) = bad(stage)?;
-        ensure!(usable, "{reason}");
-        Ok(())
-    })
-}
-
-fn outliers(stage: &mut Stage) -> anyhow::Result<String> {
-    well(stage)?;
-    let counts = stage.many(&["-X", "POST"], "http://weak/broken/[1-60]")?;
-    let failed = counts.status(500);
-    ensure!(
-        failed == 3 && counts.from("weak-good") == 57,
-        "{failed} failed"
-    );
-    let (usable, reason) = bad(stage)?;
-    ensure!(
-        !usable && reason.contains("errors in a row"),
-        "{usable} {reason}"
-    );
-    well(stage)?;
-    Ok(format!("3 of 60 failed; {reason}; then back"))
-}
-
-const SUCCESS: &str = r#"
-apiVersion: meshd.io/v1alpha1
-kind: DestinationRule
-metadata: {name: weak}
-spec:
-  host: weak
-  trafficPolicy:
-    loadBalancer: {simple: ROUND_ROBIN}
-    outlierDetection:
-      consecutive5xxErrors: 0
-      interval: 500ms
-      baseEjectionTime: 1s
-      maxEjectionPercent: 50
-      successRate: {minimumHosts: 2, requestVolume: 5, stdevFactor: 0.9}
-"#;
-
-/// Sends requests until an endpoint of a service is out for this reason.
-fn out(stage: &Stage, service: &str, url: &str, reason: &str) -> anyhow::Result<Value> {
-    within(Duration::from_secs(20), || {
-        stage.many(&["--parallel", "--parallel-max", "8", "-X", "POST"], url)?;
-        let rows = stage.caller().ctl_json(&["endpoints", service])?;
-        let all = rows.as_array().context("no list")?;
-        let is_out = |row: &&Value| {
-            row["usable"] == false
-                && row["reason"]
-                    .as_str()
-                    .is_some_and(|text| text.contains(reason))
-        };
-        let out: Vec<Value> = all.iter().filter(is_out).cloned().collect();
-        ensure!(out.len() == 1, "{rows}");
-        out.into_iter().next().context("nobody is out")
-    })
-}
-
-fn success_rate(stage: &mut Stage) -> anyhow::Result<String> {
-    well(stage)?;
-    let row = out(stage, "weak", "http://weak/broken/[1-40]", "success rate")?;
-    ensure!(row["labels"]["version"] == "bad", "{row}");
-    well(stage)?;
-    Ok(row["reason"].to_string())
-}
-
-const LATENCY: &str = r#"
-apiVersion: meshd.io/v1alpha1
-kind: DestinationRule
-metadata: {name: pool}
-spec:
-  host: pool
-  trafficPolicy:
-    loadBalancer: {simple: ROUND_ROBIN}
-    outlierDetection:
-      consecutive5xxErrors: 0
-      interval: 1s
-      baseEjectionTime: 1s
-      maxEjectionPercent: 50
-      latency: {factor: 3, floor: 50ms, requestVolume: 4}
-"#;
-
-fn latency(stage: &mut Stage) -> anyhow::Result<String> {
-    let row = out(stage, "pool", "http://pool/race/[1-60]", "latency")?;
-    ensure!(
-        row["address"]
-            .as_str()
-            .is_some_and(|address| address.ends_with(":8114")),
-        "{row}"
-    );
-    within(Duration::from_secs(20), || {
-        let rows = stage.caller().ctl_json(&["endpoints", "pool"])?;
-        let rows = rows.as_array().context("no list")?;
-        ensure!(rows.iter().all(|row| row["usable"] == true), "{rows:?}");
-        Ok(())
-    })?;
-    Ok(row["reason"].to_string())
-}
-
-const CONNECTIONS: &str = r#"
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: near}
-spec:
-  host: near
+  host: outside
   trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 2, idleTimeout: 1s}}}
-"#;
+";
 
 fn per_connection(stage: &mut Stage) -> anyhow::Result<String> {
-    let counts = stage.many(&[], "http://near/connection/[1-20]")?;
-    ensure!(counts.from("near-own") == 20, "{}", counts.0);
-    stage.wait_logged("near-own", "/connection/", 20)?;
+    let counts = stage.many(&[], "http://outside/connection/[1-20]")?;
+    ensure!(counts.from("outside") == 20, "{}", counts.0);
+    stage.wait_logged("outside", "/connection/", 20)?;
     let mut used: BTreeMap<String, usize> = BTreeMap::new();
-    for line in stage.logged("near-own", "/connection/") {
+    for line in stage.logged("outside", "/connection/") {
         let number = line.split(' ').find(|word| word.starts_with("connection="));
         *used
             .entry(number.context("no connection")?.to_owned())
@@ -385,134 +232,13 @@ fn per_connection(stage: &mut Stage) -> anyhow::Result<String> {
 
 fn idle(stage: &mut Stage) -> anyhow::Result<String> {
     // An odd one leaves a connection behind that could be used again.
-    stage.get("http://near/idle")?;
+    stage.get("http://outside/idle")?;
     within(Duration::from_secs(8), || {
         let text = stage
             .caller()
-            .sh("ss -Htnp state established dport = :8151")?;
+            .sh("ss -Htnp state established dport = :8160")?;
         ensure!(!text.contains("meshd"), "{text}");
         Ok(())
     })?;
     Ok("none is open after the bound of 1 s".to_owned())
-}
-
-const WARMUP: &str = r#"
-apiVersion: meshd.io/v1alpha1
-kind: DestinationRule
-metadata: {name: weak}
-spec:
-  host: weak
-  trafficPolicy:
-    loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 120s, minimumPercent: 10}}
-    outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 1s, interval: 200ms, maxEjectionPercent: 50}
-"#;
-
-fn warmup(stage: &mut Stage) -> anyhow::Result<String> {
-    well(stage)?;
-    // It is put out, comes back, and begins with a tenth of its share.
-    out(
-        stage,
-        "weak",
-        "http://weak/broken/[1-20]",
-        "errors in a row",
-    )?;
-    well(stage)?;
-    let counts = stage.many(&[], "http://weak/warm/[1-110]")?;
-    let share = counts.from("weak-bad");
-    ensure!(
-        counts.status(200) == 110 && (3..=30).contains(&share),
-        "{share} of 110"
-    );
-    Ok(format!("{share} of 110 for the one that is back, later 55"))
-}
-
-const CHECKS: &str = r#"
-apiVersion: meshd.io/v1alpha1
-kind: DestinationRule
-metadata: {name: weak}
-spec:
-  host: weak
-  trafficPolicy:
-    healthCheck: {http: {path: /healthz}, interval: 200ms, timeout: 200ms, unhealthyThreshold: 2, healthyThreshold: 1}
-"#;
-
-fn health_checks(stage: &mut Stage) -> anyhow::Result<String> {
-    let reason = within(Duration::from_secs(10), || {
-        let (usable, reason) = bad(stage)?;
-        ensure!(
-            !usable && reason.contains("failed health check"),
-            "{reason}"
-        );
-        Ok(reason)
-    })?;
-    let counts = stage.many(&["-X", "POST"], "http://weak/weak/checked/[1-40]")?;
-    ensure!(counts.from("weak-good") == 40, "{}", counts.0);
-    Ok(format!("40 of 40 at the good one; {reason}"))
-}
-
-const DRAIN: &str = r#"
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: near}
-spec:
-  host: near
-  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}}
-"#;
-
-/// A caller without a daemon holds a connection to the second host's server while that host's daemon stops; callers
-/// on the third go on.
-fn close(stage: &mut Stage) -> anyhow::Result<String> {
-    let log = stage.file("load.txt");
-    let mut load = stage.caller().command_as(CLIENT, "curl");
-    load.args(["-sS", "--max-time", "60", "--rate", "100/s"])
-        .args(["-w", "\ncode=%{http_code}\n", "http://near/drain/[1-400]"]);
-    let mut load = Child::start("load", &mut load, &log)?;
-    within(Duration::from_secs(10), || {
-        ensure!(
-            !stage.logged("near-other", "/drain/").is_empty(),
-            "no request arrived"
-        );
-        Ok(())
-    })?;
-    let url = format!("http://{}:8153", stage.mesh.hosts[1].v4);
-    let mut held = std::process::Command::new("curl");
-    held.args(["-sS", "-i", "--max-time", "20"])
-        .arg(format!("{url}/slow/held"))
-        .stdout(std::process::Stdio::piped());
-    let held = held.spawn()?;
-    // nginx logs at the end of a request: that it has begun is seen by its connection in the caller's name.
-    within(Duration::from_secs(10), || {
-        let text = stage.mesh.hosts[1].sh("ss -Htnp state established")?;
-        let begun = |line: &str| line.contains("10.77.0.254:") && line.contains("nginx");
-        ensure!(text.lines().any(begun), "{text}");
-        Ok(())
-    })?;
-    stage.mesh.hosts[1].signal_meshd(Signal::SIGTERM)?;
-    let output = held.wait_with_output()?;
-    let ended = load.wait(Duration::from_secs(60))?;
-    let text = finished("curl", &output)?.to_ascii_lowercase();
-    ensure!(
-        text.starts_with("http/1.1 200") && text.contains("connection: close"),
-        "{text}"
-    );
-    ensure!(ended.success(), "{}", load.log());
-    Ok("the answer that was under way said it".to_owned())
-}
-
-fn drained(stage: &mut Stage) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(stage.file("load.txt"))?;
-    let good = text.lines().filter(|line| *line == "code=200").count();
-    ensure!(
-        good == 400,
-        "{good} of 400: {:?}",
-        text.lines()
-            .filter(|line| !line.contains("code=200"))
-            .filter(|line| line.starts_with("code=") || line.starts_with("curl"))
-            .collect::<Vec<_>>()
-    );
-    let other = stage.logged("near-other", "/drain/").len();
-    ensure!(other > 0 && other < 134, "{other} at the stopped host");
-    Ok(format!(
-        "400 of 400 answered, {other} of them by the host that stopped"
-    ))
 }

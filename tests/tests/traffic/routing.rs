@@ -276,14 +276,14 @@ fn both(stage: &mut Stage) -> anyhow::Result<String> {
     Ok("and the other document says that it is Conflicted".to_owned())
 }
 
-const TABLE: &str = r#"
+const TABLE: &str = r"
 apiVersion: meshd.io/v1alpha1
 kind: DelegationTable
 metadata: {name: shop}
 spec:
   dtab: |
     /svc/shop => 1 * /svc/shop-v1 & 3 * /svc/shop-v2;
-"#;
+";
 
 fn delegation(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&[], "http://shop/table/[1-400]")?;

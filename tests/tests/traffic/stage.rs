@@ -1,21 +1,14 @@
 //! Three hosts with nginx servers, the programs that call them, and what a row asks of them.
 
-use std::{fmt::Write as _, path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
-use mesh_tests::{
-    Child, Host, Mesh,
-    host::Kind,
-    process::{finished, run},
-    wait::within,
+use anyhow::{Context as _, ensure};
+use mesh_tests::{Host, Mesh, host::Kind, process::finished, wait::within};
+
+pub use crate::servers::{CLIENT, GUEST, OTHER};
+use crate::servers::{
+    LOCALITIES, SERVERS, callers, certificates, outside, services, start_nginx, versions,
 };
-
-/// The usual caller, of the namespace `default`, on the third host.
-pub const CLIENT: u32 = 5004;
-/// Another one of the same namespace.
-pub const OTHER: u32 = 5005;
-/// A caller of the namespace `guests`.
-pub const GUEST: u32 = 5006;
 
 /// A row: its name and what it checks; it returns what it measured.
 pub type Row = (&'static str, fn(&mut Stage) -> anyhow::Result<String>);
@@ -25,114 +18,6 @@ pub struct Group {
     pub documents: &'static str,
     pub rows: &'static [Row],
 }
-
-/// A server: an instance of a service on a host.
-struct Server {
-    host: usize,
-    service: &'static str,
-    name: &'static str,
-    version: &'static str,
-    port: u16,
-    target: u16,
-    protocol: &'static str,
-    weight: u32,
-}
-
-const fn server(
-    service: &'static str,
-    name: &'static str,
-    version: &'static str,
-    target: u16,
-) -> Server {
-    Server {
-        host: 0,
-        service,
-        name,
-        version,
-        port: 80,
-        target,
-        protocol: "http",
-        weight: 1,
-    }
-}
-
-const fn opaque(
-    service: &'static str,
-    name: &'static str,
-    version: &'static str,
-    port: u16,
-    target: u16,
-) -> Server {
-    Server {
-        port,
-        protocol: "tcp",
-        ..server(service, name, version, target)
-    }
-}
-
-const fn grpc(name: &'static str, version: &'static str, target: u16) -> Server {
-    Server {
-        port: 9000,
-        protocol: "grpc",
-        ..server("talk", name, version, target)
-    }
-}
-
-const fn on(host: usize, server: Server) -> Server {
-    Server { host, ..server }
-}
-
-const SERVERS: [Server; 23] = [
-    server("shop", "shop-1", "v1", 8101),
-    server("shop", "shop-2", "v2", 8102),
-    server("pool", "pool-1", "v1", 8111),
-    server("pool", "pool-2", "v1", 8112),
-    server("pool", "pool-3", "v2", 8113),
-    server("pool", "pool-4", "v2", 8114),
-    server("weak", "weak-good", "good", 8121),
-    server("weak", "weak-bad", "bad", 8122),
-    server("shadow", "shadow", "v1", 8131),
-    server("lone", "lone", "v1", 8132),
-    Server {
-        weight: 3,
-        ..server("heavy", "heavy-3", "v1", 8133)
-    },
-    server("heavy", "heavy-1", "v1", 8134),
-    Server {
-        protocol: "http2",
-        ..server("modern", "modern", "v1", 8135)
-    },
-    Server {
-        protocol: "detect",
-        ..server("seen", "seen", "v1", 8136)
-    },
-    opaque("login", "login-a", "a", 443, 8443),
-    opaque("login", "login-b", "b", 443, 8444),
-    opaque("db", "db-a", "a", 5432, 8141),
-    opaque("db", "db-b", "b", 5432, 8142),
-    // Served by grpcio.
-    grpc("talk-1", "v1", 9001),
-    grpc("talk-2", "v2", 9002),
-    on(2, server("near", "near-own", "v1", 8151)),
-    on(0, server("near", "near-far", "v1", 8152)),
-    on(1, server("near", "near-other", "v1", 8153)),
-];
-
-/// `Service` documents of versions: the names are those of the service and the version.
-const VERSIONS: [(&str, &str, u16); 6] = [
-    ("shop", "v1", 80),
-    ("shop", "v2", 80),
-    ("login", "a", 443),
-    ("login", "b", 443),
-    ("db", "a", 5432),
-    ("db", "b", 5432),
-];
-
-const LOCALITIES: [&str; 3] = [
-    "region = \"us\"\nzone = \"us-1\"",
-    "region = \"asia\"\nzone = \"asia-1\"",
-    "region = \"eu\"\nzone = \"eu-1\"",
-];
 
 /// The mesh with its servers.
 pub struct Stage {
@@ -191,6 +76,7 @@ impl Stage {
             host.configure("services.d/servers.toml", &services(index))?;
             start_nginx(host, index, &files)?;
         }
+        outside(&mut mesh, &files)?;
         mesh.form(1, &[])?;
         let stage = Self { mesh, files };
         stage.apply(&versions())?;
@@ -201,6 +87,8 @@ impl Stage {
             let deadline = Duration::from_secs(30);
             stage.mesh.wait_endpoints(2, service, count, deadline)?;
         }
+        let deadline = Duration::from_secs(10);
+        stage.mesh.wait_endpoints(2, "outside", 1, deadline)?;
         within(Duration::from_secs(20), || {
             let answer = stage.get("http://shop/")?;
             ensure!(answer.status == 200, "{answer:?}");
@@ -355,7 +243,10 @@ fn parse(text: &str) -> anyhow::Result<Answer> {
         let (head, body) = rest.split_once("\r\n\r\n").context("no end of the head")?;
         let mut lines = head.lines();
         let mut words = lines.next().unwrap_or_default().split(' ');
-        answer.version = words.next().unwrap_or_default().to_owned();
+        words
+            .next()
+            .unwrap_or_default()
+            .clone_into(&mut answer.version);
         answer.status = words.next().context("no status")?.parse()?;
         answer.headers = lines
             .filter_map(|line| line.split_once(':'))
@@ -365,152 +256,4 @@ fn parse(text: &str) -> anyhow::Result<Answer> {
     }
     rest.clone_into(&mut answer.body);
     Ok(answer)
-}
-
-fn certificates(files: &std::path::Path) -> anyhow::Result<()> {
-    for name in ["login-a", "login-b"] {
-        let (key, certificate) = (
-            files.join(format!("{name}.key")),
-            files.join(format!("{name}.pem")),
-        );
-        run(&[
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &format!("/CN={name}"),
-            "-keyout",
-            &key.display().to_string(),
-            "-out",
-            &certificate.display().to_string(),
-        ])?;
-    }
-    Ok(())
-}
-
-fn callers() -> String {
-    format!(
-        "[[service]]\nname = \"client\"\nuser = {CLIENT}\n\
-         [[service]]\nname = \"other\"\nuser = {OTHER}\nlabels = {{ tier = \"back\" }}\n\
-         [[service]]\nname = \"guest\"\nnamespace = \"guests\"\nuser = {GUEST}\n"
-    )
-}
-
-fn services(host: usize) -> String {
-    let mut text = String::new();
-    for one in SERVERS.iter().filter(|one| one.host == host) {
-        let _infallible = writeln!(
-            text,
-            "[[service]]\nname = \"{}\"\ninstance = \"{}\"\nversion = \"{}\"\nweight = {}\n\
-             ports = [{{ port = {}, target = {}, protocol = \"{}\" }}]",
-            one.service, one.name, one.version, one.weight, one.port, one.target, one.protocol
-        );
-    }
-    text
-}
-
-fn versions() -> String {
-    let mut text = String::new();
-    for (service, version, port) in VERSIONS {
-        let _infallible = writeln!(
-            text,
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {service}-{version}}}\n\
-             spec: {{selector: {{app: {service}, version: {version}}}, ports: [{{port: {port}}}]}}"
-        );
-    }
-    text
-}
-
-/// What every server does; `weak-bad` and `pool-4` are different on some paths.
-fn server_block(one: &Server, files: &std::path::Path) -> String {
-    let Server {
-        name,
-        target,
-        protocol,
-        ..
-    } = one;
-    let files = files.display();
-    let listen = match *protocol {
-        "http2" => format!("{target} http2"),
-        _ if name.starts_with("login") => format!(
-            "{target} ssl; ssl_certificate {files}/{name}.pem; ssl_certificate_key {files}/{name}.key"
-        ),
-        _ => format!("{target}"),
-    };
-    let said = format!(
-        "from={name}\\nmethod=$request_method\\nuri=$request_uri\\nhost=$http_host\\nx-a=$http_x_a\\nx-b=$http_x_b\\n\
-         x-c=$http_x_c\\nversion=$server_protocol\\n"
-    );
-    let bad = ["weak-bad", "near-own"].contains(name);
-    let fails = |status: u16| if bad { status } else { 200 };
-    let pause = |slow: bool, time: &str| {
-        if slow {
-            format!("echo_sleep {time}; ")
-        } else {
-            String::new()
-        }
-    };
-    format!(
-        "server {{ listen {listen}; server_name _; access_log {files}/{name}.log row;\n\
-         location / {{ return 200 \"{said}\"; }}\n\
-         location = /request {{ echo_duplicate 1 \"{said}\"; echo $echo_client_request_headers; }}\n\
-         location /slow {{ echo_sleep 1; echo from={name}; }}\n\
-         location /race {{ {race}echo from={name}; }}\n\
-         location /stuck {{ {stuck}echo from={name}; }}\n\
-         location /big {{ echo_duplicate 32768 x; }}\n\
-         location /fails {{ return 503 \"{said}\"; }}\n\
-         location /missing {{ return 404 \"{said}\"; }}\n\
-         location /weak {{ return {weak} \"{said}\"; }}\n\
-         location /broken {{ return {broken} \"{said}\"; }}\n\
-         location /healthz {{ return {weak} \"{said}\"; }}\n\
-         location /later {{ {later}return {weak} \"{said}\"; }}\n}}\n",
-        race = pause(*name == "pool-4", "0.2"),
-        stuck = pause(bad, "3"),
-        weak = fails(503),
-        broken = fails(500),
-        later = if bad {
-            "add_header retry-after 1 always; "
-        } else {
-            ""
-        },
-    )
-}
-
-fn start_nginx(host: &mut Host, index: usize, files: &std::path::Path) -> anyhow::Result<()> {
-    let mut text = format!(
-        "load_module /usr/lib/nginx/modules/ngx_http_echo_module.so;\nuser root;\ndaemon off;\nworker_processes 1;\n\
-         pid {files}/nginx-{index}.pid;\nerror_log stderr;\nevents {{ worker_connections 1024; }}\n\
-         http {{ default_type text/plain; keepalive_requests 100000;\n\
-         log_format row '$request_method $request_uri $status $http_host x-a=$http_x_a connection=$connection time=$msec';\n\
-         client_body_temp_path {files}/body-{index}; proxy_temp_path {files}/proxy-{index};\n\
-         fastcgi_temp_path {files}/fast-{index}; uwsgi_temp_path {files}/uwsgi-{index}; scgi_temp_path {files}/scgi-{index};\n",
-        files = files.display()
-    );
-    let own = |one: &&Server| one.host == index && one.protocol != "grpc";
-    for one in SERVERS.iter().filter(own) {
-        text.push_str(&server_block(one, files));
-    }
-    text.push_str("}\n");
-    let path = files.join(format!("nginx-{index}.conf"));
-    std::fs::write(&path, text)?;
-    let mut command: Command = host.command("nginx");
-    command.arg("-c").arg(&path);
-    let mut child = Child::start("nginx", &mut command, &host.log_path("nginx"))?;
-    let port = SERVERS.iter().find(|one| one.host == index);
-    let port = port.context("no server")?.target;
-    within(Duration::from_secs(10), || {
-        if !child.runs() {
-            bail!("nginx ended: {}", child.log());
-        }
-        host.sh(&format!("curl -s -o /dev/null http://127.0.0.1:{port}/"))
-    })?;
-    host.keep(child);
-    Ok(())
 }

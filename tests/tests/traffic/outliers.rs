@@ -1,0 +1,208 @@
+//! Endpoints that are put out for what they answer or for their checks, and how they come back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use mesh_tests::wait::within;
+use serde_json::Value;
+
+use crate::stage::{Group, Stage};
+
+pub const GROUPS: &[Group] = &[
+    Group {
+        documents: OUTLIERS,
+        rows: &[("outlier detection by consecutive 5xx", outliers)],
+    },
+    Group {
+        documents: SUCCESS,
+        rows: &[("outlier detection by success rate", success_rate)],
+    },
+    Group {
+        documents: LATENCY,
+        rows: &[("outlier detection by latency", latency)],
+    },
+    Group {
+        documents: WARMUP,
+        rows: &[("slow start", warmup)],
+    },
+    Group {
+        documents: CHECKS,
+        rows: &[("active health checks", health_checks)],
+    },
+];
+
+const OUTLIERS: &str = r"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection: {consecutive5xxErrors: 3, baseEjectionTime: 3s, interval: 1s, maxEjectionPercent: 50}
+";
+
+/// What the caller's host says of the failing server: usable, and why not.
+fn bad(stage: &Stage) -> anyhow::Result<(bool, String)> {
+    let rows = stage.caller().ctl_json(&["endpoints", "weak"])?;
+    let rows = rows.as_array().context("no list")?;
+    let row = rows.iter().find(|row| row["labels"]["version"] == "bad");
+    let row = row.context("no such endpoint")?;
+    let reason = row["reason"].as_str().unwrap_or_default().to_owned();
+    Ok((row["usable"] == true, reason))
+}
+
+/// Waits until what other rows did to the failing server is over.
+fn well(stage: &Stage) -> anyhow::Result<()> {
+    within(Duration::from_secs(30), || {
+        let (usable, reason) = bad(stage)?;
+        ensure!(usable, "{reason}");
+        Ok(())
+    })
+}
+
+fn outliers(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
+    let counts = stage.many(&["-X", "POST"], "http://weak/broken/[1-60]")?;
+    let failed = counts.status(500);
+    ensure!(
+        failed == 3 && counts.from("weak-good") == 57,
+        "{failed} failed"
+    );
+    let (usable, reason) = bad(stage)?;
+    ensure!(
+        !usable && reason.contains("errors in a row"),
+        "{usable} {reason}"
+    );
+    well(stage)?;
+    Ok(format!("3 of 60 failed; {reason}; then back"))
+}
+
+const SUCCESS: &str = r"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection:
+      consecutive5xxErrors: 0
+      interval: 500ms
+      baseEjectionTime: 1s
+      maxEjectionPercent: 50
+      successRate: {minimumHosts: 2, requestVolume: 5, stdevFactor: 0.9}
+";
+
+/// Sends requests until an endpoint of a service is out for this reason.
+fn out(stage: &Stage, service: &str, url: &str, reason: &str) -> anyhow::Result<Value> {
+    within(Duration::from_secs(20), || {
+        stage.many(&["--parallel", "--parallel-max", "8", "-X", "POST"], url)?;
+        let rows = stage.caller().ctl_json(&["endpoints", service])?;
+        let all = rows.as_array().context("no list")?;
+        let is_out = |row: &&Value| {
+            row["usable"] == false
+                && row["reason"]
+                    .as_str()
+                    .is_some_and(|text| text.contains(reason))
+        };
+        let out: Vec<Value> = all.iter().filter(is_out).cloned().collect();
+        ensure!(out.len() == 1, "{rows}");
+        out.into_iter().next().context("nobody is out")
+    })
+}
+
+fn success_rate(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
+    let row = out(stage, "weak", "http://weak/broken/[1-40]", "success rate")?;
+    ensure!(row["labels"]["version"] == "bad", "{row}");
+    well(stage)?;
+    Ok(row["reason"].to_string())
+}
+
+const LATENCY: &str = r"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: pool}
+spec:
+  host: pool
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection:
+      consecutive5xxErrors: 0
+      interval: 1s
+      baseEjectionTime: 1s
+      maxEjectionPercent: 50
+      latency: {factor: 3, floor: 50ms, requestVolume: 4}
+";
+
+fn latency(stage: &mut Stage) -> anyhow::Result<String> {
+    let row = out(stage, "pool", "http://pool/race/[1-60]", "latency")?;
+    ensure!(
+        row["address"]
+            .as_str()
+            .is_some_and(|address| address.ends_with(":8114")),
+        "{row}"
+    );
+    within(Duration::from_secs(20), || {
+        let rows = stage.caller().ctl_json(&["endpoints", "pool"])?;
+        let rows = rows.as_array().context("no list")?;
+        ensure!(rows.iter().all(|row| row["usable"] == true), "{rows:?}");
+        Ok(())
+    })?;
+    Ok(row["reason"].to_string())
+}
+
+const WARMUP: &str = r"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 120s, minimumPercent: 10}}
+    outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 1s, interval: 200ms, maxEjectionPercent: 50}
+";
+
+fn warmup(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
+    // It is put out, comes back, and begins with a tenth of its share.
+    out(
+        stage,
+        "weak",
+        "http://weak/broken/[1-20]",
+        "errors in a row",
+    )?;
+    well(stage)?;
+    let counts = stage.many(&[], "http://weak/warm/[1-110]")?;
+    let share = counts.from("weak-bad");
+    ensure!(
+        counts.status(200) == 110 && (3..=30).contains(&share),
+        "{share} of 110"
+    );
+    Ok(format!("{share} of 110 for the one that is back, later 55"))
+}
+
+const CHECKS: &str = r"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    healthCheck: {http: {path: /healthz}, interval: 200ms, timeout: 200ms, unhealthyThreshold: 2, healthyThreshold: 1}
+";
+
+fn health_checks(stage: &mut Stage) -> anyhow::Result<String> {
+    let reason = within(Duration::from_secs(10), || {
+        let (usable, reason) = bad(stage)?;
+        ensure!(
+            !usable && reason.contains("failed health check"),
+            "{reason}"
+        );
+        Ok(reason)
+    })?;
+    let counts = stage.many(&["-X", "POST"], "http://weak/weak/checked/[1-40]")?;
+    ensure!(counts.from("weak-good") == 40, "{}", counts.0);
+    Ok(format!("40 of 40 at the good one; {reason}"))
+}
