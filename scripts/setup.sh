@@ -26,7 +26,6 @@ test=(
     python3=python3
     protoc=protobuf-compiler,libprotoc32,libprotobuf32,libprotobuf-dev
     nginx=nginx-light
-    openssl=openssl
     debootstrap=debootstrap
     systemd-nspawn=systemd-container
     dpkg-deb=dpkg
@@ -38,7 +37,6 @@ bench=(
     haproxy=haproxy,liblua5.3-0,libopentracing-c-wrapper0,libopentracing1
     nginx=nginx-light
     taskset=util-linux
-    openssl=openssl
     python3=python3
 )
 # The proxy of PyPI that the benchmark compares with, of this version.

@@ -103,16 +103,15 @@ impl Column {
         }
     }
 
-    /// CPU is disturbed upwards only, so its smallest value is the least disturbed one; of latencies the
-    /// middle is meant; failures add up.
+    /// CPU is disturbed upwards only, so its smallest value is the least disturbed one; how it is split is
+    /// sampled by the kernel, so there, and of latencies, the middle is meant; failures add up.
     fn stands(self) -> Stands {
         match self {
-            Self::CpuUsPerRequest
-            | Self::CpuUserUsPerRequest
-            | Self::CpuSPerGb
-            | Self::CpuUsPerConnection => Stands::Least,
+            Self::CpuUsPerRequest | Self::CpuSPerGb | Self::CpuUsPerConnection => Stands::Least,
             Self::Rps | Self::GbitS | Self::ConnectionsS | Self::RssKb => Stands::Most,
-            Self::P50Us | Self::P99Us | Self::KbPerConnection => Stands::Median,
+            Self::CpuUserUsPerRequest | Self::P50Us | Self::P99Us | Self::KbPerConnection => {
+                Stands::Median
+            }
             Self::Failed => Stands::Sum,
         }
     }
@@ -162,6 +161,18 @@ impl Row {
         }
         Value::Object(map)
     }
+}
+
+const WHAT: &str = "CPU of the proxies' processes, one worker each, on CPU 0; load and backends on CPU 1; \
+    interleaved rounds; CPU figures are the smallest of the rounds, rates the largest, latencies the median";
+
+/// A list with one entry a line.
+fn lines(values: &[Value]) -> String {
+    let lines: Vec<String> = values.iter().map(Value::to_string).collect();
+    if lines.is_empty() {
+        return "[]".to_owned();
+    }
+    format!("[\n  {}\n]", lines.join(",\n  "))
 }
 
 /// Three digits behind the point.
@@ -229,18 +240,25 @@ impl Results {
         machine: &Machine,
         limits: &[Value],
     ) -> anyhow::Result<PathBuf> {
-        let value = json!({
-            "what": "CPU of the proxies' processes, one worker each, on CPU 0; load and backends on CPU 1; interleaved rounds; \
-                     CPU figures are the smallest of the rounds, rates the largest, latencies the median",
-            "machine": machine,
-            "rounds": order.rounds,
-            "seconds_per_run": order.seconds,
-            "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "limits": limits,
-            "not_measured": self.faults.iter().map(|(scenario, proxy, why)| json!({
-                "scenario": scenario, "proxy": proxy.name(), "why": why,
-            })).collect::<Vec<_>>(),
-        });
+        let faults: Vec<Value> = self
+            .faults
+            .iter()
+            .map(|(scenario, proxy, why)| {
+                json!({ "scenario": scenario, "proxy": proxy.name(), "why": why })
+            })
+            .collect();
+        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        let machine = serde_json::to_string_pretty(machine)?;
+        let text = format!(
+            "{{\n\"what\": {},\n\"rounds\": {},\n\"seconds_per_run\": {},\n\"machine\": {machine},\n\
+             \"rows\": {},\n\"limits\": {},\n\"not_measured\": {}\n}}\n",
+            Value::from(WHAT),
+            order.rounds,
+            order.seconds,
+            lines(&rows),
+            lines(limits),
+            lines(&faults)
+        );
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results");
         fs::create_dir_all(&folder)?;
         let name = if order.whole() {
@@ -249,8 +267,7 @@ impl Results {
             "part.json"
         };
         let path = folder.join(name);
-        fs::write(&path, serde_json::to_string_pretty(&value)? + "\n")
-            .with_context(|| path.display().to_string())?;
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
         Ok(path)
     }
 }
@@ -281,5 +298,8 @@ mod tests {
         let json = results.row("h1", Proxy::Meshd).unwrap().json();
         assert_eq!(json["cpu_us_per_request_median"], 16.0);
         assert_eq!(json["proxy"], "meshd");
+        let text = lines(&[json.clone(), json]);
+        assert_eq!(text.lines().count(), 4);
+        assert!(serde_json::from_str::<Value>(&text).is_ok());
     }
 }

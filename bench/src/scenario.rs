@@ -1,5 +1,7 @@
 //! What is measured: every scenario of the order, one after the other, its rounds interleaved.
 
+use std::time::Instant;
+
 use crate::{
     contender::{Contender, Proxy, Way},
     limit,
@@ -23,7 +25,7 @@ mod tcp;
 
 /// Runs the order and writes what came of it.
 pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
-    let machine = Machine::read();
+    let (machine, begun) = (Machine::read(), Instant::now());
     anyhow::ensure!(machine.cpus >= 2, "it needs two CPUs");
     report::say("starting hosts, backends and proxies");
     let mut stage = Stage::set(order)?;
@@ -33,7 +35,11 @@ pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
         results.faults.push(("all".to_owned(), *proxy, why.clone()));
     }
     for scenario in &order.scenarios {
-        report::say(&format!("{}:", scenario.name()));
+        report::say(&format!(
+            "{}: ({} s so far)",
+            scenario.name(),
+            begun.elapsed().as_secs()
+        ));
         one(*scenario, order, &mut stage, &mut results)?;
     }
     let verdicts = limit::judge(&results);
@@ -66,8 +72,8 @@ fn one(
         Scenario::H1 => requests::http1(order, stage, results, ("h1", Way::Http1)),
         Scenario::Redir => requests::http1(order, stage, results, ("redir", Way::Redirect)),
         Scenario::Hop => requests::http1(order, stage, results, ("hop", Way::Hop)),
-        Scenario::H2h1 => requests::http2(order, stage, results, ("h2h1", Way::H2ToH1))?,
-        Scenario::H2h2 => requests::http2(order, stage, results, ("h2h2", Way::H2ToH2))?,
+        Scenario::H2h1 => requests::http2(order, stage, results, ("h2h1", Way::H2ToH1)),
+        Scenario::H2h2 => requests::http2(order, stage, results, ("h2h2", Way::H2ToH2)),
         Scenario::Grpc => requests::grpc(order, stage, results)?,
         Scenario::Tcp => tcp::bytes(order, stage, results, ("tcp", Way::Tcp)),
         Scenario::TcpMtls => tcp::bytes(order, stage, results, ("tcpmtls", Way::TcpMtls)),

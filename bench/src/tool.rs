@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 
 /// Many TCP bytes one way or the other.
 pub(crate) mod bulk;
+/// HTTP/2 at a constant rate, latency counted from the time that each request was due.
+pub(crate) mod calls;
 /// New TCP connections, one after the other.
 pub(crate) mod connect;
 /// A gRPC backend: one unary method, one that echoes a stream of messages.
@@ -30,6 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Option<anyhow::Result<()>> {
     let (name, rest) = arguments.split_first()?;
     let run: fn(&Words) -> anyhow::Result<()> = match name.as_str() {
         "bulk" => bulk::run,
+        "calls" => calls::run,
         "connect" => connect::run,
         "grpc" => grpc::serve,
         "hold" => hold::run,

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use super::Load;
-use crate::{contender::Contender, statistic::quantile};
+use crate::contender::Contender;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
@@ -26,45 +26,16 @@ pub(crate) fn run(
     call: &Call<'_>,
     seconds: u32,
 ) -> anyhow::Result<Load> {
-    read(&output(contender, call, seconds, &[])?)
+    read(&output(contender, call, seconds)?)
 }
 
-/// Loads it at a constant rate; the log gives the latencies. `folder` must be writable for the client.
-pub(crate) fn at_rate(
-    contender: &Contender<'_>,
-    call: &Call<'_>,
-    seconds: u32,
-    rate: u32,
-    folder: &Path,
-) -> anyhow::Result<Load> {
-    let log = folder.join("h2load.log");
-    drop(std::fs::remove_file(&log));
-    let each = (rate / call.clients).max(1);
-    let arguments = [
-        format!("--rps={each}"),
-        format!("--log-file={}", log.display()),
-    ];
-    let mut load = read(&output(contender, call, seconds, &arguments)?)?;
-    let mut latencies = latencies(&std::fs::read_to_string(&log)?);
-    drop(std::fs::remove_file(&log));
-    load.p50_us = quantile(&mut latencies, 500).map(f64::from);
-    load.p99_us = quantile(&mut latencies, 990).map(f64::from);
-    Ok(load)
-}
-
-fn output(
-    contender: &Contender<'_>,
-    call: &Call<'_>,
-    seconds: u32,
-    more: &[String],
-) -> anyhow::Result<String> {
+fn output(contender: &Contender<'_>, call: &Call<'_>, seconds: u32) -> anyhow::Result<String> {
     let mut command = contender.command("h2load");
     command
         .arg(format!("-c{}", call.clients))
         .arg(format!("-m{}", call.streams))
         .arg(format!("-D{seconds}"))
-        .arg(format!("--connect-to={}", contender.address))
-        .args(more);
+        .arg(format!("--connect-to={}", contender.address));
     if let Some(body) = call.grpc {
         command.args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
         command.arg("-d").arg(body);
@@ -105,13 +76,6 @@ fn read(text: &str) -> anyhow::Result<Load> {
     })
 }
 
-/// The third column: microseconds of each request.
-fn latencies(log: &str) -> Vec<u32> {
-    log.lines()
-        .filter_map(|line| line.split('\t').nth(2)?.parse().ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,10 +95,5 @@ mod tests {
         assert!(read(&TEXT.replace("0 failed", "3 failed")).is_err());
         assert!(read(&TEXT.replace("184201 2xx, 0 3xx", "184200 2xx, 1 3xx")).is_err());
         assert!(read("nothing").is_err());
-    }
-
-    #[test]
-    fn the_log_gives_latencies() {
-        assert_eq!(latencies("1700000\t200\t812\n1700001\t200\t9\n"), [812, 9]);
     }
 }

@@ -36,20 +36,45 @@ pub(crate) fn rate(
     connections: u32,
     seconds: u32,
 ) -> anyhow::Result<(Load, f64)> {
-    let value = run(
-        contender,
+    at_rate(contender, ("rate", &[]), rate, connections, seconds)
+}
+
+/// HTTP/2 at a constant rate, GET or with a gRPC message of so many bytes; the same answer.
+pub(crate) fn calls(
+    contender: &Contender<'_>,
+    (path, message): (&str, u8),
+    rate: u32,
+    connections: u32,
+    seconds: u32,
+) -> anyhow::Result<(Load, f64)> {
+    let message = message.to_string();
+    let words = ["path", path, "grpc", &message];
+    at_rate(contender, ("calls", &words), rate, connections, seconds)
+}
+
+fn at_rate(
+    contender: &Contender<'_>,
+    (tool, more): (&str, &[&str]),
+    rate: u32,
+    connections: u32,
+    seconds: u32,
+) -> anyhow::Result<(Load, f64)> {
+    let (rate, count, time) = (
+        rate.to_string(),
+        connections.to_string(),
+        seconds.to_string(),
+    );
+    let words = [
+        "host",
+        contender.authority,
         "rate",
-        &[
-            "host",
-            contender.authority,
-            "rate",
-            &rate.to_string(),
-            "connections",
-            &connections.to_string(),
-            "seconds",
-            &seconds.to_string(),
-        ],
-    )?;
+        &rate,
+        "connections",
+        &count,
+        "seconds",
+        &time,
+    ];
+    let value = run(contender, tool, &[&words[..], more].concat())?;
     let requests = number(&value, "requests")?;
     let load = Load {
         requests: number(&value, "sent")?,

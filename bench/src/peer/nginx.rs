@@ -66,7 +66,8 @@ fn words(folder: &Path, config: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// The parts that both configurations share; the stream module is loaded where it is needed.
+/// The parts that both configurations share; the stream module is loaded where it is needed. It runs as the
+/// namespace's root and changes to nobody else: there may be nobody else.
 fn around(folder: &Path, http: &str, stream: &str) -> String {
     let place = folder.display();
     let module = std::env::var("NGINX_STREAM")
@@ -77,7 +78,7 @@ fn around(folder: &Path, http: &str, stream: &str) -> String {
         format!("load_module {module};\n")
     };
     format!(
-        "{load}daemon off;\nmaster_process off;\nworker_processes 1;\nworker_rlimit_nofile 19990;\npid {place}/pid;\n\
+        "{load}user root root;\ndaemon off;\nmaster_process off;\nworker_processes 1;\nworker_rlimit_nofile 19990;\npid {place}/pid;\n\
          error_log {place}/error.log;\nevents {{ worker_connections 19500; }}\nhttp {{\n  access_log off;\n  \
          keepalive_timeout 600s;\n  keepalive_requests 100000000;\n  client_header_timeout 600s;\n  send_timeout 600s;\n  \
          tcp_nodelay on;\n  client_body_temp_path {place}/body;\n  proxy_temp_path {place}/proxy;\n  \

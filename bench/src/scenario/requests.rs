@@ -1,8 +1,6 @@
 //! HTTP at saturation (CPU for each request), then at half of the slowest peer's peak, the hop also at 4,000
 //! requests a second (latency).
 
-use std::path::Path;
-
 use super::{contenders, interleave};
 use crate::{
     contender::{Contender, Proxy, Way},
@@ -25,8 +23,10 @@ const CONNECTIONS: u32 = 64;
 const H2: (u32, u32) = (16, 32);
 /// The rate at which the hop's latency is compared.
 const RATE: u32 = 4000;
-/// Messages in a stream, and bytes of each.
-const MESSAGES: (usize, usize) = (32, 100);
+/// Bytes of a gRPC message.
+const MESSAGE: u8 = 100;
+/// Messages in a stream.
+const MESSAGES: usize = 32;
 
 type Named = (&'static str, Way);
 
@@ -35,91 +35,100 @@ pub(super) fn http1(order: &Order, stage: &Stage, results: &mut Results, (name, 
     saturate(order, stage, results, (name, way), &|contender, seconds| {
         wrk::run(contender, seconds, CONNECTIONS)
     });
-    let at_rate = |results: &mut Results, scenario: &str, rate: u32| {
-        let contenders = contenders(order, stage, way);
-        interleave(order, scenario, contenders, results, &|contender| {
-            let mut failed = 0.0;
-            let mut figures = costs(contender, || {
-                let (load, count) = own::rate(contender, rate, CONNECTIONS, order.seconds)?;
-                failed = count;
-                Ok(load)
-            })?;
-            figures.push((Column::Failed, failed));
-            Ok(figures)
+    let fixed = (way == Way::Hop).then(|| (format!("{name}_{RATE}"), RATE));
+    let half = half(results, name).filter(|_| !order.quick);
+    let half = half.map(|rate| (format!("{name}_half"), rate));
+    for (scenario, rate) in half.into_iter().chain(fixed) {
+        at_rate(order, stage, results, (&scenario, way), &|contender| {
+            own::rate(contender, rate, CONNECTIONS, order.seconds)
         });
-    };
-    if !order.quick
-        && let Some(rate) = half(results, name)
-    {
-        at_rate(results, &format!("{name}_half"), rate);
-    }
-    if way == Way::Hop {
-        at_rate(results, &format!("{name}_{RATE}"), RATE);
     }
 }
 
-/// HTTP/2 without TLS from the client.
-pub(super) fn http2(
-    order: &Order,
-    stage: &Stage,
-    results: &mut Results,
-    named: Named,
-) -> anyhow::Result<()> {
+/// HTTP/2 without TLS from the client; the latency of one of the two ways is looked at.
+pub(super) fn http2(order: &Order, stage: &Stage, results: &mut Results, (name, way): Named) {
     let call = Call {
         path: "/",
         grpc: None,
         clients: H2.0,
         streams: H2.1,
     };
-    h2(order, stage, results, named, &call)
+    saturate(order, stage, results, (name, way), &|contender, seconds| {
+        h2load::run(contender, &call, seconds)
+    });
+    if way == Way::H2ToH1 {
+        h2_at_half(order, stage, results, (name, way), ("/", 0));
+    }
 }
 
 /// gRPC: one message there and back; a stream of messages, each sent back as it comes.
 pub(super) fn grpc(order: &Order, stage: &Stage, results: &mut Results) -> anyhow::Result<()> {
     let scratch = stage.scratch()?;
-    let message = |length: usize| {
-        let mut message = vec![0, 0, 0, 0, u8::try_from(length).unwrap_or_default()];
-        message.resize(5 + length, b'x');
-        String::from_utf8(message).unwrap_or_default()
+    let message = |length: u8| {
+        let mut message = vec![0, 0, 0, 0, length];
+        message.resize(5 + usize::from(length), b'x');
+        String::from_utf8(message)
     };
-    let one = write(&scratch, "unary", &message(64))?;
-    let many = write(&scratch, "stream", &message(MESSAGES.1).repeat(MESSAGES.0))?;
-    let run = |results: &mut Results, name, path, body: &Path| {
+    let (unary, stream) = ("/bench/Unary", "/bench/Stream");
+    let one = write(&scratch, "unary", &message(MESSAGE)?)?;
+    let many = write(&scratch, "stream", &message(MESSAGE)?.repeat(MESSAGES))?;
+    for (name, path, body) in [
+        ("grpc_unary", unary, one.as_path()),
+        ("grpc_stream", stream, &many),
+    ] {
         let call = Call {
             path,
             grpc: Some(body),
             clients: H2.0,
             streams: H2.1,
         };
-        h2(order, stage, results, (name, Way::Grpc), &call)
-    };
-    run(results, "grpc_unary", "/bench/Unary", &one)?;
-    run(results, "grpc_stream", "/bench/Stream", &many)
+        saturate(
+            order,
+            stage,
+            results,
+            (name, Way::Grpc),
+            &|contender, seconds| h2load::run(contender, &call, seconds),
+        );
+    }
+    let named = ("grpc_unary", Way::Grpc);
+    h2_at_half(order, stage, results, named, (unary, MESSAGE));
+    Ok(())
 }
 
-fn h2(
+fn h2_at_half(
     order: &Order,
     stage: &Stage,
     results: &mut Results,
     (name, way): Named,
-    call: &Call<'_>,
-) -> anyhow::Result<()> {
-    saturate(order, stage, results, (name, way), &|contender, seconds| {
-        h2load::run(contender, call, seconds)
-    });
-    let latency = matches!(name, "h2h1" | "grpc_unary") && !order.quick;
-    let Some(rate) = half(results, name).filter(|_| latency) else {
-        return Ok(());
-    };
-    let scratch = stage.scratch()?;
-    let scenario = format!("{name}_half");
+    call: (&str, u8),
+) {
+    if let Some(rate) = half(results, name).filter(|_| !order.quick) {
+        let scenario = format!("{name}_half");
+        at_rate(order, stage, results, (&scenario, way), &|contender| {
+            own::calls(contender, call, rate, H2.0, order.seconds)
+        });
+    }
+}
+
+/// A constant rate: latency, and how many failed.
+fn at_rate(
+    order: &Order,
+    stage: &Stage,
+    results: &mut Results,
+    (scenario, way): (&str, Way),
+    load: &dyn Fn(&Contender<'_>) -> anyhow::Result<(Load, f64)>,
+) {
     let contenders = contenders(order, stage, way);
-    interleave(order, &scenario, contenders, results, &|contender| {
-        costs(contender, || {
-            h2load::at_rate(contender, call, order.seconds, rate, &scratch)
-        })
+    interleave(order, scenario, contenders, results, &|contender| {
+        let mut failed = 0.0;
+        let mut figures = costs(contender, || {
+            let (load, count) = load(contender)?;
+            failed = count;
+            Ok(load)
+        })?;
+        figures.push((Column::Failed, failed));
+        Ok(figures)
     });
-    Ok(())
 }
 
 /// As many requests as are answered; a second of it first, so that everything is warm.

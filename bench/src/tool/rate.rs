@@ -21,9 +21,9 @@ use super::{Words, http1, print};
 use crate::statistic::quantile;
 
 /// What is measured is behind this much warming up.
-const WARM: Duration = Duration::from_millis(500);
+pub(super) const WARM: Duration = Duration::from_millis(500);
 /// After the last request, answers are awaited this long.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 struct Shared {
     start: Instant,
@@ -36,19 +36,71 @@ struct Shared {
     seen: Mutex<Seen>,
 }
 
+/// What came back.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     latencies: Vec<u32>,
-    answered: u64,
-    failed: u64,
+    /// Answered with success.
+    pub(super) answered: u64,
+    /// Answered otherwise, or broken.
+    pub(super) failed: u64,
     /// What the first failure was.
     why: Option<String>,
 }
 
 impl Seen {
-    fn fail(&mut self, why: String) {
+    /// One that failed.
+    pub(super) fn fail(&mut self, why: String) {
         self.failed += 1;
         self.why.get_or_insert(why);
+    }
+
+    /// One that was answered; both times are since the start.
+    pub(super) fn succeed(&mut self, due: Duration, now: Duration) {
+        self.answered += 1;
+        if due >= WARM {
+            let latency = now.saturating_sub(due).as_micros();
+            self.latencies
+                .push(u32::try_from(latency).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Prints the counts and the latencies; what was not answered failed.
+    pub(super) fn print(&mut self, sent: u64, seconds: u64) -> anyhow::Result<()> {
+        let unanswered = sent.saturating_sub(self.answered + self.failed);
+        print(&json!({
+            "sent": sent,
+            "requests": self.latencies.len(),
+            "failed": self.failed + unanswered,
+            "why": self.why,
+            "seconds": seconds,
+            "p50_us": quantile(&mut self.latencies, 500),
+            "p90_us": quantile(&mut self.latencies, 900),
+            "p99_us": quantile(&mut self.latencies, 990),
+            "p999_us": quantile(&mut self.latencies, 999),
+        }))
+    }
+}
+
+/// Calls `each` for each request at the time when it is due, which is given since the start; returns how many.
+pub(super) fn pace(
+    start: Instant,
+    rate: u64,
+    total: Duration,
+    mut each: impl FnMut(Duration),
+) -> u64 {
+    let mut sent = 0_u64;
+    loop {
+        let due = Duration::from_nanos(sent.saturating_mul(1_000_000_000) / rate.max(1));
+        if due >= total {
+            return sent;
+        }
+        let elapsed = start.elapsed();
+        if elapsed < due {
+            thread::sleep(due.saturating_sub(elapsed));
+        }
+        each(due);
+        sent += 1;
     }
 }
 
@@ -87,7 +139,7 @@ pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
             .spawn(move || shared.read(index, stream))?;
     }
     let total = WARM + Duration::from_secs(seconds);
-    let sent = shared.pace(rate, total);
+    let sent = pace(shared.start, rate, total, |due| shared.offer(due));
     finish(&shared, sent, seconds)
 }
 
@@ -101,44 +153,19 @@ fn finish(shared: &Shared, sent: u64, seconds: u64) -> anyhow::Result<()> {
         drop(seen);
         thread::sleep(Duration::from_millis(5));
     }
-    let mut seen = lock(&shared.seen);
-    let unanswered = sent.saturating_sub(seen.answered + seen.failed);
-    let count = seen.latencies.len();
-    print(&json!({
-        "sent": sent,
-        "requests": count,
-        "failed": seen.failed + unanswered,
-        "why": seen.why,
-        "seconds": seconds,
-        "p50_us": quantile(&mut seen.latencies, 500),
-        "p90_us": quantile(&mut seen.latencies, 900),
-        "p99_us": quantile(&mut seen.latencies, 990),
-        "p999_us": quantile(&mut seen.latencies, 999),
-    }))
+    lock(&shared.seen).print(sent, seconds)
 }
 
 impl Shared {
-    /// Sends when each is due; returns how many.
-    fn pace(&self, rate: u64, total: Duration) -> u64 {
-        let mut sent = 0_u64;
-        loop {
-            let due = Duration::from_nanos(sent.saturating_mul(1_000_000_000) / rate.max(1));
-            if due >= total {
-                return sent;
-            }
-            let elapsed = self.start.elapsed();
-            if elapsed < due {
-                thread::sleep(due.saturating_sub(elapsed));
-            }
-            let nanos = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
-            let mut queue = lock(&self.queue);
-            if let Some(free) = queue.0.pop_front() {
-                drop(queue);
-                self.send(free, nanos);
-            } else {
-                queue.1.push_back(nanos);
-            }
-            sent += 1;
+    /// Sends on the connection that is idle longest; while there is none the request waits.
+    fn offer(&self, due: Duration) {
+        let nanos = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
+        let mut queue = lock(&self.queue);
+        if let Some(free) = queue.0.pop_front() {
+            drop(queue);
+            self.send(free, nanos);
+        } else {
+            queue.1.push_back(nanos);
         }
     }
 
@@ -163,14 +190,7 @@ impl Shared {
             {
                 let mut seen = lock(&self.seen);
                 match answer {
-                    Ok(200) => {
-                        seen.answered += 1;
-                        if due >= WARM {
-                            let latency = now.saturating_sub(due).as_micros();
-                            seen.latencies
-                                .push(u32::try_from(latency).unwrap_or(u32::MAX));
-                        }
-                    }
+                    Ok(200) => seen.succeed(due, now),
                     Ok(status) => seen.fail(format!("status {status}")),
                     Err(error) => {
                         // A connection that ends is not used again; what it carried failed.
