@@ -59,7 +59,9 @@ impl Stage {
     /// Whose calling daemon serves only so many requests at once.
     pub(super) async fn bounded(requests: u64) -> Self {
         let mut stage = Self::new(Path::Straight, AppProtocol::Http).await;
-        stage.a = stage.world.caller_host_with(|limits| limits.requests = requests);
+        stage.a = stage
+            .world
+            .caller_host_with(|limits| limits.requests = requests);
         let endpoint = stage.endpoint(1, stage.address);
         stage
             .a
