@@ -30,12 +30,20 @@ pub(super) fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     };
     let request =
         (!question.method.is_empty()).then_some((question.method.as_str(), question.path.as_str()));
-    let verdict = authorize(
-        &port.authorization,
-        Some(&question.caller),
-        port.target.port(),
-        request,
-    );
+    // Nobody can say what a connection that is no readable request asks for: a DENY rule that some request of
+    // its caller would fit refuses it, as the proxy does.
+    let unread = port.authorization.deny.iter().find(|rule| {
+        request.is_none() && rule.fits_some_request(Some(&question.caller), port.target.port())
+    });
+    let verdict = match unread {
+        Some(rule) => Verdict::Deny(Some(&rule.policy)),
+        None => authorize(
+            &port.authorization,
+            Some(&question.caller),
+            port.target.port(),
+            request,
+        ),
+    };
     let (state, what, because) = match verdict {
         Verdict::Allow(Some(policy)) => (
             State::Ok,
