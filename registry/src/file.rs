@@ -1,6 +1,6 @@
 //! A directory of files as a source: what a person, a script or a configuration tool writes.
 //!
-//! In: `*.toml` and `*.json` with `[[service]]` tables, and files named after a service with one
+//! In: `*.toml`, `*.json` and `*.yaml` with `[[service]]` tables, and files named after a service with one
 //! `host port [* weight]` a line. Out: the sets of all files, whole. Never: lets a broken, half written or
 //! emptied file remove anything: its last good content stays and the status says which line is wrong.
 

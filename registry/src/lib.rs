@@ -16,6 +16,8 @@ pub mod backoff;
 pub mod contract;
 /// Which services anybody needs.
 pub mod demand;
+/// DNS names: SRV, A and AAAA.
+pub mod dns;
 /// A source in memory that misbehaves on demand.
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     demand::Demand,
+    dns::DnsSource,
     file::FileSource,
     sink::Sink,
     source::{Capabilities, Reach, Source, SourceError},
@@ -17,6 +18,11 @@ use crate::{
 pub fn open(config: &SourceConfig) -> Box<dyn Source> {
     match &config.kind {
         SourceKind::File { directory } => Box::new(FileSource::new(&config.id, directory)),
+        SourceKind::Dns {
+            servers,
+            records,
+            udp,
+        } => Box::new(DnsSource::new(&config.id, servers, records, *udp)),
         other => Box::new(Missing {
             id: config.id.clone(),
             kind: other.word(),

@@ -37,13 +37,13 @@ fn fault(line: usize, what: impl Into<String>) -> Fault {
     }
 }
 
-/// True for names of files that are read: `*.toml`, `*.json`, and plain names that are a service's.
+/// True for names of files that are read: `*.toml`, `*.json`, `*.yaml`, `*.yml`, and plain names that are a service's.
 pub fn is_ours(name: &str) -> bool {
     if name.starts_with('.') {
         return false;
     }
     match name.rsplit_once('.') {
-        Some((_, "toml" | "json")) => true,
+        Some((_, "toml" | "json" | "yaml" | "yml")) => true,
         Some(_) => false,
         None => is_label(name),
     }
@@ -56,9 +56,33 @@ pub fn parse(name: &str, text: &str) -> Result<Parsed, Fault> {
         Some((_, "json")) => {
             serde_json::from_str(text).map_err(|error| fault(error.line(), error.to_string()))?
         }
+        Some((_, "yaml" | "yml")) => yaml(text)?,
         _ => return lines(name, text),
     };
     written.check()
+}
+
+/// YAML of one document with the same keys; nothing but comments is a file without services.
+fn yaml(text: &str) -> Result<FileText, Fault> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: 16,
+            max_documents: 1,
+            max_aliases: 100,
+            max_anchors: 100,
+        },
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let read: Option<FileText> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let line = error
+                .location()
+                .map_or(0, |at| usize::try_from(at.line()).unwrap_or_default());
+            let what = error.to_string();
+            fault(line, what.lines().next().unwrap_or_default())
+        })?;
+    Ok(read.unwrap_or_default())
 }
 
 fn toml_fault(text: &str, error: &toml::de::Error) -> Fault {
@@ -72,7 +96,7 @@ fn toml_fault(text: &str, error: &toml::de::Error) -> Fault {
     fault(line, error.message().replace('\n', " "))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct FileText {
     #[serde(default)]
@@ -290,8 +314,24 @@ address = "[fd00::1]:8080"
 id = "two"
 "#;
 
+    const YAML: &str = r#"
+service:
+- name: web
+  namespace: shop
+  port: 80
+  protocol: http
+  endpoint:
+  - address: 10.0.0.1:8080
+    weight: 10
+    zone: a
+    health: healthy
+    metadata: {version: v1}
+  - address: "[fd00::1]:8080"
+    id: two
+"#;
+
     #[test]
-    fn toml_and_json_say_the_same() {
+    fn toml_json_and_yaml_say_the_same() {
         let parsed = parse("web.toml", WEB).unwrap();
         let [(key, set)] = parsed.services.as_slice() else {
             panic!("one service")
@@ -306,6 +346,35 @@ id = "two"
             {"address":"10.0.0.1:8080","weight":10,"zone":"a","health":"healthy","metadata":{"version":"v1"}},
             {"address":"[fd00::1]:8080","id":"two"}]}]}"#;
         assert_eq!(parse("web.json", json).unwrap(), parsed);
+        let yaml = YAML;
+        assert_eq!(parse("web.yaml", yaml).unwrap(), parsed);
+        assert_eq!(parse("web.yml", json).unwrap(), parsed, "JSON is YAML");
+    }
+
+    #[test]
+    fn yaml_faults_have_a_line() {
+        for (text, line, what) in [
+            ("service:\n- name: web\n  wieght: 1\n", 3, "wieght"),
+            ("service:\n- name: Web\n", 2, "is not a name"),
+            ("service: [\n", 0, ""),
+            ("service:\n- name: web\n", 0, "allow_empty"),
+            ("allow_empty: yes please\n", 1, ""),
+            ("a: 1\n", 1, "a"),
+            ("service: &x [*x]\n", 0, ""),
+            ("service: []\n---\nservice: []\n", 0, ""),
+        ] {
+            let fault = parse("x.yaml", text).unwrap_err();
+            assert!(fault.what.contains(what), "{text:?}: {}", fault.what);
+            if line > 0 {
+                assert_eq!(fault.line, line, "{text:?}: {}", fault.what);
+            }
+        }
+        assert_eq!(parse("x.yaml", "# nothing\n").unwrap(), Parsed::default());
+        for end in 0..YAML.len() {
+            if let Some(prefix) = YAML.get(..end) {
+                let _any = parse("x.yaml", prefix);
+            }
+        }
     }
 
     #[test]
@@ -362,7 +431,7 @@ id = "two"
 
     #[test]
     fn only_our_names_are_read() {
-        for ours in ["a.toml", "b.json", "web"] {
+        for ours in ["a.toml", "b.json", "c.yaml", "d.yml", "web"] {
             assert!(is_ours(ours), "{ours}");
         }
         for other in [
