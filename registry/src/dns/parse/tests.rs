@@ -210,6 +210,9 @@ fn no_bytes_panic() {
     }
 }
 
+/// Priorities and weights.
+type Wanted<'w> = &'w [(u16, u32)];
+
 #[test]
 fn weights_and_priorities() {
     let place = |priority, weight, ips: &[&str]| Place {
@@ -218,7 +221,6 @@ fn weights_and_priorities() {
         port: 80,
         ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
     };
-    type Wanted<'w> = &'w [(u16, u32)];
     let cases: [(&[Place], Wanted<'_>); 4] = [
         (
             &[place(1, 0, &["10.0.0.1"]), place(2, 0, &["10.0.0.2"])],
