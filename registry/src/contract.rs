@@ -147,6 +147,46 @@ fn is_synced(now: &Published) -> bool {
     status(now) == Some(&SourceStatus::Synced)
 }
 
+/// A source that runs, for what only one registry can do.
+#[cfg(test)]
+pub(crate) struct Watched(Run);
+
+#[cfg(test)]
+impl Watched {
+    /// Opens a client of `world`.
+    pub(crate) fn new<W: World>(world: &W) -> Self {
+        Self(Run::new(world, None))
+    }
+    /// Waits until the service has these ports.
+    pub(crate) async fn has(&self, service: &str, ports: &[u16]) {
+        self.0.has("the content is followed", service, ports).await;
+    }
+    /// The service has these ports, and still after the hold.
+    pub(crate) async fn stays(&self, service: &str, ports: &[u16]) {
+        tokio::time::sleep(HOLD * 2).await;
+        let now = Arc::clone(&self.0.registry.views().borrow());
+        hold(
+            "nothing was removed",
+            seen(&now, service).as_deref() == Some(ports),
+            &now,
+        );
+        let held = now.sources.iter().any(|row| row.held > 0);
+        hold("nothing is held", !held, &now);
+    }
+    /// Waits until the status has this word.
+    pub(crate) async fn is(&self, word: &str) {
+        self.0
+            .until(word, |now| {
+                status(now).is_some_and(|status| status.as_str() == word)
+            })
+            .await;
+    }
+    /// Ends it.
+    pub(crate) async fn end(self) {
+        self.0.end().await;
+    }
+}
+
 /// Every law, one after the other, each in a fresh world.
 pub async fn laws<W: World>(world: impl Fn() -> W) {
     content(&mut world()).await;

@@ -331,7 +331,11 @@ impl Client {
             .get(at)
             .ok_or_else(|| HttpError::Request(request.path.clone()))?;
         let safe = request.method.is_safe();
-        let generation = self.tls.generation(target)?;
+        let generation = if target.is_secured() {
+            self.tls.generation()?
+        } else {
+            0
+        };
         let built = self.build(target, request)?;
         let deadline = Instant::now() + request.deadline;
         while let Some(mut connection) = self.idle(at, generation) {

@@ -11,6 +11,8 @@
 
 /// Waits between attempts: full jitter.
 pub mod backoff;
+/// Consul's catalog and health.
+pub mod consul;
 /// The law that every source must pass.
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -27,10 +29,16 @@ pub mod file;
 mod hold;
 /// The HTTP client that sources share.
 pub mod http;
+/// Registries that answer when an index has grown.
+mod longpoll;
 /// The gauges and counters of this room.
 mod metrics;
+/// Nomad's own services.
+pub mod nomad;
 /// Settings to a source.
 pub mod open;
+/// Addresses as registries write them.
+mod place;
 /// What readers see: all views at one moment.
 mod published;
 /// Views to bytes and back, for the next boot.

@@ -7,9 +7,11 @@ use mesh_model::config::{SourceConfig, SourceKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    consul::ConsulSource,
     demand::Demand,
     dns::DnsSource,
     file::FileSource,
+    nomad::NomadSource,
     sink::Sink,
     source::{Capabilities, Reach, Source, SourceError},
 };
@@ -23,10 +25,15 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
             records,
             udp,
         } => Box::new(DnsSource::new(&config.id, servers, records, *udp)),
-        other => Box::new(Missing {
-            id: config.id.clone(),
-            kind: other.word(),
-        }),
+        other => ConsulSource::new(config)
+            .map(|source| Box::new(source) as Box<dyn Source>)
+            .or_else(|| NomadSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .unwrap_or_else(|| {
+                Box::new(Missing {
+                    id: config.id.clone(),
+                    kind: other.word(),
+                })
+            }),
     }
 }
 

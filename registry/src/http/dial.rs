@@ -68,6 +68,13 @@ impl Target {
     }
 }
 
+impl Target {
+    /// True when TLS is spoken.
+    pub(super) fn is_secured(&self) -> bool {
+        matches!(self.place, Place::Tcp { tls: true, .. })
+    }
+}
+
 /// What moves the bytes of a connection until it ends.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 

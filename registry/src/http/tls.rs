@@ -11,11 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
-    HttpError,
-    dial::{Place, Target},
-    secret::Stamp,
-};
+use super::{HttpError, secret::Stamp};
 
 /// Where systems keep the roots that they trust.
 const SYSTEM: [&str; 4] = [
@@ -54,12 +50,9 @@ impl Tls {
         }
     }
 
-    /// A number that is another one once the certificates are; 0 where no TLS is spoken.
-    pub(super) fn generation(&self, target: &Target) -> Result<u64, HttpError> {
-        match target.place {
-            Place::Tcp { tls: true, .. } => Ok(self.current()?.1),
-            _ => Ok(0),
-        }
+    /// A number that is another one once the certificates are.
+    pub(super) fn generation(&self) -> Result<u64, HttpError> {
+        Ok(self.current()?.1)
     }
 
     /// A stream secured with what the files hold now.
