@@ -160,12 +160,24 @@ metadata: {name: weak}
 spec:
   host: weak
   trafficPolicy:
-    loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 120s, minimumPercent: 10}}
+    loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 15s, minimumPercent: 10}}
     outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 1s, interval: 200ms, maxEjectionPercent: 50}
 ";
 
 fn warmup(stage: &mut Stage) -> anyhow::Result<String> {
     well(stage)?;
+    // Until both have their whole shares: they are new when they are first called.
+    within(Duration::from_secs(40), || {
+        let counts = stage.many(&[], "http://weak/warm/even/[1-40]")?;
+        let servers: Vec<&str> = counts
+            .0
+            .lines()
+            .filter(|line| line.starts_with("from="))
+            .collect();
+        let in_turn = servers.windows(2).all(|pair| pair[0] != pair[1]);
+        ensure!(servers.len() == 40 && in_turn, "{servers:?}");
+        Ok(())
+    })?;
     // It is put out, comes back, and begins with a tenth of its share.
     out(
         stage,
