@@ -31,7 +31,7 @@ bench: ## meshd beside Envoy, HAProxy and nginx (SCENARIO=hop ROUNDS=3 SECONDS_E
 deb: ## target/packages/meshd_*.deb
 	@. scripts/environment.sh && cargo xtask package
 
-fuzz: ## each decoder of outside bytes for FUZZ_SECONDS (60) each; needs nightly and cargo-fuzz
+fuzz: ## each decoder of outside bytes for FUZZ_SECONDS (60) each, or FUZZ_TARGETS="http1_differential" alone
 	@bash scripts/fuzz.sh
 
 soak: ## mixed load with killed instances, faults and new routes for SOAK_SECONDS (1800)

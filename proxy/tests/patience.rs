@@ -175,8 +175,8 @@ mod tests {
         let drops = TcpStream::connect(explicit).unwrap();
         let mut dripping = drops.try_clone().unwrap();
         std::thread::spawn(move || {
-            let head = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 99999\r\n\r\n";
-            let mut alive = dripping.write_all(head.as_bytes()).is_ok();
+            let announced = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 99999\r\n\r\n";
+            let mut alive = dripping.write_all(announced.as_bytes()).is_ok();
             while alive {
                 std::thread::sleep(SHORT / 10);
                 alive = dripping.write_all(b"x").is_ok();

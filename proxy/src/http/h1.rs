@@ -42,6 +42,9 @@ mod scan;
 /// Whole heads, however their bytes come.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod verdict;
+/// Whole requests, however their bytes come.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod whole;
 /// Heads, chunk lines and trailers, written anew.
 pub(crate) mod write;
 

@@ -65,6 +65,37 @@ pub(crate) fn generous(path: &str) -> Option<String> {
     Some(text(without_dots(&plain)))
 }
 
+/// The laws of paths: a normal path is its own normal path, is rooted, and has no dot segment left; the most
+/// generous reading has none either, nor two slashes in a row.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn judge(path: &str) {
+    if !path.starts_with('/') {
+        return;
+    }
+    if let Ok(once) = normal(path) {
+        assert!(
+            once.starts_with('/') && !has_dot_segment(once.as_bytes()),
+            "{path:?} {once:?}"
+        );
+        let twice = normal(&once).ok();
+        // An escaped percent sign may make an escape of what follows; it is decoded once only.
+        assert!(
+            once.contains('%') || twice.as_deref() == Some(&*once),
+            "{path:?} {once:?}"
+        );
+    }
+    if let Some(generous) = generous(path) {
+        assert!(
+            generous.starts_with('/') && !has_dot_segment(generous.as_bytes()),
+            "{path:?} {generous:?}"
+        );
+        assert!(
+            !generous.contains("//") && !generous.contains([';', '\\']),
+            "{path:?} {generous:?}"
+        );
+    }
+}
+
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|fault| String::from_utf8_lossy(fault.as_bytes()).into_owned())

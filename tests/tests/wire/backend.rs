@@ -17,7 +17,7 @@ pub enum Seen {
     /// A connection that ended within a message: what came of it.
     Cut(u64, Vec<u8>),
     /// Bytes that do not read.
-    Malformed(u64, String, Vec<u8>),
+    Malformed(String, Vec<u8>),
 }
 
 /// One step of an answer.
@@ -59,7 +59,7 @@ impl Backend {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let own = own.clone();
-                std::thread::spawn(move || own.connection(stream));
+                std::thread::spawn(move || own.connection(&stream));
             }
         });
         backend
@@ -72,11 +72,6 @@ impl Backend {
     /// Takes what was seen so far.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state().seen)
-    }
-
-    /// How many things were seen that were not taken.
-    pub fn count(&self) -> usize {
-        self.state().seen.len()
     }
 
     /// Number of open connections.
@@ -123,7 +118,7 @@ impl Backend {
         );
     }
 
-    fn connection(&self, stream: TcpStream) {
+    fn connection(&self, stream: &TcpStream) {
         let id = {
             let mut state = self.state();
             state.next += 1;
@@ -132,7 +127,7 @@ impl Backend {
             id
         };
         stream.set_nodelay(true).unwrap();
-        self.requests(id, &stream);
+        self.requests(id, stream);
         self.state().open.retain(|(open, _)| *open != id);
     }
 
@@ -164,7 +159,7 @@ impl Backend {
                     }
                 }
                 Err(why) => {
-                    self.state().seen.push(Seen::Malformed(id, why, buffer));
+                    self.state().seen.push(Seen::Malformed(why, buffer));
                     return;
                 }
             }

@@ -55,11 +55,6 @@ impl Client {
         let _gone = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// The stream.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// The next answer, interim ones included.
     pub fn answer(&mut self, head: bool, http10: bool) -> Answer {
         loop {
@@ -98,10 +93,5 @@ impl Client {
             }
         }
         true
-    }
-
-    /// Bytes that were read and not used.
-    pub fn left(&self) -> &[u8] {
-        &self.buffer
     }
 }

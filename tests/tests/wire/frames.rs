@@ -218,7 +218,7 @@ impl Http2 {
             }
             RST_STREAM => {
                 let own = self.streams.entry(stream).or_default();
-                own.reset.get_or_insert(word(0));
+                own.reset.get_or_insert_with(|| word(0));
             }
             SETTINGS if flags & ACK == 0 => {
                 self.send(&frame(SETTINGS, ACK, 0, &[]));

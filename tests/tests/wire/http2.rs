@@ -11,7 +11,7 @@ use super::{
     frames::{
         self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, RST_STREAM, frame,
     },
-    requests::{Expected, compare},
+    requests::compare,
     ways::{WAYS, Way, Ways, ways},
 };
 
@@ -234,7 +234,7 @@ fn run(ways: &Ways, way: Way, case: &Case, late: Option<u64>) -> Result<(), Stri
                     String::from_utf8_lossy(&bytes)
                 ));
             }
-            Seen::Malformed(_, why, bytes) => {
+            Seen::Malformed(why, bytes) => {
                 return Err(format!(
                     "not strict: {why}: {:?}",
                     String::from_utf8_lossy(&bytes)

@@ -213,7 +213,7 @@ fn run(ways: &Ways, way: Way, case: &Case, apart: bool, late: Option<u64>) -> Re
             Answer::End | Answer::Cut(_) => {}
             // A server may tell before it closes (RFC 9112 section 8).
             Answer::Whole(message) if message.status() == 400 && says_close(&message) => {
-                ended(&mut client)?
+                ended(&mut client)?;
             }
             other => return Err(format!("wanted an end, got {other:?}")),
         },
@@ -287,7 +287,7 @@ fn seen(ways: &Ways, way: Way, wanted: &Wanted, late: Option<u64>) -> Result<(),
                     ));
                 }
             }
-            Seen::Malformed(_, why, bytes) => {
+            Seen::Malformed(why, bytes) => {
                 return Err(format!(
                     "not strict: {why}: {:?}",
                     String::from_utf8_lossy(&bytes)

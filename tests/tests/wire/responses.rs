@@ -235,10 +235,10 @@ fn next_caller(ways: &Ways, way: Way, wanted: &Wanted) -> Result<(), String> {
     for seen in ways.backend.take() {
         match seen {
             Seen::Request(id, message) if message.line[1].starts_with("/probe") => {
-                of_probe.push(id)
+                of_probe.push(id);
             }
             Seen::Request(id, _) | Seen::Cut(id, _) => of_case.push(id),
-            Seen::Malformed(_, why, _) => return Err(format!("not strict: {why}")),
+            Seen::Malformed(why, _) => return Err(format!("not strict: {why}")),
         }
     }
     let again = of_probe.iter().any(|id| of_case.contains(id));

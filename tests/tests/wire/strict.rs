@@ -130,8 +130,11 @@ fn field(line: &[u8]) -> Result<(String, String), String> {
     Ok((text(name), text(value)))
 }
 
-/// Lines up to the empty one; where the text behind it begins. Every line ends in CRLF and nothing else.
-fn lines(bytes: &[u8]) -> Result<Option<(Vec<&[u8]>, usize)>, String> {
+/// Lines, and where the text behind the empty one begins.
+type Lines<'b> = (Vec<&'b [u8]>, usize);
+
+/// Lines up to the empty one. Every line ends in CRLF and nothing else.
+fn lines(bytes: &[u8]) -> Result<Option<Lines<'_>>, String> {
     let (mut all, mut at) = (Vec::new(), 0);
     loop {
         let rest = &bytes[at..];
@@ -166,7 +169,9 @@ fn framing(message: &Message) -> Result<Option<Body>, String> {
             if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) =>
         {
             Ok(Some(Body::Length(
-                length.parse().map_err(|_| format!("length {length}"))?,
+                length
+                    .parse()
+                    .map_err(|error| format!("length {length}: {error}"))?,
             )))
         }
         ([], ["chunked"]) => Ok(Some(Body::Chunked)),

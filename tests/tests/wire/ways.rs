@@ -72,7 +72,7 @@ pub fn ways() -> MutexGuard<'static, Ways> {
 
 /// Starts the mesh on a thread that keeps it.
 fn start() -> [Place; 2] {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let mesh = mesh();
         let place = |host: &Host| {
@@ -90,7 +90,7 @@ fn start() -> [Place; 2] {
             std::thread::park();
         }
     });
-    told.recv().expect("the mesh did not start")
+    told.recv().unwrap()
 }
 
 fn mesh() -> Mesh {

@@ -42,10 +42,9 @@ fn start_line<'a>(line: &'a [u8], request: &mut Request) -> Result<&'a [u8], Hea
         return Err(HeadError::StartLine);
     };
     request.version = match version {
-        b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
         // A higher minor version is read as the highest that is known (RFC 9110 section 2.5).
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Version::Http11,
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Version::Http11,
         _ if is_version(version) => return Err(HeadError::Version),
         _ => return Err(HeadError::StartLine),
     };

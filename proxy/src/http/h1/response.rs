@@ -56,10 +56,9 @@ fn keep_length(declared: &Declared, head_request: bool, response: &mut Response)
 
 fn status_line(line: &[u8], response: &mut Response) -> Result<(), HeadError> {
     response.version = match line.get(..8) {
-        Some(b"HTTP/1.1") => Version::Http11,
         Some(b"HTTP/1.0") => Version::Http10,
         // A higher minor version is read as the highest that is known (RFC 9110 section 2.5).
-        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => Version::Http11,
+        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9']) => Version::Http11,
         _ => return Err(HeadError::StartLine),
     };
     let [b' ', hundreds, tens, ones, rest @ ..] = line.get(8..).unwrap_or_default() else {
