@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz target under libFuzzer for FUZZ_SECONDS (60) each, FUZZ_TARGETS="…" only those.
 # The toolchain of the project is enough: coverage is a pass of the stable compiler, the fuzzer's runtime is built by c++.
-# What is found lies in fuzz/findings/; `cargo run -p mesh-fuzz -- TARGET FILE` runs it again.
+# What is found lies in target/fuzz/findings; `cargo run -p mesh-fuzz -- TARGET FILE` runs it again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -18,11 +18,11 @@ program="$CARGO_TARGET_DIR/$host/release/mesh-fuzz"
 failed=0
 for target in ${FUZZ_TARGETS:-$(sed -n 's/^    ("\([a-z0-9_]*\)", .*/\1/p' fuzz/src/lib.rs)}; do
     echo "== $target, $seconds s"
-    mkdir -p "$CARGO_TARGET_DIR/found/$target" "fuzz/findings/$target"
+    mkdir -p "$CARGO_TARGET_DIR/found/$target" "$CARGO_TARGET_DIR/findings/$target"
     # New inputs are kept apart: the corpus of the repository is small and chosen.
     FUZZ_TARGET="$target" "$program" "$CARGO_TARGET_DIR/found/$target" "fuzz/corpus/${target%%_*}" \
-        -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 -verbosity=0 \
-        -artifact_prefix="fuzz/findings/$target/" || { failed=1; echo "found: $target"; }
+        -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 \
+        -artifact_prefix="$CARGO_TARGET_DIR/findings/$target/" || { failed=1; echo "found: $target"; }
 done
-[ "$failed" = 0 ] && find fuzz/findings -type d -empty -delete && echo "no finding"
+[ "$failed" = 0 ] && echo "no finding"
 exit "$failed"
