@@ -5,11 +5,9 @@ pub(crate) fn bytes(id: &str, from: usize, count: usize) -> Vec<u8> {
     let seed = sum(id.as_bytes(), START);
     (from..from + count)
         .map(|place| {
-            let [low, ..] = seed
-                .wrapping_add((place as u64).wrapping_mul(0x9e37_79b9))
-                .rotate_left(13)
-                .to_le_bytes();
-            low
+            let mixed = (seed ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let [high, ..] = mixed.to_be_bytes();
+            high
         })
         .collect()
 }
