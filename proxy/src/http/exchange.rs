@@ -178,8 +178,7 @@ impl<'x> Exchange<'x> {
         Box::pin(self.live())
     }
 
-    /// The same in the caller's own future.
-    pub(crate) async fn live(mut self) -> Ended {
+    async fn live(mut self) -> Ended {
         let ended = match self.served().await {
             Ok(ended) => ended,
             Err(Stop::Failed(failure)) => deliver::failure(&mut self, failure).await,

@@ -1,4 +1,4 @@
-//! A CONNECT stream as a byte stream: half-close is END_STREAM.
+//! A CONNECT stream of HTTP/2 as a byte stream: half-close is END_STREAM.
 
 use std::{
     io,
@@ -11,30 +11,16 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{
-    link::{self, Broken},
-    uses::InUse,
-};
+use crate::uses::InUse;
 
-/// Most bytes handed over in one piece.
+/// Most bytes handed to HTTP/2 in one piece.
 const PIECE: usize = 64 << 10;
-
-/// What carries it.
-#[derive(Debug)]
-enum Carrier {
-    /// A link between our own daemons.
-    Link(link::Stream),
-    /// HTTP/2 of another mesh.
-    Other {
-        send: SendStream<Bytes>,
-        receive: RecvStream,
-    },
-}
 
 /// A CONNECT stream as a byte stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    carrier: Carrier,
+    send: SendStream<Bytes>,
+    receive: RecvStream,
     pending: Bytes,
     ended: bool,
     shut: bool,
@@ -44,19 +30,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// A stream of another mesh that has been granted.
+    /// A stream that has been granted.
     pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self::over(Carrier::Other { send, receive })
-    }
-
-    /// A stream of our own that has been granted.
-    pub(crate) fn linked(stream: link::Stream) -> Self {
-        Self::over(Carrier::Link(stream))
-    }
-
-    fn over(carrier: Carrier) -> Self {
         Self {
-            carrier,
+            send,
+            receive,
             pending: Bytes::new(),
             ended: false,
             shut: false,
@@ -73,11 +51,8 @@ impl Stream {
     }
 
     /// Ends the stream with an error.
-    pub(crate) fn reset(self) {
-        match self.carrier {
-            Carrier::Link(stream) => stream.reset(link::Reason::CONNECT_ERROR),
-            Carrier::Other { mut send, .. } => send.send_reset(h2::Reason::CONNECT_ERROR),
-        }
+    pub(crate) fn reset(mut self) {
+        self.send.send_reset(h2::Reason::CONNECT_ERROR);
     }
 
     /// True when nothing came and the other end has neither closed nor broken it.
@@ -97,14 +72,9 @@ impl Stream {
     /// Ready when `pending` has something, or the end came.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending.is_empty() && !self.ended {
-            let piece = match &mut self.carrier {
-                Carrier::Link(stream) => ready!(stream.poll_piece(cx)).map_err(lost)?,
-                Carrier::Other { receive, .. } => {
-                    ready!(receive.poll_data(cx)).transpose().map_err(broken)?
-                }
-            };
-            match piece {
-                Some(piece) => self.pending = piece,
+            match ready!(self.receive.poll_data(cx)) {
+                Some(Ok(piece)) => self.pending = piece,
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
                 None => self.ended = true,
             }
         }
@@ -115,50 +85,29 @@ impl Stream {
         if length == 0 {
             return Ok(());
         }
-        match &mut self.carrier {
-            Carrier::Link(stream) => {
-                stream.release(length);
-                Ok(())
-            }
-            Carrier::Other { receive, .. } => receive
-                .flow_control()
-                .release_capacity(length)
-                .map_err(broken),
-        }
+        self.receive
+            .flow_control()
+            .release_capacity(length)
+            .map_err(broken)
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        match &mut self.carrier {
-            Carrier::Link(stream) => stream.poll_room(cx, wanted).map_err(lost),
-            Carrier::Other { send, .. } => poll_capacity(send, cx, wanted),
-        }
-    }
-}
-
-fn poll_capacity(
-    send: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    wanted: usize,
-) -> Poll<io::Result<usize>> {
-    loop {
-        let room = send.capacity();
-        if room > 0 {
-            return Poll::Ready(Ok(room.min(wanted)));
-        }
-        send.reserve_capacity(wanted);
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-            None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        loop {
+            let room = self.send.capacity();
+            if room > 0 {
+                return Poll::Ready(Ok(room.min(wanted)));
+            }
+            self.send.reserve_capacity(wanted);
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
         }
     }
 }
 
 fn broken(error: h2::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
-}
-
-fn lost(error: Broken) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
 
@@ -188,15 +137,10 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(0));
         }
         let room = ready!(self.poll_room(cx, buf.len().min(PIECE)))?;
-        let piece = buf.get(..room).unwrap_or(buf);
-        match &mut self.carrier {
-            Carrier::Link(stream) => stream.send_copy(piece, false),
-            Carrier::Other { send, .. } => {
-                let piece = Bytes::copy_from_slice(piece);
-                send.send_data(piece, false).map_err(broken)?;
-            }
-        }
-        Poll::Ready(Ok(piece.len()))
+        let piece = Bytes::copy_from_slice(buf.get(..room).unwrap_or(buf));
+        let length = piece.len();
+        self.send.send_data(piece, false).map_err(broken)?;
+        Poll::Ready(Ok(length))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,14 +153,6 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(()));
         }
         self.shut = true;
-        match &mut self.carrier {
-            Carrier::Link(stream) => {
-                stream.send_copy(&[], true);
-                Poll::Ready(Ok(()))
-            }
-            Carrier::Other { send, .. } => {
-                Poll::Ready(send.send_data(Bytes::new(), true).map_err(broken))
-            }
-        }
+        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
     }
 }

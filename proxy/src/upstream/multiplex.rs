@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
-    future::{Future, poll_fn},
+    future::Future,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::Shared};
+use h2::client::SendRequest;
 use mesh_identity::verify::Usage;
 use mesh_model::{
     endpoint::Tunnel,
@@ -24,10 +25,9 @@ use mesh_model::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{DialError, Inner, dial, pool::Place, speaker::Speaker};
+use super::{DialError, Inner, dial, pool::Place};
 use crate::{
     io::Io,
-    link::{Driver, Link, Terms},
     tls::{self, Verified},
     uses::{InUse, Uses},
 };
@@ -77,12 +77,6 @@ impl Road {
             purpose,
         }
     }
-    fn purpose(&self) -> Purpose {
-        match self {
-            Self::Tunnel { purpose, .. } => *purpose,
-            Self::Plain(_) => Purpose::Requests,
-        }
-    }
     /// Exchanges that share one connection.
     fn most(&self) -> u32 {
         match self {
@@ -97,13 +91,10 @@ impl Road {
 
 /// Requests that share a connection.
 const REQUESTS: u32 = 100;
-/// CONNECT streams that share one.
-const STREAMS: u32 = 64;
-/// The same where the other end is another mesh's: no more than the connection's window has room for.
-const FOREIGN: u32 = 16;
-/// What one stream may have in flight towards us, and one of CONNECT.
+/// CONNECT streams that share one: no more than the connection's window has room for whole stream windows.
+const STREAMS: u32 = 16;
+/// What one stream may have in flight towards us.
 const STREAM_WINDOW: u32 = 1 << 20;
-const BULK_WINDOW: u32 = 4 << 20;
 /// What a connection may have in flight towards us.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest frame that we take.
@@ -119,7 +110,7 @@ const PONG: Duration = Duration::from_secs(10);
 /// One HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    send: Speaker,
+    send: SendRequest<Bytes>,
     life: Rc<Life>,
     retire_at: Instant,
     peer: Option<Arc<str>>,
@@ -140,28 +131,9 @@ struct Life {
     kill: CancellationToken,
 }
 
-impl Life {
-    fn begun() -> Rc<Self> {
-        Rc::new(Self {
-            uses: Uses::none(),
-            closed: Cell::new(false),
-            settled: CancellationToken::new(),
-            kill: CancellationToken::new(),
-        })
-    }
-
-    fn end(&self) {
-        self.closed.set(true);
-        self.settled.cancel();
-    }
-}
-
 impl Connection {
     fn is_open(&self) -> bool {
-        !self.life.closed.get()
-            && !self.send.is_closed()
-            && self.left.get() > 0
-            && self.retire_at > Instant::now()
+        !self.life.closed.get() && self.left.get() > 0 && self.retire_at > Instant::now()
     }
 
     /// The same with the bounds of a policy: on the time without an exchange, and on exchanges (0: none).
@@ -184,11 +156,7 @@ impl Connection {
     }
 
     fn handle(self: &Rc<Self>, most: u32) -> Option<H2Handle> {
-        let allowed = self.send.most().unwrap_or(most);
-        let most = match &self.send {
-            Speaker::Other(_) if self.verified.is_some() => most.min(FOREIGN),
-            Speaker::Other(_) | Speaker::Link(_) => most,
-        };
+        let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(most);
         let uses = &self.life.uses;
         (uses.active() < most.min(allowed.max(1))).then(|| self.begin(uses))
     }
@@ -207,20 +175,11 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    /// It was let go of: it ends with its last exchange.
-    fn drop(&mut self) {
-        if let Speaker::Link(link) = &self.send {
-            link.leave();
-        }
-    }
-}
-
 /// A stream's right on an HTTP/2 connection; keep it until the exchange, bodies included, has ended.
 #[derive(Debug)]
 pub(crate) struct H2Handle {
     /// Opens streams.
-    pub(crate) send: Speaker,
+    pub(crate) send: SendRequest<Bytes>,
     /// The identity that the other end proved; `None` for plaintext.
     pub(crate) peer: Option<Arc<str>>,
     /// True on a mesh tunnel: requests carry `mesh-target` and `mesh-request-id`.
@@ -293,7 +252,6 @@ impl Multiplexed {
             if let Err(error) = tls::still_believed(snapshot, verified, Usage::Server) {
                 tracing::warn!(peer = %verified.peer.id, %error, "a tunnel is closed: the peer lost its rights");
                 connection.life.kill.cancel();
-                connection.send.abort("the peer lost its rights");
             }
         }
     }
@@ -324,12 +282,10 @@ impl Inner {
         caller: &Caller,
         tunnel: &Tunnel,
     ) -> Result<H2Handle, DialError> {
-        let purpose = road.purpose();
         let open = || {
             let (inner, principal) = (Rc::clone(self), caller.principal.clone());
             let tunnel = tunnel.clone();
-            let open = async move { inner.open_tunnel(&principal, &tunnel, purpose).await };
-            Some(open.boxed_local())
+            Some(async move { inner.open_tunnel(&principal, &tunnel).await }.boxed_local())
         };
         self.shared(road, Some(tunnel), open).await
     }
@@ -405,7 +361,6 @@ impl Inner {
         self: &Rc<Self>,
         caller: &SpiffeId,
         tunnel: &Tunnel,
-        purpose: Purpose,
     ) -> Result<Connection, DialError> {
         if tunnel.next_hop.is_some() {
             return Err(DialError::Gateway);
@@ -424,14 +379,8 @@ impl Inner {
                     source: Arc::new(source),
                 }
             })?;
-        let io = Io::Tls(Box::new(stream));
-        let (mut connection, answered) = if verified.mesh {
-            let (connection, answered) = self.begin_link(io, purpose);
-            (connection, answered.boxed_local())
-        } else {
-            let (connection, answered) = self.begin_http2(io, address).await?;
-            (connection, answered.boxed_local())
-        };
+        let (mut connection, answered) =
+            self.begin_http2(Io::Tls(Box::new(stream)), address).await?;
         // In TLS 1.3 the server judges our certificate after our side of the handshake is over: only an
         // answer shows that it took us.
         let answered = tokio::time::timeout(self.config.limits.handshake, answered).await;
@@ -486,102 +435,38 @@ impl Inner {
                 address,
                 source: Arc::new(source),
             })?;
-        let life = Life::begun();
+        let life = Rc::new(Life {
+            uses: Uses::none(),
+            closed: Cell::new(false),
+            settled: CancellationToken::new(),
+            kill: CancellationToken::new(),
+        });
         self.transport.tunnels_opened.add(1);
         let transport = Arc::clone(&self.transport);
         let shared = Rc::clone(&life);
         let (tell, answered) = oneshot::channel();
         self.tasks.spawn_local(async move {
             drive(driver, &shared, tell).await;
-            shared.end();
-            transport.tunnels_closed.add(1);
-        });
-        let lost = || std::io::ErrorKind::ConnectionAborted.into();
-        Ok((
-            self.connection(Speaker::Other(send), life),
-            answered.map(move |told| told.unwrap_or_else(|_lost| Err(lost()))),
-        ))
-    }
-
-    /// Speaks with another daemon, as the client; with a future that resolves when it answered for the first time.
-    fn begin_link(
-        self: &Rc<Self>,
-        io: Io,
-        purpose: Purpose,
-    ) -> (
-        Connection,
-        impl Future<Output = std::io::Result<()>> + 'static,
-    ) {
-        let (streams, window) = match purpose {
-            Purpose::Requests => (REQUESTS, STREAM_WINDOW),
-            Purpose::Streams => (STREAMS, BULK_WINDOW),
-        };
-        let link = Link::new(Terms {
-            client: true,
-            streams,
-            window,
-        });
-        let life = Life::begun();
-        self.transport.tunnels_opened.add(1);
-        let mut driver = Driver::new(link.clone(), io);
-        let (transport, shared) = (Arc::clone(&self.transport), Rc::clone(&life));
-        self.tasks.spawn_local(async move {
-            let why = poll_fn(|cx| driver.poll(cx)).await;
-            tracing::debug!(%why, "a link has ended");
-            shared.end();
-            transport.tunnels_closed.add(1);
-        });
-        let (asked, shared) = (link.clone(), Rc::clone(&life));
-        let (tell, answered) = oneshot::channel();
-        self.tasks.spawn_local(async move {
-            let first = asked.ask().await.map_err(std::io::Error::other);
-            let whole = first.is_ok();
+            shared.closed.set(true);
             shared.settled.cancel();
-            // Whoever asked may be gone.
-            drop(tell.send(first));
-            if whole {
-                keep_asking(&asked, &shared).await;
-            }
+            transport.tunnels_closed.add(1);
         });
-        let lost = || std::io::ErrorKind::ConnectionAborted.into();
-        (
-            self.connection(Speaker::Link(link), life),
-            answered.map(move |told| told.unwrap_or_else(|_lost| Err(lost()))),
-        )
-    }
-
-    fn connection(&self, send: Speaker, life: Rc<Life>) -> Connection {
-        Connection {
+        let retire_at = self.retire_at(None);
+        let connection = Connection {
             send,
             life,
-            retire_at: self.retire_at(None),
+            retire_at,
             peer: None,
             verified: None,
             sans: None,
             idle: None,
             left: Cell::new(u32::MAX),
-        }
-    }
-}
-
-/// Asks for a sign of life whenever exchanges run, and ends the link when there is none.
-async fn keep_asking(link: &Link, life: &Life) {
-    loop {
-        tokio::time::sleep(PING).await;
-        if link.has_ended() {
-            return;
-        }
-        if life.uses.active() == 0 {
-            continue;
-        }
-        match tokio::time::timeout(PONG, link.ask()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_ended)) => return,
-            Err(_elapsed) => {
-                tracing::info!("a link gave no sign of life");
-                return link.abort("no sign of life");
-            }
-        }
+        };
+        let lost = || std::io::ErrorKind::ConnectionAborted.into();
+        Ok((
+            connection,
+            answered.map(move |told| told.unwrap_or_else(|_lost| Err(lost()))),
+        ))
     }
 }
 
