@@ -21,7 +21,7 @@ for target in ${FUZZ_TARGETS:-$(sed -n 's/^    ("\([a-z0-9_]*\)", .*/\1/p' fuzz/
     mkdir -p "$CARGO_TARGET_DIR/found/$target" "$CARGO_TARGET_DIR/findings/$target"
     # New inputs are kept apart: the corpus of the repository is small and chosen.
     FUZZ_TARGET="$target" "$program" "$CARGO_TARGET_DIR/found/$target" "fuzz/corpus/${target%%_*}" \
-        -max_total_time="$seconds" -max_len=16384 -timeout=10 -print_final_stats=1 \
+        -max_total_time="$seconds" -max_len=16384 -timeout=10 -verbosity=0 -print_final_stats=1 \
         -artifact_prefix="$CARGO_TARGET_DIR/findings/$target/" || { failed=1; echo "found: $target"; }
 done
 [ "$failed" = 0 ] && echo "no finding"

@@ -97,6 +97,7 @@ mod tests {
             head: SHORT,
             first_bytes: SHORT,
             keep_alive: SHORT,
+            tcp_half_closed: SHORT,
             ..Limits::default()
         };
         let config = Config {
@@ -189,6 +190,14 @@ mod tests {
         (&drops).read_exact(&mut line).unwrap();
         assert_eq!(&line, b"HTTP/1.1 408");
         drops.shutdown(std::net::Shutdown::Both).unwrap();
+
+        // Chunks that do not come.
+        let (heard, took) = hear(
+            explicit,
+            &["POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"],
+        );
+        assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
+        assert!(took >= SHORT, "{took:?}");
 
         // A body that was announced and does not come.
         let (heard, took) = hear(

@@ -409,6 +409,64 @@ mod tests {
     }
 
     #[test]
+    fn bounds_and_names_are_those_of_http1() {
+        let get = || http::Request::get("http://web/");
+        let many = |count: usize| {
+            (0..count).fold(get(), |build, number| {
+                build.header(format!("x-{number}"), "y")
+            })
+        };
+        assert!(read_request(many(FIELD_LIMIT), true).is_ok());
+        let long = format!("http://web/{}", "a".repeat(LINE_LIMIT));
+        for (build, ended, wanted) in [
+            (many(FIELD_LIMIT + 1), true, HeadError::TooManyFields),
+            (http::Request::get(long), true, HeadError::LineTooLong),
+            (
+                get().header(HeaderName::from_lowercase(b"x\"a").unwrap(), "y"),
+                true,
+                HeadError::FieldName,
+            ),
+            (get().header("x", " y"), true, HeadError::FieldValue),
+            (http::Request::get("http://web/%0"), true, HeadError::Target),
+            (http::Request::connect("web"), false, HeadError::Target),
+            (
+                http::Request::trace("http://web/").header("content-length", "1"),
+                false,
+                HeadError::ContentLength,
+            ),
+        ] {
+            assert_eq!(read_request(build, ended).unwrap_err(), wanted);
+        }
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_is_ours() {
+        let mut map = HeaderMap::new();
+        for name in [
+            "x-sum",
+            "mesh-peer",
+            "mesh_peer",
+            "l5d-a",
+            "x-forwarded-for",
+            "x_forwarded_proto",
+            "cookie",
+            "authorization",
+            "content-length",
+            "host",
+            ERROR,
+        ] {
+            map.insert(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_static("1"),
+            );
+        }
+        let fields = fields_from(&map);
+        let mut names: Vec<_> = fields.iter().map(|(_, name, _)| name.to_vec()).collect();
+        names.sort();
+        assert_eq!(names, [ERROR.as_bytes(), b"x-sum"]);
+    }
+
+    #[test]
     fn malformed_requests_are_refused() {
         for (build, wanted) in [
             (

@@ -121,14 +121,23 @@ pub(crate) fn poll_upload(
         }),
         Poll::Ready(Ok(())) => Ok(()),
         Poll::Pending => {
-            let announced = matches!(exchange.messages.request.framing, Framing::Length(_));
-            if !(announced && up.upload.starved) {
+            // A body of announced length has no reason to wait; one in chunks may, and streams of HTTP/2 do.
+            let limits = &exchange.session.worker.config.limits;
+            let request = &exchange.messages.request;
+            let patience = match (request.framing, request.version) {
+                (Framing::Length(_), _) => Some((limits.first_bytes, BODY_PACE)),
+                (Framing::Streamed, Version::Http10 | Version::Http11) => {
+                    Some((limits.tcp_half_closed, 1))
+                }
+                _ => None,
+            };
+            let Some((limit, pace)) = patience.filter(|_| up.upload.starved) else {
                 exchange.body_by = None;
-            } else if exchange.body_by.is_none()
-                || up.upload.bytes.saturating_sub(up.upload.marked) >= BODY_PACE
-            {
+                return Ok(());
+            };
+            let more = up.upload.bytes.saturating_sub(up.upload.marked);
+            if exchange.body_by.is_none() || more >= pace {
                 up.upload.marked = up.upload.bytes;
-                let limit = exchange.session.worker.config.limits.first_bytes;
                 exchange.body_by = Instant::now().checked_add(limit);
             }
             Ok(())
