@@ -41,6 +41,9 @@ mod responses;
 /// The judge.
 #[path = "wire/strict.rs"]
 mod strict;
+/// Plain bytes.
+#[path = "wire/tunnels.rs"]
+mod tunnels;
 /// The mesh under test.
 #[path = "wire/ways.rs"]
 mod ways;

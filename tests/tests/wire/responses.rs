@@ -206,7 +206,10 @@ fn run(ways: &Ways, way: Way, case: &Case) -> Result<(), String> {
         (Answer::Whole(message), _) => {
             let body = String::from_utf8_lossy(&message.body);
             let seen = ways.backend.take();
-            return Err(format!("saw {:?} {body:?}; the back end {seen:?}", message.head));
+            return Err(format!(
+                "saw {:?} {body:?}; the back end {seen:?}",
+                message.head
+            ));
         }
         _ => return Err(format!("saw {answer:?}")),
     }

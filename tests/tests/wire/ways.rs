@@ -20,6 +20,17 @@ const PORT: u16 = 8090;
 /// The user as whom callers dial.
 const CALLER: u32 = 5004;
 
+/// What nobody may call.
+const DENY: &str = "apiVersion: meshd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec:
+  selector: {matchLabels: {app: raw}}
+  action: DENY
+  rules:
+    - to: [{operation: {paths: [\"/denied\", \"/denied/*\"]}}]
+";
+
 /// How bytes reach the back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -125,6 +136,12 @@ fn mesh() -> Mesh {
         .configure("services.d/raw.toml", &service)
         .unwrap();
     mesh.form(1, &[]).unwrap();
+    let file = mesh.directory.path().join("deny.yaml");
+    std::fs::write(&file, DENY).unwrap();
+    let file = file.display().to_string();
+    mesh.host(0)
+        .ctl(&["apply", "-f", &file, "--wait", "all"])
+        .unwrap();
     for host in 0..2 {
         mesh.wait_endpoints(host, "raw", 1, Duration::from_secs(20))
             .unwrap();
