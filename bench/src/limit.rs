@@ -21,7 +21,7 @@ enum Against {
 /// A limit: scenario, column, with what it is compared, and the most that is allowed.
 struct Limit(&'static str, Column, Against, f64);
 
-const LIMITS: [Limit; 24] = [
+const LIMITS: [Limit; 23] = [
     Limit(
         "h1",
         Column::CpuUsPerRequest,
@@ -85,12 +85,6 @@ const LIMITS: [Limit; 24] = [
         4.0,
     ),
     Limit(
-        "idle_tcp_1000",
-        Column::KbPerConnection,
-        Against::Number,
-        4.0,
-    ),
-    Limit(
         "idle_hop_1000",
         Column::KbPerConnection,
         Against::Number,
@@ -142,8 +136,8 @@ pub(crate) struct Verdict {
     pub(crate) column: Column,
     /// What it is compared with, in words.
     pub(crate) against: String,
-    /// The ratio, or the number itself.
-    pub(crate) value: f64,
+    /// The ratio, or the number itself; none when one side of it could not be measured.
+    pub(crate) value: Option<f64>,
     /// The most that is allowed.
     pub(crate) limit: f64,
 }
@@ -151,7 +145,13 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// True when the limit holds.
     pub(crate) fn holds(&self) -> bool {
-        self.value <= self.limit
+        self.value.is_some_and(|value| value <= self.limit)
+    }
+
+    /// The ratio or number as text.
+    pub(crate) fn shown(&self) -> String {
+        self.value
+            .map_or_else(|| "not measured".to_owned(), |value| format!("{value:.2}"))
     }
 
     /// `ok`, or `NOT`.
@@ -163,35 +163,43 @@ impl Verdict {
     pub(crate) fn json(&self) -> Value {
         json!({
             "scenario": self.scenario, "column": self.column.name(), "against": self.against,
-            "value": (self.value * 1000.0).round() / 1000.0, "limit": self.limit, "holds": self.holds(),
+            "value": self.value.map(|value| (value * 1000.0).round() / 1000.0), "limit": self.limit, "holds": self.holds(),
         })
     }
 }
 
-/// Every limit whose figures were measured.
-pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
+/// Every limit of the scenarios that were run, where both sides take part.
+pub(crate) fn judge(results: &Results, takes_part: &dyn Fn(Proxy) -> bool) -> Vec<Verdict> {
+    let ran = |scenario| results.scenarios().contains(&scenario);
     LIMITS
         .iter()
-        .filter_map(|Limit(scenario, column, against, limit)| {
-            let own = results.figure(scenario, Proxy::Meshd, *column)?;
-            let (against, value) = match against {
+        .filter(|Limit(scenario, _, against, _)| {
+            let other = match against {
+                Against::Peer(peer) => takes_part(*peer),
+                Against::Own(_) | Against::Number => true,
+            };
+            ran(scenario) && takes_part(Proxy::Meshd) && other
+        })
+        .map(|Limit(scenario, column, against, limit)| {
+            let own = results.figure(scenario, Proxy::Meshd, *column);
+            let (against, other) = match against {
                 Against::Peer(peer) => (
                     peer.title().to_owned(),
-                    own / results.figure(scenario, *peer, *column)?,
+                    results.figure(scenario, *peer, *column),
                 ),
                 Against::Own(other) => (
                     (*other).to_owned(),
-                    own / results.figure(other, Proxy::Meshd, *column)?,
+                    results.figure(other, Proxy::Meshd, *column),
                 ),
-                Against::Number => (String::new(), own),
+                Against::Number => (String::new(), Some(1.0)),
             };
-            Some(Verdict {
+            Verdict {
                 scenario,
                 column: *column,
                 against,
-                value,
+                value: own.zip(other).map(|(own, other)| own / other),
                 limit: *limit,
-            })
+            }
         })
         .collect()
 }
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn ratios_are_judged_by_their_limits() {
-        let verdicts = judge(&results());
+        let verdicts = judge(&results(), &|_| true);
         let words: Vec<_> = verdicts
             .iter()
             .map(|verdict| (verdict.scenario, verdict.against.as_str(), verdict.word()))
@@ -225,16 +233,22 @@ mod tests {
             [
                 ("h1", "HAProxy", "NOT"),
                 ("h1", "Envoy", "ok"),
-                ("swap", "", "NOT")
+                ("swap", "", "NOT"),
+                ("swap", "swap_none", "NOT")
             ]
         );
-        assert!((verdicts[0].value - 1.5).abs() < 1e-9);
+        assert!((verdicts[0].value.unwrap() - 1.5).abs() < 1e-9);
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn what_was_run_but_not_measured_does_not_hold() {
         let mut results = results();
-        results.rows.retain(|row| row.proxy != Proxy::Meshd);
-        assert!(judge(&results).is_empty());
+        results.rows.retain(|row| row.proxy != Proxy::Envoy);
+        let verdicts = judge(&results, &|_| true);
+        let envoy = verdicts.iter().find(|verdict| verdict.against == "Envoy");
+        assert_eq!(envoy.unwrap().shown(), "not measured");
+        assert_eq!(envoy.unwrap().word(), "NOT");
+        assert!(judge(&results, &|proxy| proxy != Proxy::Meshd).is_empty());
+        assert!(verdicts.iter().all(|verdict| verdict.scenario != "hop"));
     }
 }

@@ -205,7 +205,7 @@ fn limits(text: &mut String, verdicts: &[Verdict]) {
         line(
             text,
             &format!(
-                "| {}: {} | {of}{} | {:.2} | {:.2} | {} |",
+                "| {}: {} | {of}{} | {} | {:.2} | {} |",
                 title(verdict.scenario),
                 verdict.column.title(),
                 if verdict.against == "swap_none" {
@@ -213,7 +213,7 @@ fn limits(text: &mut String, verdicts: &[Verdict]) {
                 } else {
                     &verdict.against
                 },
-                verdict.value,
+                verdict.shown(),
                 verdict.limit,
                 verdict.word()
             ),
@@ -303,7 +303,7 @@ mod tests {
     fn the_page_tells_figures_ratios_and_limits() {
         let order = Order::read(&[], &|_| None).unwrap();
         let (results, machine) = (results(), Machine::read());
-        let verdicts = judge(&results);
+        let verdicts = judge(&results, &|_| true);
         let facts = Facts {
             order: &order,
             machine: &machine,

@@ -132,8 +132,8 @@ pub(crate) fn limits(verdicts: &[Verdict]) {
             )
         };
         say(&format!(
-            "{what:56} {:>11.2} {:>9.2}  {}",
-            verdict.value,
+            "{what:54} {:>13} {:>9.2}  {}",
+            verdict.shown(),
             verdict.limit,
             verdict.word()
         ));

@@ -42,7 +42,7 @@ pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
         ));
         one(*scenario, order, &mut stage, &mut results)?;
     }
-    let verdicts = limit::judge(&results);
+    let verdicts = limit::judge(&results, &|proxy| order.wants(proxy.name()));
     report::table(&results);
     report::limits(&verdicts);
     let limits: Vec<_> = verdicts.iter().map(limit::Verdict::json).collect();
@@ -95,7 +95,7 @@ fn contenders<'s>(order: &Order, stage: &'s Stage, way: Way) -> Vec<Contender<'s
 }
 
 /// Measures everybody once a round, each round beginning with another one, so that nobody always follows the
-/// same one. Who fails is left out of the rest.
+/// same one. Who fails twice is left out of the rest.
 fn interleave(
     order: &Order,
     scenario: &str,
@@ -103,6 +103,7 @@ fn interleave(
     results: &mut Results,
     measure: &dyn Fn(&Contender<'_>) -> anyhow::Result<Figures>,
 ) {
+    let mut failed: Vec<Proxy> = Vec::new();
     for _ in 0..order.rounds {
         contenders.retain(|contender| match measure(contender) {
             Ok(figures) => {
@@ -116,7 +117,9 @@ fn interleave(
                 results
                     .faults
                     .push((scenario.to_owned(), contender.proxy, why));
-                false
+                let again = failed.contains(&contender.proxy);
+                failed.push(contender.proxy);
+                !again
             }
         });
         if !contenders.is_empty() {
