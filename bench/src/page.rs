@@ -170,7 +170,7 @@ fn machine(text: &mut String, facts: &Facts<'_>) {
         load_before,
         versions,
     } = facts.machine;
-    let quiet = if *load_before > 0.5 {
+    let quiet = if disturbed(facts.machine) {
         "**The machine had other work as well**, so rates and latencies are worse than they would be alone, \
          for everybody; of CPU figures the smallest of the rounds is the least disturbed one"
     } else {
@@ -245,6 +245,11 @@ fn table(text: &mut String, results: &Results, scenario: &str) {
     line(text, "");
 }
 
+/// True when somebody else was at work on the machine as well.
+fn disturbed(machine: &Machine) -> bool {
+    machine.load_before > 0.5
+}
+
 /// CPU for each request of the scenarios that people ask for first.
 fn summary(facts: &Facts<'_>) -> String {
     let mut text = String::new();
@@ -273,6 +278,12 @@ fn summary(facts: &Facts<'_>) -> String {
                 shown(Proxy::Haproxy),
                 shown(Proxy::Nginx)
             ),
+        );
+    }
+    if disturbed(facts.machine) {
+        line(
+            &mut text,
+            "\nMeasured while the machine had other work as well: everybody's figures are higher than alone.",
         );
     }
     text
