@@ -12,6 +12,9 @@ use serde_json::json;
 
 use super::{Words, http1, print};
 
+/// Threads that open connections.
+const THREADS: u32 = 4;
+
 /// `address`, `count`, `kind` (`http` or `tcp`), `host`.
 pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
     let address = words
@@ -21,13 +24,35 @@ pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
         .context("no address")?;
     let http = words.text("kind")? == "http";
     let request = http1::request(words.text("host")?, "/");
-    let mut buffer = Vec::new();
-    let mut kept = Vec::new();
-    for number in 0..words.number::<u32>("count")? {
-        let stream = open(address, http.then_some(&*request), &mut buffer)
-            .with_context(|| format!("connection {number}"))?;
-        kept.push(stream);
-    }
+    let count: u32 = words.number("count")?;
+    let open_share = |share: u32| {
+        let mut buffer = Vec::new();
+        (0..count)
+            .filter(|number| number % THREADS == share)
+            .map(|number| {
+                open(address, http.then_some(&*request), &mut buffer)
+                    .with_context(|| format!("connection {number}"))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()
+    };
+    let kept = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|share| {
+                scope.spawn({
+                    let open_share = &open_share;
+                    move || open_share(share)
+                })
+            })
+            .collect();
+        let mut kept = Vec::new();
+        for thread in threads {
+            let opened = thread
+                .join()
+                .map_err(|_panic| anyhow::anyhow!("a thread broke"))?;
+            kept.extend(opened?);
+        }
+        anyhow::Ok(kept)
+    })?;
     print(&json!({ "held": kept.len() }))?;
     loop {
         thread::sleep(Duration::from_hours(1));

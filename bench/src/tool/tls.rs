@@ -18,6 +18,9 @@ use tokio_rustls::TlsConnector;
 
 use super::{Words, print};
 
+/// Connections that are opened at a time.
+const AT_ONCE: usize = 4;
+
 /// `address`, `name` (SNI), `alpn`, `pem` (key and chain), `host` and `target` of the request, `count`.
 pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
     let address: SocketAddr = words.text("address")?.parse()?;
@@ -27,11 +30,16 @@ pub(crate) fn run(words: &Words) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
+        let count: u32 = words.number("count")?;
         let mut kept = Vec::new();
-        for number in 0..words.number::<u32>("count")? {
-            let opened = open(&connector, address, name.clone(), words);
-            let opened = tokio::time::timeout(Duration::from_secs(10), Box::pin(opened)).await?;
-            kept.push(opened.with_context(|| format!("connection {number}"))?);
+        while kept.len() < usize::try_from(count)? {
+            let missing = usize::try_from(count)?
+                .saturating_sub(kept.len())
+                .min(AT_ONCE);
+            let several = (0..missing).map(|_| open(&connector, address, name.clone(), words));
+            let opened = futures_util::future::try_join_all(several.map(Box::pin));
+            let opened = tokio::time::timeout(Duration::from_secs(20), opened).await?;
+            kept.extend(opened.with_context(|| format!("after {} connections", kept.len()))?);
         }
         print(&json!({ "held": kept.len() }))?;
         std::future::pending().await

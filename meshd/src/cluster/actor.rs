@@ -174,6 +174,7 @@ impl Actor {
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>) {
+        let mut answers = Vec::new();
         for output in outputs {
             match output {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
@@ -201,15 +202,24 @@ impl Actor {
                     });
                     self.parts.start.disk.write(rows, durable, told);
                 }
-                Output::Answer { ticket, result } => {
-                    if let Some(answer) = self.answers.remove(&ticket) {
-                        // Whoever asked may have gone.
-                        drop(answer.send(result));
-                    }
-                }
+                Output::Answer { ticket, result } => answers.push((ticket, result)),
                 Output::CatalogChanged => {
                     self.news.get_or_insert_with(|| Instant::now() + TOGETHER);
                 }
+            }
+        }
+        self.answer(answers);
+    }
+
+    /// Tells the submitters. Who was told that a commit stands finds it in the catalog with its next question.
+    fn answer(&mut self, answers: Vec<(u64, Result<CommitAccepted, SubmitError>)>) {
+        if self.news.is_some() && answers.iter().any(|(_, result)| result.is_ok()) {
+            self.publish();
+        }
+        for (ticket, result) in answers {
+            if let Some(answer) = self.answers.remove(&ticket) {
+                // Whoever asked may have gone.
+                drop(answer.send(result));
             }
         }
     }

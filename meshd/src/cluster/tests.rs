@@ -288,6 +288,10 @@ async fn three_hosts_share_edits_questions_and_deaths() {
             .resources
             .contains_key(&service("web"))
     };
+    assert!(
+        has(&mesh.hosts[2]),
+        "who was told that an edit stands finds it"
+    );
     eventually("the edit is everywhere", || mesh.hosts.iter().all(has)).await;
     let stale = mesh.hosts[0]
         .cluster
