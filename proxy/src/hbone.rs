@@ -17,7 +17,7 @@ use crate::{
     connection::{InboundOrigin, Origin},
     inbound,
     io::{Io, Stream},
-    observe, tcp,
+    link, observe, tcp,
     worker::Worker,
 };
 
@@ -38,26 +38,75 @@ impl Refusal {
     }
 }
 
+/// Who asks, by what.
+enum Door {
+    /// Another daemon.
+    Link(link::Stream),
+    /// Another mesh.
+    Other {
+        respond: SendResponse<Bytes>,
+        receive: RecvStream,
+    },
+}
+
+/// One CONNECT.
+pub(crate) struct Asked {
+    /// What it names, if it is text.
+    authority: Option<String>,
+    /// True with `:method` and `:authority` only.
+    bare: bool,
+    /// 32 hexadecimal digits.
+    id: String,
+    door: Door,
+}
+
+impl Asked {
+    /// Of another daemon.
+    pub(crate) fn linked(asked: link::Asked) -> Self {
+        let text = |name: &[u8]| {
+            let value = asked.head.value(name)?;
+            std::str::from_utf8(value).ok().map(str::to_owned)
+        };
+        let id = text(b"mesh-request-id").filter(|id| observe::is_id(id));
+        let pseudo = asked.head.iter().filter(|(name, _)| name.starts_with(b":"));
+        let made = Self {
+            authority: text(b":authority"),
+            bare: pseudo.count() == 2,
+            id: id.unwrap_or_else(observe::fresh_id),
+            door: Door::Link(asked.stream),
+        };
+        link::head::put(asked.head);
+        made
+    }
+
+    /// Of another mesh.
+    pub(crate) fn other(request: http::Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+        let uri = request.uri();
+        let id = request.headers().get("mesh-request-id");
+        let id = id.and_then(|value| value.to_str().ok());
+        Self {
+            authority: uri.authority().map(ToString::to_string),
+            bare: uri.scheme().is_none() && uri.path_and_query().is_none(),
+            id: id
+                .filter(|id| observe::is_id(id))
+                .map_or_else(observe::fresh_id, str::to_owned),
+            door: Door::Other {
+                respond,
+                receive: request.into_body(),
+            },
+        }
+    }
+}
+
 /// Serves one CONNECT stream of a tunnel. `local` is the tunnel connection's own address.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    origin: Rc<Origin>,
-    local: SocketAddr,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, asked: Asked, origin: Rc<Origin>, local: SocketAddr) {
     let Origin::Inbound(origin) = &*origin else {
         return;
     };
     let begun = Instant::now();
-    let id = request
-        .headers()
-        .get("mesh-request-id")
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| observe::is_id(id))
-        .map_or_else(observe::fresh_id, str::to_owned);
     let snapshot = worker.snapshot();
-    let found = admit(&snapshot, &request, origin, local);
+    let found = admit(&snapshot, &asked, origin, local);
+    let (id, door) = (asked.id, asked.door);
     drop(snapshot);
     let (port, origin) = match found {
         Ok(found) => found,
@@ -65,7 +114,7 @@ pub(crate) async fn serve(
             let port = port.as_ref();
             refuse(
                 &worker,
-                &mut respond,
+                door,
                 &refusal,
                 &tcp::Told::inbound(&worker, origin, port, &id, begun),
             );
@@ -74,7 +123,7 @@ pub(crate) async fn serve(
     };
     if inbound::reads_requests(&port, &origin) {
         // Each request in it is judged by itself.
-        if let Some(stream) = accept(&mut respond, request.into_body()) {
+        if let Some(stream) = accept(door) {
             inbound::serve(
                 worker,
                 Io::Stream(Box::new(stream)),
@@ -89,13 +138,13 @@ pub(crate) async fn serve(
     let told = tcp::Told::inbound(&worker, &origin, Some(&port), &id, begun);
     if let Err(what) = tcp::authorized_unseen(&port, &origin) {
         let refusal = Refusal::new(http::StatusCode::UNAUTHORIZED, "denied", what);
-        return refuse(&worker, &mut respond, &refusal, &told);
+        return refuse(&worker, door, &refusal, &told);
     }
     if let Err(refused) = worker.limits.connection(&port.limits, origin.source()) {
         worker.observe.policies().limited.add(1);
         let status = http::StatusCode::TOO_MANY_REQUESTS;
         let refusal = Refusal::new(status, "rate-limited", refused.what);
-        return refuse(&worker, &mut respond, &refusal, &told);
+        return refuse(&worker, door, &refusal, &told);
     }
     let program = worker
         .upstream
@@ -103,7 +152,7 @@ pub(crate) async fn serve(
         .await;
     match program {
         Ok(program) => {
-            if let Some(stream) = accept(&mut respond, request.into_body()) {
+            if let Some(stream) = accept(door) {
                 let stream = Io::Stream(Box::new(stream));
                 tcp::relay(
                     &worker,
@@ -120,36 +169,53 @@ pub(crate) async fn serve(
             let what = format!("the program at {} does not answer", port.target);
             tracing::debug!(%error, "{what}");
             let refusal = Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, error.code(), what);
-            refuse(&worker, &mut respond, &refusal, &told);
+            refuse(&worker, door, &refusal, &told);
         }
     }
 }
 
-fn accept(respond: &mut SendResponse<Bytes>, receive: RecvStream) -> Option<Stream> {
-    let send = respond.send_response(http::Response::new(()), false);
-    send.inspect_err(|error| tracing::debug!(%error, "a CONNECT went away"))
-        .ok()
-        .map(|send| Stream::new(send, receive))
+fn accept(door: Door) -> Option<Stream> {
+    match door {
+        Door::Link(stream) => {
+            stream.send_head(false, |fields| fields.field(b":status", b"200"));
+            Some(Stream::linked(stream))
+        }
+        Door::Other {
+            mut respond,
+            receive,
+        } => {
+            let send = respond.send_response(http::Response::new(()), false);
+            send.inspect_err(|error| tracing::debug!(%error, "a CONNECT went away"))
+                .ok()
+                .map(|send| Stream::new(send, receive))
+        }
+    }
 }
 
-fn refuse(worker: &Worker, respond: &mut SendResponse<Bytes>, refusal: &Refusal, told: &tcp::Told) {
+fn refuse(worker: &Worker, door: Door, refusal: &Refusal, told: &tcp::Told) {
     let host = worker
         .snapshot()
         .mesh
         .as_ref()
         .map(|mesh| Arc::clone(&mesh.host_name));
     let host = host.as_deref().unwrap_or("unknown");
-    let answer = http::Response::builder()
-        .status(refusal.status)
-        .header(
-            "mesh-error",
-            format!("{}; host={host}; id={}", refusal.code, told.id),
-        )
-        .body(());
-    if let Ok(answer) = answer
-        && let Err(error) = respond.send_response(answer, true)
-    {
-        tracing::debug!(%error, "a refusal could not be sent");
+    let word = format!("{}; host={host}; id={}", refusal.code, told.id);
+    match door {
+        Door::Link(stream) => stream.send_head(true, |fields| {
+            fields.field(b":status", refusal.status.as_str().as_bytes());
+            fields.once(b"mesh-error", word.as_bytes());
+        }),
+        Door::Other { mut respond, .. } => {
+            let answer = http::Response::builder()
+                .status(refusal.status)
+                .header("mesh-error", word)
+                .body(());
+            if let Ok(answer) = answer
+                && let Err(error) = respond.send_response(answer, true)
+            {
+                tracing::debug!(%error, "a refusal could not be sent");
+            }
+        }
     }
     told.refused(worker, refusal.status.as_u16(), refusal.code, &refusal.what);
 }
@@ -159,7 +225,7 @@ type Found = (Arc<InboundPort>, InboundOrigin);
 /// Which local port a CONNECT names.
 fn admit(
     snapshot: &Snapshot,
-    request: &http::Request<RecvStream>,
+    asked: &Asked,
     origin: &InboundOrigin,
     local: SocketAddr,
 ) -> Result<Found, (Refusal, Option<Arc<InboundPort>>)> {
@@ -169,14 +235,11 @@ fn admit(
             None,
         )
     };
-    let uri = request.uri();
-    if uri.scheme().is_some() || uri.path_and_query().is_some() {
+    if !asked.bare {
         return Err(bad("a CONNECT has only :method and :authority"));
     }
-    let authority = uri
-        .authority()
-        .ok_or_else(|| bad("a CONNECT without :authority"))?
-        .as_str();
+    let authority = asked.authority.as_deref();
+    let authority = authority.ok_or_else(|| bad("a CONNECT without :authority"))?;
     let port = match authority.parse::<SocketAddr>() {
         Ok(address) => by_address(snapshot, origin, canonical(address), local),
         Err(_host_name) => by_host(snapshot, authority),

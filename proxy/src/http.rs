@@ -6,12 +6,13 @@
 
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     alarm,
     connection::{Origin, OutboundOrigin},
     io::Io,
+    link,
     worker::Worker,
 };
 
@@ -21,6 +22,8 @@ mod asked;
 mod authority;
 /// Pieces of bodies.
 mod body;
+/// Why streams fail.
+mod broken;
 /// Buffers and messages lent by a thread.
 mod buffers;
 /// The bytes below an HTTP/1 side.
@@ -97,6 +100,7 @@ pub(crate) use h1::{verdict::judge as judge_head, whole};
 #[cfg(feature = "fuzz")]
 pub(crate) use path::judge as judge_path;
 pub(crate) use serve::{Connected, Onward};
+pub(crate) use session::Session;
 pub(crate) use watched::{Tally, Watched};
 
 /// Serves an HTTP/1 connection; `first` was read already. CONNECT is refused.
@@ -134,15 +138,14 @@ pub(crate) async fn serve_http2_explicit(
     serve::h2::serve(worker, io, first, Origin::Outbound(origin), Some(onward)).await;
 }
 
-/// Serves one HTTP stream of a tunnel connection.
-pub(crate) async fn serve_stream(
-    worker: Rc<Worker>,
-    request: ::http::Request<h2::RecvStream>,
-    respond: h2::server::SendResponse<Bytes>,
-    origin: Rc<Origin>,
-) {
-    let session = session::Session::new(worker, origin);
-    serve::h2::stream(&session, request, respond, serve::h2::Asked::default()).await;
+/// What the requests of a link have in common.
+pub(crate) fn session(worker: Rc<Worker>, origin: Rc<Origin>) -> Rc<Session> {
+    Rc::new(Session::new(worker, origin))
+}
+
+/// Serves one request of a link.
+pub(crate) async fn serve_linked(session: Rc<Session>, asked: link::Asked) {
+    serve::linked::stream(&session, asked).await;
 }
 
 /// Whole requests through one and two daemons.

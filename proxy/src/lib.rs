@@ -40,6 +40,8 @@ mod inbound;
 mod io;
 /// Rate limits.
 mod limits;
+/// HTTP/2 between our own daemons.
+mod link;
 /// Listeners.
 mod listen;
 /// Every metric, access-log field and failure record of the data plane.

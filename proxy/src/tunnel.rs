@@ -3,13 +3,21 @@
 //! In: TCP connections on the tunnel's port. Out: CONNECT streams to `hbone`, requests under our own
 //! protocol to `http`. Never: keeps a connection whose peer lost its grant.
 
-use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use mesh_identity::verify::Usage;
 use mesh_model::address::canonical;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,6 +25,7 @@ use crate::{
     connection::{InboundOrigin, Origin},
     hbone, http,
     io::Io,
+    link::{Driver, Link, Terms},
     tls::{self, Verified},
     worker::Worker,
 };
@@ -65,13 +74,97 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         tracing::debug!(%error, %peer, "a peer is not believed");
         return;
     }
-    let (watched, tally) = http::Watched::new(stream);
-    let mut builder = h2::server::Builder::new();
+    let verified = Rc::new(verified);
+    let (key, close) = worker.peers.add(Rc::clone(&verified));
+    let peer = Peer {
+        verified: &verified,
+        close: &close,
+        address: peer,
+        local,
+    };
     if verified.mesh {
-        // A foreign peer may ask for plain CONNECT only.
-        builder.enable_connect_protocol();
+        Box::pin(linked(&worker, stream, &peer)).await;
+    } else {
+        Box::pin(foreign(&worker, stream, &peer)).await;
     }
-    let handshake = builder
+    worker.peers.remove(key);
+}
+
+/// Who is at the other end, and where.
+struct Peer<'p> {
+    verified: &'p Verified,
+    /// Ends the connection at once.
+    close: &'p CancellationToken,
+    address: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Peer<'_> {
+    fn origin(&self) -> Rc<Origin> {
+        let verified = self.verified;
+        Rc::new(Origin::Inbound(InboundOrigin {
+            peer: self.address,
+            principal: Some(verified.peer.id.clone()),
+            // A foreign peer may send any name; it says by address what it wants.
+            server_name: verified.server_name.clone().filter(|_| verified.mesh),
+            address: None,
+        }))
+    }
+
+    /// Until its certificate ends.
+    fn left(&self) -> Duration {
+        let end = self.verified.peer.not_after_ms;
+        Duration::from_millis(end.saturating_sub(clock::now_ms()))
+    }
+}
+
+/// Serves another daemon.
+async fn linked(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer<'_>) {
+    let link = Link::new(Terms {
+        client: false,
+        streams: STREAMS,
+        window: STREAM_WINDOW,
+    });
+    let mut driver = Driver::new(link.clone(), stream);
+    let origin = peer.origin();
+    let session = http::session(Rc::clone(worker), Rc::clone(&origin));
+    let mut expired = pin!(tokio::time::sleep(peer.left()));
+    let mut draining = pin!(worker.drain.draining());
+    let mut close = pin!(peer.close.cancelled());
+    let mut leaving = false;
+    let why = poll_fn(|cx| {
+        let moved = driver.poll(cx);
+        while let Some(asked) = link.accept() {
+            if asked.head.value(b":method") == Some(b"CONNECT") {
+                let (task, origin) = (Rc::clone(worker), Rc::clone(&origin));
+                let asked = hbone::Asked::linked(asked);
+                worker.spawn(hbone::serve(task, asked, origin, peer.local));
+            } else {
+                worker.spawn(http::serve_linked(Rc::clone(&session), asked));
+            }
+        }
+        if moved.is_ready() {
+            return moved.map(Some);
+        }
+        if close.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if !leaving {
+            leaving = draining.as_mut().poll(cx).is_ready() || expired.as_mut().poll(cx).is_ready();
+            if leaving {
+                link.leave();
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    tracing::debug!(?why, peer = %peer.address, "a tunnel has ended");
+}
+
+/// Serves another mesh.
+async fn foreign(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer<'_>) {
+    let (watched, tally) = http::Watched::new(stream);
+    let handshake = h2::server::Builder::new()
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -81,45 +174,29 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(Some(ERRORS))
         .handshake::<_, Bytes>(watched);
+    let limit = worker.config.limits.handshake;
     match tokio::time::timeout(limit, Box::pin(handshake)).await {
-        Ok(Ok(connection)) => {
-            let verified = Rc::new(verified);
-            let (key, close) = worker.peers.add(Rc::clone(&verified));
-            let serving = streams(&worker, connection, &tally, &verified, &close, peer, local);
-            Box::pin(serving).await;
-            worker.peers.remove(key);
-        }
-        Ok(Err(error)) => tracing::debug!(%error, %peer, "no http/2 in a tunnel"),
-        Err(_elapsed) => tracing::debug!(%peer, "no http/2 in a tunnel in time"),
+        Ok(Ok(connection)) => Box::pin(streams(worker, connection, &tally, peer)).await,
+        Ok(Err(error)) => tracing::debug!(%error, peer = %peer.address, "no http/2 in a tunnel"),
+        Err(_elapsed) => tracing::debug!(peer = %peer.address, "no http/2 in a tunnel in time"),
     }
 }
 
-type Connection = h2::server::Connection<http::Watched<tokio_rustls::TlsStream<TcpStream>>, Bytes>;
+type Connection = h2::server::Connection<http::Watched<TlsStream<TcpStream>>, Bytes>;
 
 async fn streams(
     worker: &Rc<Worker>,
     mut connection: Connection,
     tally: &http::Tally,
-    verified: &Verified,
-    close: &CancellationToken,
-    peer: SocketAddr,
-    local: SocketAddr,
+    peer: &Peer<'_>,
 ) {
-    let origin = Rc::new(Origin::Inbound(InboundOrigin {
-        peer,
-        principal: Some(verified.peer.id.clone()),
-        // A foreign peer may send any name; it says by address what it wants.
-        server_name: verified.server_name.clone().filter(|_| verified.mesh),
-        address: None,
-    }));
-    let left = verified.peer.not_after_ms.saturating_sub(clock::now_ms());
-    let expired = tokio::time::sleep(Duration::from_millis(left));
-    tokio::pin!(expired);
+    let origin = peer.origin();
+    let mut expired = pin!(tokio::time::sleep(peer.left()));
     let mut leaving = false;
     loop {
         let stream = tokio::select! {
             stream = next(&mut connection, tally) => stream,
-            () = close.cancelled() => return,
+            () = peer.close.cancelled() => return,
             () = worker.drain.draining(), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
@@ -133,17 +210,10 @@ async fn streams(
         };
         match stream {
             Some(Ok((request, respond))) => {
-                dispatch(
-                    worker,
-                    request,
-                    respond,
-                    Rc::clone(&origin),
-                    verified.mesh,
-                    local,
-                );
+                dispatch(worker, request, respond, Rc::clone(&origin), peer.local);
             }
             Some(Err(error)) => {
-                tracing::debug!(%error, %peer, "a tunnel broke");
+                tracing::debug!(%error, peer = %peer.address, "a tunnel broke");
                 return;
             }
             None => return,
@@ -177,21 +247,17 @@ fn dispatch(
     request: ::http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     origin: Rc<Origin>,
-    mesh: bool,
     local: SocketAddr,
 ) {
     let plain_connect = request.method() == ::http::Method::CONNECT
         && request.extensions().get::<h2::ext::Protocol>().is_none();
-    let task = Rc::clone(worker);
     if plain_connect {
-        worker.spawn(hbone::serve(task, request, respond, origin, local));
-    } else if mesh {
-        worker.spawn(http::serve_stream(task, request, respond, origin));
-    } else {
-        let mut answer = ::http::Response::new(());
-        *answer.status_mut() = ::http::StatusCode::BAD_REQUEST;
-        if let Err(error) = respond.send_response(answer, true) {
-            tracing::debug!(%error, "a refusal could not be sent");
-        }
+        let asked = hbone::Asked::other(request, respond);
+        return worker.spawn(hbone::serve(Rc::clone(worker), asked, origin, local));
+    }
+    let mut answer = ::http::Response::new(());
+    *answer.status_mut() = ::http::StatusCode::BAD_REQUEST;
+    if let Err(error) = respond.send_response(answer, true) {
+        tracing::debug!(%error, "a refusal could not be sent");
     }
 }

@@ -50,6 +50,8 @@ mod group;
 mod health;
 /// HTTP/2 connections, shared.
 mod multiplex;
+/// One request, apart from all others.
+mod once;
 /// Who is put out for what it answers.
 mod outlier;
 /// An endpoint that was picked.
@@ -66,6 +68,8 @@ mod room;
 mod roster;
 /// What the workers share.
 mod shared;
+/// What opens streams.
+mod speaker;
 /// Why something could not be reached.
 mod unreached;
 
@@ -77,6 +81,7 @@ pub(crate) use picked::{Failed, Picked};
 pub(crate) use pool::H1Connection;
 pub use shared::Ejection;
 pub(crate) use shared::Shared;
+pub(crate) use speaker::Speaker;
 pub(crate) use unreached::DialError;
 
 /// A connection over which HTTP is spoken to an endpoint or a local program.

@@ -1,6 +1,6 @@
 //! Pieces of bodies, whatever the version of HTTP, and what can go wrong with one.
 
-use super::malformed::HeadError;
+use super::{broken::Fault, malformed::HeadError};
 
 /// What comes next in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum BodyError {
     Io(#[source] std::io::Error),
     /// The stream was reset, or broke a rule of HTTP/2.
     #[error("the stream failed")]
-    Stream(#[source] h2::Error),
+    Stream(#[source] Fault),
 }
 
 impl BodyError {
@@ -40,6 +40,6 @@ impl BodyError {
         let passed = |reason: &h2::Reason| {
             matches!(*reason, h2::Reason::CANCEL | h2::Reason::ENHANCE_YOUR_CALM)
         };
-        error.reason().filter(|_| error.is_reset()).filter(passed)
+        error.reset().filter(passed)
     }
 }

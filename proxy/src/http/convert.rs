@@ -120,21 +120,32 @@ pub(crate) fn response_from(
         return Err(HeadError::Status);
     }
     let declared = read(&parts.headers, &mut response.fields)?;
+    settle(response, &declared, ended, head_request);
+    Ok(())
+}
+
+/// What an answer's status and fields say of its body; `ended` when none follows.
+pub(super) fn settle(
+    response: &mut Response,
+    declared: &Declared,
+    ended: bool,
+    head_request: bool,
+) {
     response.answers_head = head_request;
     let bodiless = head_request || matches!(response.status, 100..=199 | 204 | 304);
     response.framing = if bodiless {
         Framing::None
     } else {
-        body(&declared, ended)
+        body(declared, ended)
     };
     let tells = (head_request && response.status != 204) || response.status == 304;
     response.told_length = declared.length().filter(|_| tells);
     response.persistent = true;
     response.grpc = declared.grpc;
-    Ok(())
 }
 
-fn body(declared: &Declared, ended: bool) -> Framing {
+/// How a body is delimited; `ended` when there is none.
+pub(super) fn body(declared: &Declared, ended: bool) -> Framing {
     match declared.length() {
         _ if ended => Framing::None,
         Some(length) if length > 0 => Framing::Length(length),
@@ -148,26 +159,41 @@ fn read(map: &HeaderMap, fields: &mut Fields) -> Result<Declared, HeadError> {
         return Err(HeadError::TooManyFields);
     }
     for (name, value) in map {
-        // RFC 9113 section 8.2.1; what may stand inside was checked by the codec.
-        if octet::trim(value.as_bytes()).len() != value.len() {
-            return Err(HeadError::FieldValue);
-        }
-        // The codec lets more through than a token may have (RFC 9110 section 5.1).
-        if !octet::is_token(name.as_str().as_bytes()) {
-            return Err(HeadError::FieldName);
-        }
-        let name = fields.store(name.as_str().as_bytes());
-        let value = fields.store(value.as_bytes());
-        let known = fields.push_stored(name, value);
-        if matches!(
-            known,
-            Known::Connection | Known::TransferEncoding | Known::Upgrade
-        ) {
-            return Err(HeadError::Connection);
-        }
-        declared.add(fields, known, value)?;
+        add(
+            fields,
+            &mut declared,
+            name.as_str().as_bytes(),
+            value.as_bytes(),
+        )?;
     }
     Ok(declared)
+}
+
+/// Adds a field; what may stand inside its value was checked by the codec.
+pub(super) fn add(
+    fields: &mut Fields,
+    declared: &mut Declared,
+    name: &[u8],
+    value: &[u8],
+) -> Result<(), HeadError> {
+    // RFC 9113 section 8.2.1.
+    if octet::trim(value).len() != value.len() {
+        return Err(HeadError::FieldValue);
+    }
+    // The codec lets more through than a token may have (RFC 9110 section 5.1).
+    if !octet::is_token(name) {
+        return Err(HeadError::FieldName);
+    }
+    let name = fields.store(name);
+    let value = fields.store(value);
+    let known = fields.push_stored(name, value);
+    if matches!(
+        known,
+        Known::Connection | Known::TransferEncoding | Known::Upgrade
+    ) {
+        return Err(HeadError::Connection);
+    }
+    declared.add(fields, known, value)
 }
 
 /// To whom a request of HTTP/2 goes.
@@ -297,18 +323,21 @@ pub(crate) fn response_to(response: &Response) -> Option<http::Response<()>> {
     let headers = head.headers_mut();
     headers.reserve(response.fields.len() + 1);
     append(headers, &response.fields, Known::stays_here);
+    if let Some(length) = told_length(response) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Some(head)
+}
+
+/// The length that an answer's head tells.
+pub(super) fn told_length(response: &Response) -> Option<u64> {
     let length = match response.framing {
         Framing::Length(length) => Some(length),
         Framing::None if matches!(response.status, 204 | 304) => response.told_length,
         Framing::None if response.answers_head => response.told_length,
         _ => None,
     };
-    if let Some(length) = length
-        && response.status >= 200
-    {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    Some(head)
+    length.filter(|_| response.status >= 200)
 }
 
 /// Appends fields, all values as slices of one allocation.
@@ -328,9 +357,17 @@ fn append(headers: &mut HeaderMap, fields: &Fields, skipped: impl Fn(Known) -> b
 
 /// Reads trailers; what they may not name is left out.
 pub(crate) fn fields_from(map: &HeaderMap) -> Fields {
+    trailers_from(
+        map.iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+    )
+}
+
+/// The same from names and values.
+pub(super) fn trailers_from<'m>(list: impl Iterator<Item = (&'m [u8], &'m [u8])>) -> Fields {
     let mut fields = Fields::default();
-    for (name, value) in map {
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
+    for (name, value) in list {
+        fields.push(name, value);
     }
     fields.drop_where(|known, name| {
         let kept = name.eq_ignore_ascii_case(ERROR.as_bytes());

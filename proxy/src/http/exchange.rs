@@ -178,7 +178,8 @@ impl<'x> Exchange<'x> {
         Box::pin(self.live())
     }
 
-    async fn live(mut self) -> Ended {
+    /// The same in the caller's own future.
+    pub(crate) async fn live(mut self) -> Ended {
         let ended = match self.served().await {
             Ok(ended) => ended,
             Err(Stop::Failed(failure)) => deliver::failure(&mut self, failure).await,

@@ -10,6 +10,8 @@ use crate::{connection::OutboundOrigin, io::Io, worker::Worker};
 pub(crate) mod h1;
 /// HTTP/2.
 pub(crate) mod h2;
+/// Requests of other daemons.
+pub(crate) mod linked;
 
 /// A CONNECT was answered: from here on the connection, or stream, is one to the address in `origin`.
 #[derive(Debug)]

@@ -2,22 +2,26 @@
 //!
 //! Flow-control credit goes back only as bytes are passed on, so memory is bounded by the window.
 
-use std::{
-    future::Future as _,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 
 use super::{
     body::{BodyError, BodyEvent},
-    convert,
+    broken::Fault,
     fields::Fields,
     malformed::HeadError,
     message::Response,
 };
+use crate::link;
+
+/// Heads on a link.
+pub(super) mod heads;
+/// Streams of a link.
+mod linked;
+/// Streams of the `h2` crate.
+mod other;
 
 /// Most data handed to the connection at once.
 const PIECE: usize = 64 * 1024;
@@ -27,67 +31,52 @@ const PIECE: usize = 64 * 1024;
 pub(crate) enum AnswerError {
     /// The stream or its connection failed.
     #[error("the stream failed")]
-    Stream(#[from] h2::Error),
+    Stream(#[source] Fault),
     /// The head breaks a rule.
     #[error(transparent)]
     Head(#[from] HeadError),
 }
 
+impl AnswerError {
+    fn of(fault: impl Into<Fault>) -> Self {
+        Self::Stream(fault.into())
+    }
+}
+
 /// A stream.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    recv: Option<RecvStream>,
-    chunk: Bytes,
-    is_read: bool,
-    trailers: Option<Box<Fields>>,
-    send: Option<SendStream<Bytes>>,
-    is_written: bool,
-    respond: Option<SendResponse<Bytes>>,
-    answer: Option<ResponseFuture>,
+pub(crate) enum Stream {
+    /// Of a caller's or a program's connection.
+    Other(other::Stream),
+    /// Between our own daemons.
+    Linked(linked::Stream),
 }
 
 impl Stream {
     /// The server's side of a stream.
     pub(crate) fn accepted(recv: RecvStream, respond: SendResponse<Bytes>) -> Self {
-        let is_read = recv.is_end_stream();
-        Self {
-            recv: Some(recv),
-            chunk: Bytes::new(),
-            is_read,
-            trailers: None,
-            send: None,
-            is_written: false,
-            respond: Some(respond),
-            answer: None,
-        }
+        Self::Other(other::Stream::accepted(recv, respond))
     }
 
     /// The client's side of a stream; `ended` when the request has no body.
     pub(crate) fn opened(answer: ResponseFuture, send: SendStream<Bytes>, ended: bool) -> Self {
-        Self {
-            recv: None,
-            chunk: Bytes::new(),
-            is_read: false,
-            trailers: None,
-            send: Some(send),
-            is_written: ended,
-            respond: None,
-            answer: Some(answer),
-        }
+        Self::Other(other::Stream::opened(answer, send, ended))
+    }
+
+    /// The server's side of a stream between daemons; `length` is what the head announces of the body, which has
+    /// come when `ended`.
+    pub(crate) fn asked(stream: link::Stream, ended: bool, length: Option<u64>) -> Self {
+        Self::Linked(linked::Stream::asked(stream, ended, length))
+    }
+
+    /// The client's side of a stream between daemons; `ended` when the request has no body.
+    pub(crate) fn asking(stream: link::Stream, ended: bool) -> Self {
+        Self::Linked(linked::Stream::asking(stream, ended))
     }
 
     /// No stream at all: nothing comes from it, and what goes to it is refused.
     pub(crate) fn nobody() -> Self {
-        Self {
-            recv: None,
-            chunk: Bytes::new(),
-            is_read: false,
-            trailers: None,
-            send: None,
-            is_written: true,
-            respond: None,
-            answer: None,
-        }
+        Self::Other(other::Stream::nobody())
     }
 
     /// The client's side: the next head, interim ones included.
@@ -97,110 +86,97 @@ impl Stream {
         head_request: bool,
         response: &mut Response,
     ) -> Poll<Result<(), AnswerError>> {
-        let Some(answer) = &mut self.answer else {
-            return Poll::Pending;
-        };
-        if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
-            let (parts, ()) = interim?.into_parts();
-            convert::response_from(&parts, false, head_request, response)?;
-            return Poll::Ready(Ok(()));
+        match self {
+            Self::Other(stream) => stream.poll_response(cx, head_request, response),
+            Self::Linked(stream) => stream.poll_response(cx, head_request, response),
         }
-        let (parts, recv) = ready!(Pin::new(answer).poll(cx))?.into_parts();
-        self.answer = None;
-        self.is_read = recv.is_end_stream();
-        convert::response_from(&parts, self.is_read, head_request, response)?;
-        self.recv = Some(recv);
-        Poll::Ready(Ok(()))
     }
 
     /// The server's side: sends an interim answer.
-    pub(crate) fn send_interim(&mut self, response: &Response) -> Result<(), h2::Error> {
-        match (&mut self.respond, convert::response_to(response)) {
-            (Some(respond), Some(head)) => respond.send_informational(head),
-            _ => Ok(()),
+    pub(crate) fn send_interim(&mut self, response: &Response) -> Result<(), Fault> {
+        match self {
+            Self::Other(stream) => stream.send_interim(response)?,
+            Self::Linked(stream) => stream.send_response(response, false),
+        }
+        Ok(())
+    }
+
+    /// The server's side: sends the head; `ended` when there is no body. False when it did not go out.
+    pub(crate) fn send_response(&mut self, response: &Response, ended: bool) -> bool {
+        match self {
+            Self::Other(stream) => stream
+                .send_response(response, ended)
+                .unwrap_or_else(|error| {
+                    tracing::trace!(%error, "a head was not sent");
+                    false
+                }),
+            Self::Linked(stream) => {
+                stream.send_response(response, ended);
+                true
+            }
         }
     }
 
-    /// The server's side: sends the head; `ended` when there is no body.
-    pub(crate) fn send_response(
-        &mut self,
-        head: http::Response<()>,
-        ended: bool,
-    ) -> Result<(), h2::Error> {
-        if let Some(mut respond) = self.respond.take() {
-            self.send = Some(respond.send_response(head, ended)?);
+    /// The server's side: grants a CONNECT; false when it did not go out.
+    pub(crate) fn grant(&mut self) -> bool {
+        match self {
+            Self::Other(stream) => {
+                let granted = stream.grant();
+                granted
+                    .inspect_err(|error| tracing::trace!(%error, "a CONNECT went away"))
+                    .is_ok()
+            }
+            // Those of a link are no business of an exchange.
+            Self::Linked(_) => false,
         }
-        self.is_written = ended;
-        Ok(())
     }
 
     /// The next piece of the body.
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, BodyError>> {
-        let Some(recv) = &mut self.recv else {
-            return Poll::Pending;
-        };
-        while self.chunk.is_empty() {
-            if self.is_read {
-                return Poll::Ready(Ok(BodyEvent::End));
-            }
-            match ready!(recv.poll_data(cx)) {
-                Some(Ok(chunk)) => self.chunk = chunk,
-                Some(Err(error)) => return Poll::Ready(Err(BodyError::Stream(error))),
-                None => {
-                    let trailers = ready!(recv.poll_trailers(cx)).map_err(BodyError::Stream)?;
-                    self.trailers = trailers
-                        .as_ref()
-                        .map(|map| Box::new(convert::fields_from(map)));
-                    self.is_read = true;
-                }
-            }
+        match self {
+            Self::Other(stream) => stream.poll_body(cx),
+            Self::Linked(stream) => stream.poll_body(cx),
         }
-        let last = recv.is_end_stream();
-        Poll::Ready(Ok(BodyEvent::Data {
-            length: self.chunk.len(),
-            last,
-        }))
     }
 
     /// The bytes that a [`BodyEvent::Data`] announced.
     pub(crate) fn front(&self, length: usize) -> &[u8] {
-        self.chunk.get(..length).unwrap_or_default()
+        match self {
+            Self::Other(stream) => stream.front(length),
+            Self::Linked(stream) => stream.front(length),
+        }
     }
 
     /// Takes announced bytes as passed on.
     pub(crate) fn consume(&mut self, length: usize) {
-        self.chunk.advance(length.min(self.chunk.len()));
-        self.release(length);
+        match self {
+            Self::Other(stream) => stream.consume(length),
+            Self::Linked(stream) => stream.consume(length),
+        }
     }
 
     /// Takes announced bytes out.
     pub(crate) fn take(&mut self, length: usize) -> Bytes {
-        let bytes = self.chunk.split_to(length.min(self.chunk.len()));
-        self.release(length);
-        bytes
-    }
-
-    fn release(&mut self, length: usize) {
-        if let Some(recv) = &mut self.recv {
-            // Fails only for a stream that is gone, whose credit went back with it.
-            let released = recv.flow_control().release_capacity(length);
-            if let Err(error) = released {
-                tracing::trace!(%error, "credit of a closed stream");
-            }
-            if self.chunk.is_empty() && recv.is_end_stream() {
-                self.is_read = true;
-            }
+        match self {
+            Self::Other(stream) => stream.take(length),
+            Self::Linked(stream) => stream.take(length),
         }
     }
 
     /// The same, without taking them.
     pub(crate) fn trailers(&self) -> Option<&Fields> {
-        self.trailers.as_deref()
+        match self {
+            Self::Other(stream) => stream.trailers(),
+            Self::Linked(stream) => stream.trailers(),
+        }
     }
 
     /// The trailers of the body that has ended.
     pub(crate) fn take_trailers(&mut self) -> Option<Box<Fields>> {
-        self.trailers.take()
+        match self {
+            Self::Other(stream) => stream.take_trailers(),
+            Self::Linked(stream) => stream.take_trailers(),
+        }
     }
 
     /// How much of `wanted` bytes may be sent now; never 0.
@@ -208,78 +184,81 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         wanted: usize,
-    ) -> Poll<Result<usize, Option<h2::Error>>> {
-        let Some(send) = &mut self.send else {
-            return Poll::Ready(Err(None));
-        };
-        let wanted = wanted.min(PIECE);
-        send.reserve_capacity(wanted);
-        loop {
-            let room = send.capacity().min(wanted);
-            if room > 0 {
-                return Poll::Ready(Ok(room));
-            }
-            match ready!(send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(Some(error))),
-                None => return Poll::Ready(Err(None)),
-            }
+    ) -> Poll<Result<usize, Option<Fault>>> {
+        match self {
+            Self::Other(stream) => stream
+                .poll_room(cx, wanted)
+                .map_err(|error| error.map(Fault::Other)),
+            Self::Linked(stream) => stream
+                .poll_room(cx, wanted)
+                .map_err(|broken| Some(Fault::Linked(broken))),
+        }
+    }
+
+    /// True when bytes that are copied cost less than bytes that are handed over.
+    pub(crate) fn copies(&self, length: usize) -> bool {
+        match self {
+            Self::Other(_) => false,
+            Self::Linked(_) => length < linked::LARGE,
         }
     }
 
     /// Sends bytes for which there was room.
-    pub(crate) fn send(&mut self, bytes: Bytes, last: bool) -> Result<(), h2::Error> {
-        if let Some(send) = &mut self.send {
-            send.send_data(bytes, last)?;
+    pub(crate) fn send(&mut self, bytes: Bytes, last: bool) -> Result<(), Fault> {
+        match self {
+            Self::Other(stream) => stream.send(bytes, last)?,
+            Self::Linked(stream) => stream.send(bytes, last),
         }
-        self.is_written |= last;
+        Ok(())
+    }
+
+    /// The same with bytes that are copied.
+    pub(crate) fn send_copy(&mut self, bytes: &[u8], last: bool) -> Result<(), Fault> {
+        match self {
+            Self::Other(stream) => stream.send(Bytes::copy_from_slice(bytes), last)?,
+            Self::Linked(stream) => stream.send_copy(bytes, last),
+        }
         Ok(())
     }
 
     /// Ends the body.
-    pub(crate) fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), h2::Error> {
-        if self.is_written {
-            return Ok(());
+    pub(crate) fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), Fault> {
+        match self {
+            Self::Other(stream) => stream.finish(trailers)?,
+            Self::Linked(stream) => stream.finish(trailers),
         }
-        self.is_written = true;
-        let Some(send) = &mut self.send else {
-            return Ok(());
-        };
-        match trailers {
-            Some(trailers) => send.send_trailers(convert::fields_to(trailers)),
-            None => send.send_data(Bytes::new(), true),
-        }
+        Ok(())
     }
 
     /// Ends the stream with an error.
     pub(crate) fn reset(&mut self, reason: Reason) {
-        if let Some(respond) = &mut self.respond {
-            respond.send_reset(reason);
+        match self {
+            Self::Other(stream) => stream.reset(reason),
+            Self::Linked(stream) => stream.reset(reason),
         }
-        if let Some(send) = &mut self.send {
-            send.send_reset(reason);
-        }
-        self.is_written = true;
     }
 
     /// The server's side: true while neither a head of an answer nor a reset was sent.
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.respond.is_some() && !self.is_written
+        match self {
+            Self::Other(stream) => stream.is_unanswered(),
+            Self::Linked(stream) => stream.is_unanswered(),
+        }
     }
 
-    /// The server's side after its head was sent: what bytes go out and come in by.
+    /// The server's side of a caller's stream after its head was sent: what bytes go out and come in by.
     pub(crate) fn into_parts(self) -> Option<(SendStream<Bytes>, RecvStream)> {
-        Some((self.send?, self.recv?))
+        match self {
+            Self::Other(stream) => stream.into_parts(),
+            Self::Linked(_) => None,
+        }
     }
 
     /// Resolves when the other end has reset the stream or its connection has ended.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let gone = match (&mut self.respond, &mut self.send) {
-            (Some(respond), _) => ready!(respond.poll_reset(cx)),
-            (None, Some(send)) => ready!(send.poll_reset(cx)),
-            (None, None) => return Poll::Pending,
-        };
-        tracing::trace!(?gone, "the other end has gone");
-        Poll::Ready(())
+        match self {
+            Self::Other(stream) => stream.poll_gone(cx),
+            Self::Linked(stream) => stream.poll_gone(cx),
+        }
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{
     body::{BodyError, BodyEvent},
+    broken::Fault,
     carrier::Carrier,
     fields::Fields,
     h1::{self, ReadError},
@@ -37,7 +38,7 @@ pub(crate) enum WriteError {
     Io(#[from] io::Error),
     /// The stream was reset.
     #[error("the stream failed")]
-    Stream(#[source] h2::Error),
+    Stream(#[source] Fault),
     /// The stream is closed.
     #[error("the stream is closed")]
     Closed,
@@ -149,10 +150,17 @@ impl Wire {
             }
             Self::H2(to) => {
                 let room = ready!(to.poll_room(cx, length)).map_err(closed)?;
-                let bytes = from.take(room);
-                seen(&bytes);
-                to.send(bytes, last && room == length)
-                    .map_err(WriteError::Stream)?;
+                let last = last && room == length;
+                if to.copies(room) {
+                    let bytes = from.front(room);
+                    seen(bytes);
+                    to.send_copy(bytes, last).map_err(WriteError::Stream)?;
+                    from.consume(room);
+                } else {
+                    let bytes = from.take(room);
+                    seen(&bytes);
+                    to.send(bytes, last).map_err(WriteError::Stream)?;
+                }
                 Poll::Ready(Ok(room))
             }
         }
@@ -168,8 +176,8 @@ impl Wire {
             Self::H1(to) => Poll::Ready(Ok(ready!(to.poll_write(cx, bytes))?)),
             Self::H2(to) => {
                 let room = ready!(to.poll_room(cx, bytes.len())).map_err(closed)?;
-                let piece = Bytes::copy_from_slice(bytes.get(..room).unwrap_or_default());
-                to.send(piece, false).map_err(WriteError::Stream)?;
+                let piece = bytes.get(..room).unwrap_or_default();
+                to.send_copy(piece, false).map_err(WriteError::Stream)?;
                 Poll::Ready(Ok(room))
             }
         }
@@ -203,6 +211,6 @@ impl Wire {
     }
 }
 
-fn closed(error: Option<h2::Error>) -> WriteError {
+fn closed(error: Option<Fault>) -> WriteError {
     error.map_or(WriteError::Closed, WriteError::Stream)
 }

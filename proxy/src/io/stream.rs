@@ -1,4 +1,4 @@
-//! A CONNECT stream of HTTP/2 as a byte stream: half-close is END_STREAM.
+//! A CONNECT stream as a byte stream: half-close is END_STREAM.
 
 use std::{
     io,
@@ -11,16 +11,30 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::uses::InUse;
+use crate::{
+    link::{self, Broken},
+    uses::InUse,
+};
 
-/// Most bytes handed to HTTP/2 in one piece.
+/// Most bytes handed over in one piece.
 const PIECE: usize = 64 << 10;
+
+/// What carries it.
+#[derive(Debug)]
+enum Carrier {
+    /// A link between our own daemons.
+    Link(link::Stream),
+    /// HTTP/2 of another mesh.
+    Other {
+        send: SendStream<Bytes>,
+        receive: RecvStream,
+    },
+}
 
 /// A CONNECT stream as a byte stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    send: SendStream<Bytes>,
-    receive: RecvStream,
+    carrier: Carrier,
     pending: Bytes,
     ended: bool,
     shut: bool,
@@ -30,11 +44,19 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// A stream that has been granted.
+    /// A stream of another mesh that has been granted.
     pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+        Self::over(Carrier::Other { send, receive })
+    }
+
+    /// A stream of our own that has been granted.
+    pub(crate) fn linked(stream: link::Stream) -> Self {
+        Self::over(Carrier::Link(stream))
+    }
+
+    fn over(carrier: Carrier) -> Self {
         Self {
-            send,
-            receive,
+            carrier,
             pending: Bytes::new(),
             ended: false,
             shut: false,
@@ -51,8 +73,11 @@ impl Stream {
     }
 
     /// Ends the stream with an error.
-    pub(crate) fn reset(mut self) {
-        self.send.send_reset(h2::Reason::CONNECT_ERROR);
+    pub(crate) fn reset(self) {
+        match self.carrier {
+            Carrier::Link(stream) => stream.reset(link::Reason::CONNECT_ERROR),
+            Carrier::Other { mut send, .. } => send.send_reset(h2::Reason::CONNECT_ERROR),
+        }
     }
 
     /// True when nothing came and the other end has neither closed nor broken it.
@@ -72,9 +97,14 @@ impl Stream {
     /// Ready when `pending` has something, or the end came.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending.is_empty() && !self.ended {
-            match ready!(self.receive.poll_data(cx)) {
-                Some(Ok(piece)) => self.pending = piece,
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            let piece = match &mut self.carrier {
+                Carrier::Link(stream) => ready!(stream.poll_piece(cx)).map_err(lost)?,
+                Carrier::Other { receive, .. } => {
+                    ready!(receive.poll_data(cx)).transpose().map_err(broken)?
+                }
+            };
+            match piece {
+                Some(piece) => self.pending = piece,
                 None => self.ended = true,
             }
         }
@@ -85,29 +115,50 @@ impl Stream {
         if length == 0 {
             return Ok(());
         }
-        self.receive
-            .flow_control()
-            .release_capacity(length)
-            .map_err(broken)
+        match &mut self.carrier {
+            Carrier::Link(stream) => {
+                stream.release(length);
+                Ok(())
+            }
+            Carrier::Other { receive, .. } => receive
+                .flow_control()
+                .release_capacity(length)
+                .map_err(broken),
+        }
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        loop {
-            let room = self.send.capacity();
-            if room > 0 {
-                return Poll::Ready(Ok(room.min(wanted)));
-            }
-            self.send.reserve_capacity(wanted);
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
+        match &mut self.carrier {
+            Carrier::Link(stream) => stream.poll_room(cx, wanted).map_err(lost),
+            Carrier::Other { send, .. } => poll_capacity(send, cx, wanted),
+        }
+    }
+}
+
+fn poll_capacity(
+    send: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    wanted: usize,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let room = send.capacity();
+        if room > 0 {
+            return Poll::Ready(Ok(room.min(wanted)));
+        }
+        send.reserve_capacity(wanted);
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 }
 
 fn broken(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}
+
+fn lost(error: Broken) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
 
@@ -137,10 +188,15 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(0));
         }
         let room = ready!(self.poll_room(cx, buf.len().min(PIECE)))?;
-        let piece = Bytes::copy_from_slice(buf.get(..room).unwrap_or(buf));
-        let length = piece.len();
-        self.send.send_data(piece, false).map_err(broken)?;
-        Poll::Ready(Ok(length))
+        let piece = buf.get(..room).unwrap_or(buf);
+        match &mut self.carrier {
+            Carrier::Link(stream) => stream.send_copy(piece, false),
+            Carrier::Other { send, .. } => {
+                let piece = Bytes::copy_from_slice(piece);
+                send.send_data(piece, false).map_err(broken)?;
+            }
+        }
+        Poll::Ready(Ok(piece.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -153,6 +209,14 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(()));
         }
         self.shut = true;
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
+        match &mut self.carrier {
+            Carrier::Link(stream) => {
+                stream.send_copy(&[], true);
+                Poll::Ready(Ok(()))
+            }
+            Carrier::Other { send, .. } => {
+                Poll::Ready(send.send_data(Bytes::new(), true).map_err(broken))
+            }
+        }
     }
 }

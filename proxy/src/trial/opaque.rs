@@ -321,10 +321,10 @@ mod tests {
             let world = World::new();
             let (a, _b, listener) = meshed(&world, AppProtocol::Tcp).await;
             let mut open = Vec::new();
-            for _ in 0..20 {
+            for _ in 0..70 {
                 open.push(world.dial(&a).await);
             }
-            for _ in 0..20 {
+            for _ in 0..70 {
                 let (mut service, _) = listener.accept().await.unwrap();
                 service.write_all(b"x").await.unwrap();
                 std::mem::forget(service);
@@ -335,7 +335,7 @@ mod tests {
             assert_eq!(
                 a.cells.transport.handshakes.get(),
                 2,
-                "16 streams on one, 4 on the other"
+                "64 streams on one, 6 on the other"
             );
         });
     }

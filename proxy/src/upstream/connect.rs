@@ -1,14 +1,19 @@
 //! CONNECT streams to other hosts: only `:method` and `:authority` say where, success is exactly 200.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use mesh_model::{
     endpoint::{AuthorityForm, Tunnel, TunnelKind},
     snapshot::BackendEndpoint,
 };
 
-use super::{DialError, H2Handle};
-use crate::io::Stream;
+use super::{DialError, H2Handle, Speaker};
+use crate::{
+    io::Stream,
+    link::{Broken, Link, head},
+};
 
 /// What a CONNECT tells beside its target; telemetry only.
 #[derive(Debug, Clone, Copy)]
@@ -28,13 +33,67 @@ pub(super) async fn connect(
     tunnel: &Tunnel,
     call: Option<&Call<'_>>,
 ) -> Result<Stream, DialError> {
-    let failed = |source| DialError::Http2 {
-        address: tunnel.address,
-        source: Arc::new(source),
-    };
     let authority = match (tunnel.authority, call) {
         (AuthorityForm::Host, Some(call)) => call.authority.to_owned(),
         _ => endpoint.address.to_string(),
+    };
+    match &handle.send {
+        Speaker::Link(link) => linked(link, &authority, tunnel, call).await,
+        Speaker::Other(send) => foreign(send, &authority, tunnel, call).await,
+    }
+    .map(|stream| stream.through(handle.peer, handle.in_use))
+}
+
+/// Through a link to another daemon.
+async fn linked(
+    link: &Link,
+    authority: &str,
+    tunnel: &Tunnel,
+    call: Option<&Call<'_>>,
+) -> Result<Stream, DialError> {
+    let failed = |source: Broken| DialError::Http2 {
+        address: tunnel.address,
+        source: Arc::new(source),
+    };
+    let opened = link.open(false, |fields| {
+        fields.field(b":method", b"CONNECT");
+        fields.field(b":authority", authority.as_bytes());
+        if let Some(call) = call {
+            let forwarded = format!("for=\"{}\"", call.peer);
+            fields.once(b"forwarded", forwarded.as_bytes());
+            fields.once(b"mesh-request-id", call.id.as_bytes());
+        }
+    });
+    let stream = opened.ok_or_else(|| failed(Broken::Unprocessed))?;
+    let answer = poll_fn(|cx| stream.poll_head(cx)).await.map_err(failed)?;
+    let status = answer.value(b":status").unwrap_or_default();
+    let status = std::str::from_utf8(status)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let refused = match status.unwrap_or(0) {
+        200 => None,
+        status => {
+            let word = answer.value(b"mesh-error").map(String::from_utf8_lossy);
+            Some(DialError::Tunnel {
+                status,
+                mesh_error: word.map(Arc::from),
+            })
+        }
+    };
+    head::put(answer);
+    refused.map_or_else(|| Ok(Stream::linked(stream)), Err)
+}
+
+/// Through another mesh's tunnel, with the `h2` crate.
+async fn foreign(
+    send: &SendRequest<Bytes>,
+    authority: &str,
+    tunnel: &Tunnel,
+    call: Option<&Call<'_>>,
+) -> Result<Stream, DialError> {
+    let failed = |source: h2::Error| DialError::Http2 {
+        address: tunnel.address,
+        source: Arc::new(source),
     };
     let mut request = http::Request::builder()
         .method(http::Method::CONNECT)
@@ -51,7 +110,7 @@ pub(super) async fn connect(
             mesh_error: None,
         });
     };
-    let mut send = handle.send.ready().await.map_err(failed)?;
+    let mut send = send.clone().ready().await.map_err(failed)?;
     let (answer, stream) = send.send_request(request, false).map_err(failed)?;
     let answer = answer.await.map_err(failed)?;
     let status = answer.status().as_u16();
@@ -65,5 +124,5 @@ pub(super) async fn connect(
             mesh_error: mesh_error.map(Arc::from),
         });
     }
-    Ok(Stream::new(stream, answer.into_body()).through(handle.peer, handle.in_use))
+    Ok(Stream::new(stream, answer.into_body()))
 }

@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
-    future::Future,
+    future::{Future, poll_fn},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -15,7 +15,6 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::Shared};
-use h2::client::SendRequest;
 use mesh_identity::verify::Usage;
 use mesh_model::{
     endpoint::Tunnel,
@@ -25,9 +24,10 @@ use mesh_model::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{DialError, Inner, dial, pool::Place};
+use super::{DialError, Inner, dial, pool::Place, speaker::Speaker};
 use crate::{
     io::Io,
+    link::{Driver, Link, Terms},
     tls::{self, Verified},
     uses::{InUse, Uses},
 };
@@ -77,6 +77,12 @@ impl Road {
             purpose,
         }
     }
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::Tunnel { purpose, .. } => *purpose,
+            Self::Plain(_) => Purpose::Requests,
+        }
+    }
     /// Exchanges that share one connection.
     fn most(&self) -> u32 {
         match self {
@@ -91,10 +97,13 @@ impl Road {
 
 /// Requests that share a connection.
 const REQUESTS: u32 = 100;
-/// CONNECT streams that share one: no more than the connection's window has room for whole stream windows.
-const STREAMS: u32 = 16;
-/// What one stream may have in flight towards us.
+/// CONNECT streams that share one.
+const STREAMS: u32 = 64;
+/// The same where the other end is another mesh's: no more than the connection's window has room for.
+const FOREIGN: u32 = 16;
+/// What one stream may have in flight towards us, and one of CONNECT.
 const STREAM_WINDOW: u32 = 1 << 20;
+const BULK_WINDOW: u32 = 4 << 20;
 /// What a connection may have in flight towards us.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest frame that we take.
@@ -110,7 +119,7 @@ const PONG: Duration = Duration::from_secs(10);
 /// One HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    send: SendRequest<Bytes>,
+    send: Speaker,
     life: Rc<Life>,
     retire_at: Instant,
     peer: Option<Arc<str>>,
@@ -131,9 +140,28 @@ struct Life {
     kill: CancellationToken,
 }
 
+impl Life {
+    fn begun() -> Rc<Self> {
+        Rc::new(Self {
+            uses: Uses::none(),
+            closed: Cell::new(false),
+            settled: CancellationToken::new(),
+            kill: CancellationToken::new(),
+        })
+    }
+
+    fn end(&self) {
+        self.closed.set(true);
+        self.settled.cancel();
+    }
+}
+
 impl Connection {
     fn is_open(&self) -> bool {
-        !self.life.closed.get() && self.left.get() > 0 && self.retire_at > Instant::now()
+        !self.life.closed.get()
+            && !self.send.is_closed()
+            && self.left.get() > 0
+            && self.retire_at > Instant::now()
     }
 
     /// The same with the bounds of a policy: on the time without an exchange, and on exchanges (0: none).
@@ -156,7 +184,11 @@ impl Connection {
     }
 
     fn handle(self: &Rc<Self>, most: u32) -> Option<H2Handle> {
-        let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(most);
+        let allowed = self.send.most().unwrap_or(most);
+        let most = match &self.send {
+            Speaker::Other(_) if self.verified.is_some() => most.min(FOREIGN),
+            Speaker::Other(_) | Speaker::Link(_) => most,
+        };
         let uses = &self.life.uses;
         (uses.active() < most.min(allowed.max(1))).then(|| self.begin(uses))
     }
@@ -175,11 +207,20 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    /// It was let go of: it ends with its last exchange.
+    fn drop(&mut self) {
+        if let Speaker::Link(link) = &self.send {
+            link.leave();
+        }
+    }
+}
+
 /// A stream's right on an HTTP/2 connection; keep it until the exchange, bodies included, has ended.
 #[derive(Debug)]
 pub(crate) struct H2Handle {
     /// Opens streams.
-    pub(crate) send: SendRequest<Bytes>,
+    pub(crate) send: Speaker,
     /// The identity that the other end proved; `None` for plaintext.
     pub(crate) peer: Option<Arc<str>>,
     /// True on a mesh tunnel: requests carry `mesh-target` and `mesh-request-id`.
@@ -252,6 +293,7 @@ impl Multiplexed {
             if let Err(error) = tls::still_believed(snapshot, verified, Usage::Server) {
                 tracing::warn!(peer = %verified.peer.id, %error, "a tunnel is closed: the peer lost its rights");
                 connection.life.kill.cancel();
+                connection.send.abort("the peer lost its rights");
             }
         }
     }
@@ -282,10 +324,12 @@ impl Inner {
         caller: &Caller,
         tunnel: &Tunnel,
     ) -> Result<H2Handle, DialError> {
+        let purpose = road.purpose();
         let open = || {
             let (inner, principal) = (Rc::clone(self), caller.principal.clone());
             let tunnel = tunnel.clone();
-            Some(async move { inner.open_tunnel(&principal, &tunnel).await }.boxed_local())
+            let open = async move { inner.open_tunnel(&principal, &tunnel, purpose).await };
+            Some(open.boxed_local())
         };
         self.shared(road, Some(tunnel), open).await
     }
@@ -361,6 +405,7 @@ impl Inner {
         self: &Rc<Self>,
         caller: &SpiffeId,
         tunnel: &Tunnel,
+        purpose: Purpose,
     ) -> Result<Connection, DialError> {
         if tunnel.next_hop.is_some() {
             return Err(DialError::Gateway);
@@ -379,8 +424,14 @@ impl Inner {
                     source: Arc::new(source),
                 }
             })?;
-        let (mut connection, answered) =
-            self.begin_http2(Io::Tls(Box::new(stream)), address).await?;
+        let io = Io::Tls(Box::new(stream));
+        let (mut connection, answered) = if verified.mesh {
+            let (connection, answered) = self.begin_link(io, purpose);
+            (connection, answered.boxed_local())
+        } else {
+            let (connection, answered) = self.begin_http2(io, address).await?;
+            (connection, answered.boxed_local())
+        };
         // In TLS 1.3 the server judges our certificate after our side of the handshake is over: only an
         // answer shows that it took us.
         let answered = tokio::time::timeout(self.config.limits.handshake, answered).await;
@@ -435,38 +486,102 @@ impl Inner {
                 address,
                 source: Arc::new(source),
             })?;
-        let life = Rc::new(Life {
-            uses: Uses::none(),
-            closed: Cell::new(false),
-            settled: CancellationToken::new(),
-            kill: CancellationToken::new(),
-        });
+        let life = Life::begun();
         self.transport.tunnels_opened.add(1);
         let transport = Arc::clone(&self.transport);
         let shared = Rc::clone(&life);
         let (tell, answered) = oneshot::channel();
         self.tasks.spawn_local(async move {
             drive(driver, &shared, tell).await;
-            shared.closed.set(true);
-            shared.settled.cancel();
+            shared.end();
             transport.tunnels_closed.add(1);
         });
-        let retire_at = self.retire_at(None);
-        let connection = Connection {
+        let lost = || std::io::ErrorKind::ConnectionAborted.into();
+        Ok((
+            self.connection(Speaker::Other(send), life),
+            answered.map(move |told| told.unwrap_or_else(|_lost| Err(lost()))),
+        ))
+    }
+
+    /// Speaks with another daemon, as the client; with a future that resolves when it answered for the first time.
+    fn begin_link(
+        self: &Rc<Self>,
+        io: Io,
+        purpose: Purpose,
+    ) -> (
+        Connection,
+        impl Future<Output = std::io::Result<()>> + 'static,
+    ) {
+        let (streams, window) = match purpose {
+            Purpose::Requests => (REQUESTS, STREAM_WINDOW),
+            Purpose::Streams => (STREAMS, BULK_WINDOW),
+        };
+        let link = Link::new(Terms {
+            client: true,
+            streams,
+            window,
+        });
+        let life = Life::begun();
+        self.transport.tunnels_opened.add(1);
+        let mut driver = Driver::new(link.clone(), io);
+        let (transport, shared) = (Arc::clone(&self.transport), Rc::clone(&life));
+        self.tasks.spawn_local(async move {
+            let why = poll_fn(|cx| driver.poll(cx)).await;
+            tracing::debug!(%why, "a link has ended");
+            shared.end();
+            transport.tunnels_closed.add(1);
+        });
+        let (asked, shared) = (link.clone(), Rc::clone(&life));
+        let (tell, answered) = oneshot::channel();
+        self.tasks.spawn_local(async move {
+            let first = asked.ask().await.map_err(std::io::Error::other);
+            let whole = first.is_ok();
+            shared.settled.cancel();
+            // Whoever asked may be gone.
+            drop(tell.send(first));
+            if whole {
+                keep_asking(&asked, &shared).await;
+            }
+        });
+        let lost = || std::io::ErrorKind::ConnectionAborted.into();
+        (
+            self.connection(Speaker::Link(link), life),
+            answered.map(move |told| told.unwrap_or_else(|_lost| Err(lost()))),
+        )
+    }
+
+    fn connection(&self, send: Speaker, life: Rc<Life>) -> Connection {
+        Connection {
             send,
             life,
-            retire_at,
+            retire_at: self.retire_at(None),
             peer: None,
             verified: None,
             sans: None,
             idle: None,
             left: Cell::new(u32::MAX),
-        };
-        let lost = || std::io::ErrorKind::ConnectionAborted.into();
-        Ok((
-            connection,
-            answered.map(move |told| told.unwrap_or_else(|_lost| Err(lost()))),
-        ))
+        }
+    }
+}
+
+/// Asks for a sign of life whenever exchanges run, and ends the link when there is none.
+async fn keep_asking(link: &Link, life: &Life) {
+    loop {
+        tokio::time::sleep(PING).await;
+        if link.has_ended() {
+            return;
+        }
+        if life.uses.active() == 0 {
+            continue;
+        }
+        match tokio::time::timeout(PONG, link.ask()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_ended)) => return,
+            Err(_elapsed) => {
+                tracing::info!("a link gave no sign of life");
+                return link.abort("no sign of life");
+            }
+        }
     }
 }
 

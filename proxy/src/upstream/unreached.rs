@@ -38,7 +38,7 @@ pub(crate) enum DialError {
         address: SocketAddr,
         /// Why.
         #[source]
-        source: Arc<h2::Error>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The tunnel's other end refused the CONNECT.
     #[error("the tunnel answered {status}")]

@@ -18,7 +18,7 @@ use crate::http::{
     alarm,
     body::BodyEvent,
     buffers::Messages,
-    convert, date,
+    date,
     h1::write::{self, ResponseExtras},
     headers,
     message::{Framing, Response, Version},
@@ -180,10 +180,8 @@ fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
             Ok(persistent)
         }
         Wire::H2(down) => {
-            let head = convert::response_to(response).ok_or(Stop::Gone)?;
-            down.send_response(head, framing == Framing::None)
-                .map_err(|_gone| Stop::Gone)?;
-            Ok(true)
+            let sent = down.send_response(response, framing == Framing::None);
+            sent.then_some(true).ok_or(Stop::Gone)
         }
     }
 }
@@ -325,8 +323,7 @@ pub(crate) async fn connected(exchange: &mut Exchange<'_>) -> bool {
             down.interject(|out| out.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n"));
         }
         Wire::H2(down) => {
-            if let Err(error) = down.send_response(http::Response::new(()), false) {
-                tracing::trace!(%error, "a CONNECT went away");
+            if !down.grant() {
                 return false;
             }
         }

@@ -61,9 +61,9 @@ pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Box<Up>) -> Resu
                     .fields
                     .push(convert::UPGRADE.as_bytes(), name.as_bytes());
             }
-            let head = convert::response_to(response).ok_or(Stop::Gone)?;
-            down.send_response(head, false)
-                .map_err(|_gone| Stop::Gone)?;
+            if !down.send_response(response, false) {
+                return Err(Stop::Gone);
+            }
         }
     }
     if let Wire::H1(wire) = &mut up.wire {

@@ -6,8 +6,7 @@
 use std::{io, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use h2::RecvStream;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use mesh_model::{
     endpoint::TunnelKind,
     snapshot::{Backend, BackendEndpoint, Caller, traffic::Probe},
@@ -17,7 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     io::Io,
     observe::fresh_id,
-    upstream::{DialError, H2Handle, Inner, is_h2, multiplex::Road, place::Place},
+    upstream::{
+        DialError, H2Handle, Inner, is_h2,
+        multiplex::Road,
+        once::{Answer, OnceError, once},
+        place::Place,
+    },
 };
 
 /// Most bytes that are read for the first line of an answer.
@@ -73,8 +77,8 @@ enum Unasked {
     Dial(#[from] DialError),
     #[error("the connection broke")]
     Io(#[from] io::Error),
-    #[error("the stream broke")]
-    Http2(#[from] h2::Error),
+    #[error("no answer")]
+    Http2(#[from] OnceError),
     #[error("the question cannot be said in HTTP")]
     Words(#[from] http::Error),
 }
@@ -147,7 +151,7 @@ impl Question<'_> {
         if is_denied(answer.head.headers()) {
             return Ok(None);
         }
-        let message = answer.message().await?;
+        let message = message(&mut answer).await?;
         Ok(Some(is_serving(&message)))
     }
 
@@ -179,41 +183,19 @@ impl Question<'_> {
 
     async fn send(&self, request: Request<()>, body: Option<Bytes>) -> Result<Answer, Unasked> {
         let handle = self.shared().await?;
-        let mut send = handle.send.clone().ready().await?;
-        let (answer, mut stream) = send.send_request(request, body.is_none())?;
-        if let Some(body) = body {
-            stream.send_data(body, true)?;
-        }
-        let (head, body) = answer.await?.into_parts();
-        Ok(Answer {
-            head: Response::from_parts(head, ()),
-            body,
-            _handle: handle,
-        })
+        Ok(once(handle, request, body).await?)
     }
 }
 
-/// An answer over HTTP/2.
-struct Answer {
-    head: Response<()>,
-    body: RecvStream,
-    /// The right on the connection.
-    _handle: H2Handle,
-}
-
-impl Answer {
-    /// The whole body, when it is short.
-    async fn message(&mut self) -> Result<Vec<u8>, Unasked> {
-        let mut message = Vec::new();
-        while message.len() < MESSAGE
-            && let Some(data) = self.body.data().await
-        {
-            let data = data?;
-            self.body.flow_control().release_capacity(data.len())?;
-            message.extend_from_slice(&data);
-        }
-        Ok(message)
+/// The whole body of an answer, when it is short.
+async fn message(answer: &mut Answer) -> Result<Vec<u8>, Unasked> {
+    let mut message = Vec::new();
+    while message.len() < MESSAGE
+        && let Some(piece) = answer.piece().await?
+    {
+        message.extend_from_slice(&piece);
     }
+    Ok(message)
 }
 
 /// True when the far daemon refuses this host: that says nothing of the program.

@@ -26,11 +26,12 @@ use crate::{
         message::{Framing, Version},
         relay::Flow,
         route::{self, To, Way},
-        stream::Stream,
+        stream::{Stream, heads},
         upgrade,
         wire::Wire,
     },
-    upstream::{DialError, H1Connection, H2Handle, HttpUpstream, Picked},
+    link::Link,
+    upstream::{DialError, H1Connection, H2Handle, HttpUpstream, Picked, Speaker},
 };
 
 /// Opens, or takes from the pool, and writes the head.
@@ -191,23 +192,95 @@ async fn open_h2(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
     picked: Option<&Picked>,
+    handle: H2Handle,
+    by: Option<Instant>,
+) -> Result<Result<Box<Up>, Missed>, Stop> {
+    if let (Speaker::Link(link), Some(picked)) = (&handle.send, picked) {
+        exchange.story.peer.clone_from(&handle.peer);
+        let stream = open_link(exchange, way, picked, link);
+        return Ok(stream
+            .map(|stream| over(exchange, stream, handle))
+            .ok_or_else(|| closed("the connection takes no further streams".to_owned())));
+    }
+    // Few requests go on in HTTP/2 of their own: the others need no room for it.
+    Box::pin(open_other(exchange, way, picked, handle, by)).await
+}
+
+/// A connection that was let go of meanwhile: another one will do.
+fn closed(what: String) -> Missed {
+    Missed {
+        failure: Failure::new(Code::ConnectFailed, what),
+        blame: None,
+        stale: true,
+    }
+}
+
+fn over(exchange: &Exchange<'_>, stream: Stream, handle: H2Handle) -> Box<Up> {
+    Box::new(Up {
+        wire: Wire::H2(stream),
+        upload: upload(exchange),
+        refused: None,
+        daemon: handle.mesh,
+        picked: None,
+        permit: None,
+        reused: false,
+        _handle: Some(handle),
+        interims: 0,
+    })
+}
+
+/// The request is whole with its head.
+fn is_bare(exchange: &Exchange<'_>) -> bool {
+    framing(exchange) == Framing::None && exchange.messages.request.upgrade.is_none()
+}
+
+/// What another daemon is told beside the request.
+fn hop<'h>(exchange: &Exchange<'_>, picked: &Picked, id: &'h str) -> Hop<'h> {
+    Hop {
+        target: picked.endpoint.address.port(),
+        id,
+        http1: exchange.messages.request.version != Version::Http2 || exchange.words.http1,
+    }
+}
+
+/// Opens a stream to another daemon; none while it takes no further one.
+fn open_link(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    picked: &Picked,
+    link: &Link,
+) -> Option<Stream> {
+    let ended = is_bare(exchange);
+    let id = exchange.story.id;
+    let hop = hop(exchange, picked, id.as_str());
+    let request = &exchange.messages.request;
+    let host = way.service.name.as_str();
+    let expect = request.wishes.expects_continue;
+    let opened = link.open(ended, |fields| {
+        heads::request_to(request, host, expect, &hop, fields);
+    });
+    opened.map(|stream| Stream::asking(stream, ended))
+}
+
+async fn open_other(
+    exchange: &mut Exchange<'_>,
+    way: &Way<'_>,
+    picked: Option<&Picked>,
     mut handle: H2Handle,
     by: Option<Instant>,
 ) -> Result<Result<Box<Up>, Missed>, Stop> {
     let ready = poll_fn(|cx| {
-        if let Poll::Ready(ready) = handle.send.poll_ready(cx) {
+        let Speaker::Other(send) = &mut handle.send else {
+            return Poll::Ready(Ok(Err(h2::Reason::REFUSED_STREAM.into())));
+        };
+        if let Poll::Ready(ready) = send.poll_ready(cx) {
             return Poll::Ready(Ok(ready));
         }
         poll_patience(exchange, cx, by).map(Err)
     })
     .await;
     if let Err(error) = ready? {
-        let failure = Failure::new(Code::ConnectFailed, chain(&error));
-        return Ok(Err(Missed {
-            failure,
-            blame: None,
-            stale: true,
-        }));
+        return Ok(Err(closed(chain(&error))));
     }
     if !handle.mesh {
         forward(exchange, way);
@@ -222,11 +295,7 @@ async fn open_h2(
     let towards = picked
         .filter(|_| handle.mesh)
         .map_or(Towards::Program, |picked| {
-            Towards::Daemon(Hop {
-                target: picked.endpoint.address.port(),
-                id: id.as_str(),
-                http1: request.version != Version::Http2 || exchange.words.http1,
-            })
+            Towards::Daemon(hop(exchange, picked, id.as_str()))
         });
     let host = way.service.name.as_str();
     let expect = request.wishes.expects_continue;
@@ -234,27 +303,16 @@ async fn open_h2(
         let failure = Failure::new(Code::BadRequest, "the request cannot be one of HTTP/2");
         return Err(failure.into());
     };
-    let ended = framing(exchange) == Framing::None && request.upgrade.is_none();
-    Ok(match handle.send.send_request(head, ended) {
-        Ok((answer, send)) => Ok(Box::new(Up {
-            wire: Wire::H2(Stream::opened(answer, send, ended)),
-            upload: upload(exchange),
-            refused: None,
-            daemon: handle.mesh,
-            picked: None,
-            permit: None,
-            reused: false,
-            _handle: Some(handle),
-            interims: 0,
-        })),
-        Err(error) => {
-            let failure = Failure::new(Code::ConnectFailed, chain(&error));
-            Err(Missed {
-                failure,
-                blame: None,
-                stale: true,
-            })
+    let ended = is_bare(exchange);
+    let Speaker::Other(send) = &mut handle.send else {
+        return Ok(Err(closed("no stream".to_owned())));
+    };
+    Ok(match send.send_request(head, ended) {
+        Ok((answer, send)) => {
+            let stream = Stream::opened(answer, send, ended);
+            Ok(over(exchange, stream, handle))
         }
+        Err(error) => Err(closed(chain(&error))),
     })
 }
 
@@ -272,7 +330,9 @@ async fn ask_for_change(
         Poll::Pending => exchange.alarm.poll(cx, by),
     })
     .await;
-    if handle.send.is_extended_connect_protocol_enabled() {
+    if let Speaker::Other(send) = &handle.send
+        && send.is_extended_connect_protocol_enabled()
+    {
         return Ok(());
     }
     upgrade::withdraw(&mut exchange.messages.request).map_err(Stop::Failed)

@@ -183,9 +183,7 @@ fn wrong(fault: HeadFault, up: &Up) -> Wrong {
             Failure::new(Code::BadResponse, fault.to_string()).into()
         }
         HeadFault::H2(AnswerError::Stream(error)) => {
-            let unprocessed = error.is_remote()
-                && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
-                    || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)));
+            let unprocessed = error.is_unprocessed();
             let failure = Failure::new(Code::UpstreamReset, chain(&error));
             if unprocessed {
                 failure.with_retry(Retry::Safe).into()

@@ -1,0 +1,162 @@
+//! HTTP/2 between our own daemons (`mesh-h2/1`): many exchanges on one connection, each in step with its reader.
+//!
+//! In: plaintext bytes of a tunnel. Out: heads as lists of fields, bodies, ends; and the same the other way. It is
+//! HTTP/2 as RFC 9113 has it without priorities, pushes and padding of its own, so that each end may be another
+//! implementation. What all streams send in one turn of the event loop goes out together.
+//! Never: spawns, allocates for a frame that is passed on, or lets a slow reader hold up another's stream.
+
+#[cfg(test)]
+use std::task::{Context, Poll};
+use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc};
+
+/// Moves the bytes.
+mod drive;
+/// Frames.
+mod frame;
+/// Lists of fields.
+pub(crate) mod head;
+/// Header compression.
+mod hpack;
+/// What waits to be sent.
+mod outbox;
+/// A queue of mostly one.
+mod queue;
+/// What comes in.
+mod receive;
+/// What is known of a link.
+mod state;
+/// One exchange.
+mod stream;
+/// Peers who send more frames than their exchanges need.
+mod watch;
+
+pub(crate) use drive::Driver;
+pub(crate) use frame::Reason;
+pub(crate) use head::Head;
+pub(crate) use stream::{Fields, Stream};
+
+use state::State;
+
+/// Which end this is, and what it allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// True for the end that opens streams.
+    pub client: bool,
+    /// Streams at once.
+    pub streams: u32,
+    /// The most that one stream may have in flight towards us. A stream begins with less, and gets more while its
+    /// reader keeps up.
+    pub window: u32,
+}
+
+/// Why a stream came to no good end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The other end gave it up.
+    #[error("the other end ended the stream: {0}")]
+    Reset(Reason),
+    /// This end gave it up, because of what the other end sent.
+    #[error("the stream was given up: {0}")]
+    Refused(Reason),
+    /// The other end took no more streams, and has not looked at this one.
+    #[error("the other end had closed for new streams")]
+    Unprocessed,
+    /// The connection is gone.
+    #[error("the connection ended: {0}")]
+    Lost(Arc<str>),
+}
+
+impl Broken {
+    /// True when the other end has certainly not acted on the stream.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        matches!(
+            self,
+            Self::Unprocessed | Self::Reset(Reason::REFUSED_STREAM)
+        )
+    }
+}
+
+/// One end of a link, shared by its driver and its streams.
+#[derive(Debug, Clone)]
+pub(crate) struct Link(Rc<RefCell<State>>);
+
+/// What was asked of the serving end.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The head; give it back with [`head::put`].
+    pub head: Box<Head>,
+    /// The exchange.
+    pub stream: Stream,
+    /// True when no body follows.
+    pub ended: bool,
+}
+
+impl Link {
+    /// A new end: what it says first waits to be sent.
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self(Rc::new(RefCell::new(State::new(terms))))
+    }
+
+    /// The calling end: opens a stream with the head that `write` writes; `ended` when no body follows. `None` while
+    /// the other end takes no further one.
+    pub(crate) fn open(&self, ended: bool, write: impl FnOnce(&mut Fields<'_>)) -> Option<Stream> {
+        let (key, id) = self.0.borrow_mut().open(ended, write)?;
+        Some(Stream::new(self.clone(), key, id))
+    }
+
+    /// The calling end: how many streams the other end takes at once.
+    pub(crate) fn most(&self) -> u32 {
+        self.0.borrow().most()
+    }
+
+    /// The serving end: the next stream that was opened.
+    pub(crate) fn accept(&self) -> Option<Asked> {
+        let (key, id, head, ended) = self.0.borrow_mut().accept()?;
+        Some(Asked {
+            head,
+            stream: Stream::new(self.clone(), key, id),
+            ended,
+        })
+    }
+
+    /// Ready once the other end's settings are known, or it has ended.
+    #[cfg(test)]
+    pub(crate) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow_mut().poll_settled(cx)
+    }
+
+    /// True once no further streams can be opened or come.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.borrow().is_closed()
+    }
+
+    /// Streams that are not over.
+    #[cfg(test)]
+    pub(crate) fn active(&self) -> u32 {
+        self.0.borrow().active()
+    }
+
+    /// Asks for a sign of life, and waits for the answer.
+    pub(crate) async fn ask(&self) -> Result<(), Broken> {
+        self.0.borrow_mut().ask();
+        poll_fn(|cx| self.0.borrow_mut().poll_answered(cx)).await
+    }
+
+    /// Ends the link at once, whatever runs on it.
+    pub(crate) fn abort(&self, why: &str) {
+        self.0.borrow_mut().end(&Arc::from(why));
+    }
+
+    /// True once the connection is gone, or about to go.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.borrow().ended.is_some()
+    }
+
+    /// Takes no further streams; those that run may end.
+    pub(crate) fn leave(&self) {
+        self.0.borrow_mut().leave();
+    }
+}
+
+#[cfg(test)]
+mod tests;

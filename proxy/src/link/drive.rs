@@ -1,0 +1,190 @@
+//! Moves the bytes of a link: reads what is there, lets streams have it, and sends what they wrote, together.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+
+use super::{
+    Broken, Link, frame,
+    state::{FRAME, Leaving, State},
+};
+use crate::alarm::Alarm;
+
+/// Room for a read, and for one while much comes in.
+const ROOM: usize = 16 << 10;
+const LARGE: usize = FRAME + frame::HEAD;
+/// Reads before streams get their turn.
+const TURNS: usize = 4;
+/// How long the other end may take no byte of what waits for it, and how long the last frames to one that is cut
+/// off may take.
+const BLOCKED: Duration = Duration::from_mins(1);
+const LAST: Duration = Duration::from_secs(1);
+
+/// Moves the bytes of one link; to be polled by its task until it is ready.
+#[derive(Debug)]
+pub(crate) struct Driver<I> {
+    link: Link,
+    io: I,
+    input: BytesMut,
+    /// The last read filled its buffer.
+    hungry: bool,
+    /// The other end has ended its direction.
+    ended: bool,
+    /// Bytes were handed over that may not have been sent.
+    unflushed: bool,
+    alarm: Alarm,
+    /// Since when nothing could be sent.
+    blocked: Option<Instant>,
+    /// Since when everything that is left are last frames.
+    last: Option<Instant>,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
+    /// For a new link.
+    pub(crate) fn new(link: Link, io: I) -> Self {
+        Self {
+            link,
+            io,
+            input: BytesMut::new(),
+            hungry: false,
+            ended: false,
+            unflushed: false,
+            alarm: Alarm::default(),
+            blocked: None,
+            last: None,
+        }
+    }
+
+    /// Moves what can be moved; ready, with the reason, once the link has ended and nothing more can be said.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Arc<str>> {
+        let link = self.link.clone();
+        let mut state = link.0.borrow_mut();
+        state.turn(cx);
+        let moved = self.poll_move(cx, &mut state);
+        state.rest();
+        moved
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<Arc<str>> {
+        let mut more = false;
+        for turn in 0..TURNS {
+            match self.poll_read(cx, state) {
+                Poll::Ready(()) if state.ended.is_none() => more = turn + 1 == TURNS,
+                Poll::Ready(()) | Poll::Pending => break,
+            }
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        if let Poll::Ready(Err(error)) = self.poll_write(cx, state) {
+            state.end(&Arc::from(error.to_string()));
+            return Poll::Ready(why(state));
+        }
+        let sent = state.out.is_empty() && !self.unflushed;
+        let leaves = state.leaving == Leaving::Final || state.refused;
+        if (leaves && state.active() == 0 && state.opened.is_empty()) || state.ended.is_some() {
+            // Nothing is left but to say it.
+            let last = *self.last.get_or_insert(state.now);
+            state.end(&Arc::from("it was left"));
+            let over = sent && Pin::new(&mut self.io).poll_shutdown(cx).is_ready();
+            if over || self.ended || self.alarm.poll(cx, last.checked_add(LAST)).is_ready() {
+                return Poll::Ready(why(state));
+            }
+            return Poll::Pending;
+        }
+        if sent {
+            self.blocked = None;
+        } else {
+            let since = *self.blocked.get_or_insert(state.now);
+            if self.alarm.poll(cx, since.checked_add(BLOCKED)).is_ready() {
+                state.end(&Arc::from("the other end takes nothing"));
+                return Poll::Ready(why(state));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads once; ready when something came, the end too.
+    fn poll_read(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<()> {
+        if self.ended || state.ended.is_some() {
+            return Poll::Pending;
+        }
+        let wanted = if self.hungry { LARGE } else { ROOM };
+        let missing = frame::Head::read(&self.input).map_or(0, |head| {
+            (head.length.min(FRAME) + frame::HEAD).saturating_sub(self.input.len())
+        });
+        if self.input.capacity() - self.input.len() < missing.max(wanted / 2) {
+            self.input.reserve(missing.max(wanted));
+        }
+        let room = self.input.capacity() - self.input.len();
+        let read = pin!(self.io.read_buf(&mut self.input)).poll(cx);
+        match ready!(self.idle_on_pending(read, state)) {
+            Ok(0) => {
+                self.ended = true;
+                state.end(&Arc::from("the other end closed it"));
+            }
+            Ok(count) => {
+                self.hungry = count == room;
+                if let Err(reason) = state.receive(&mut self.input) {
+                    tracing::debug!(%reason, "the other end of a link breaks a rule");
+                    state.fail(reason);
+                }
+            }
+            Err(error) => {
+                self.ended = true;
+                state.end(&Arc::from(error.to_string()));
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// A link on which nothing runs holds no buffer.
+    fn idle_on_pending<T>(&mut self, read: Poll<T>, state: &State) -> Poll<T> {
+        if read.is_pending() {
+            self.hungry = false;
+            if self.input.is_empty() && state.active() == 0 {
+                self.input = BytesMut::new();
+            }
+        }
+        read
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<io::Result<()>> {
+        while !state.out.is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, state.out.front()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            state.out.advance(count);
+            self.unflushed = true;
+            self.blocked = None;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I> Drop for Driver<I> {
+    fn drop(&mut self) {
+        // Whoever still holds a stream must learn of it.
+        self.link.0.borrow_mut().end(&Arc::from("it was closed"));
+    }
+}
+
+fn why(state: &State) -> Arc<str> {
+    match &state.ended {
+        Some(Broken::Lost(why)) => Arc::clone(why),
+        Some(_) | None => Arc::from("it ended"),
+    }
+}

@@ -1,0 +1,496 @@
+//! What comes in: whole frames, each checked before it changes anything.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::{
+    Broken,
+    frame::{self, Head, Reason},
+    head,
+    queue::Queue,
+    state::{FRAME, LARGEST, Leaving, State},
+};
+
+/// Bytes from which a piece of a body is not copied out of what was read.
+const LARGE: usize = 4 << 10;
+/// Bytes of a piece below which it is a crumb, and how many of them may wait one by one.
+const CRUMB: usize = 512;
+const CRUMBS: usize = 16;
+/// Bytes of a compressed head.
+const BLOCK: usize = 128 << 10;
+/// Bytes of answers to pings and settings that may wait for a peer to take them.
+const ANSWERS: usize = 64 << 10;
+
+impl State {
+    /// Takes the whole frames that `input` begins with.
+    pub(super) fn receive(&mut self, input: &mut BytesMut) -> Result<(), Reason> {
+        if !self.take_preface(input)? {
+            return Ok(());
+        }
+        while let Some(head) = Head::read(input) {
+            if head.length > FRAME {
+                return Err(Reason::FRAME_SIZE_ERROR);
+            }
+            if input.len() < frame::HEAD + head.length {
+                break;
+            }
+            input.advance(frame::HEAD);
+            // Only a head's own next part may follow a part of one.
+            if self.partial.is_some() && head.kind != frame::CONTINUATION {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            if !self.settled && head.kind != frame::SETTINGS {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            if head.kind == frame::DATA {
+                self.on_data(head, input)?;
+                continue;
+            }
+            let payload = input.get(..head.length).unwrap_or_default();
+            self.on_frame(head, payload)?;
+            input.advance(head.length);
+            if self.ended.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// False while the preface is not whole.
+    fn take_preface(&mut self, input: &mut BytesMut) -> Result<bool, Reason> {
+        let length = self.preface.len().min(input.len());
+        let (wanted, rest) = self.preface.split_at_checked(length).unwrap_or_default();
+        if input.get(..length) != Some(wanted) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        input.advance(length);
+        self.preface = rest;
+        Ok(rest.is_empty())
+    }
+
+    fn on_frame(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        if head.kind != frame::HEADERS && head.kind != frame::CONTINUATION && !self.watch.idle() {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        match head.kind {
+            frame::HEADERS => self.on_headers(head, payload),
+            frame::CONTINUATION => self.on_continuation(head, payload),
+            frame::RST_STREAM => self.on_reset(head, payload),
+            frame::SETTINGS => self.on_settings(head, payload),
+            frame::PING => self.on_ping(head, payload),
+            frame::GOAWAY => self.on_goaway(head, payload),
+            frame::WINDOW_UPDATE => self.on_window(head, payload),
+            frame::PRIORITY if head.stream == 0 => Err(Reason::PROTOCOL_ERROR),
+            frame::PRIORITY if head.length != 5 => Err(Reason::FRAME_SIZE_ERROR),
+            frame::PUSH_PROMISE => Err(Reason::PROTOCOL_ERROR),
+            // Also kinds that nobody knows (RFC 9113 section 5.5).
+            _ => Ok(()),
+        }
+    }
+
+    fn on_data(&mut self, head: Head, input: &mut BytesMut) -> Result<(), Reason> {
+        let length = i64::try_from(head.length).unwrap_or(i64::MAX);
+        if head.stream == 0 || self.is_idle(head.stream) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if length > self.window {
+            return Err(Reason::FLOW_CONTROL_ERROR);
+        }
+        self.window -= length;
+        self.owed += u32::try_from(head.length).unwrap_or(u32::MAX);
+        let last = head.has(frame::END_STREAM);
+        if head.length == 0 && !last && !self.watch.idle() {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        let pad = if head.has(frame::PADDED) {
+            let pad = input.first().copied().filter(|_| head.length > 0);
+            usize::from(pad.ok_or(Reason::PROTOCOL_ERROR)?) + 1
+        } else {
+            0
+        };
+        if pad > head.length {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let piece = if pad > 0 {
+            let whole = cut(input, head.length);
+            whole.slice(1..=head.length - pad)
+        } else {
+            cut(input, head.length)
+        };
+        self.on_piece(head.stream, piece, length, last);
+        // What belongs to no stream is given back at once.
+        self.credit(0);
+        Ok(())
+    }
+
+    fn on_piece(&mut self, id: u32, piece: Bytes, counted: i64, last: bool) {
+        let (key, client) = (self.key_of(id), self.terms.client);
+        let Some((key, entry)) = key.and_then(|key| Some((key, self.entry(key)?))) else {
+            // Ours was the end of it, and this was on its way.
+            return;
+        };
+        if entry.read {
+            return self.refuse(key, Reason::STREAM_CLOSED);
+        }
+        if client && !entry.answered {
+            // A body before its head.
+            return self.refuse(key, Reason::PROTOCOL_ERROR);
+        }
+        if counted > entry.window {
+            return self.refuse(key, Reason::FLOW_CONTROL_ERROR);
+        }
+        entry.window -= counted;
+        let padding = u32::try_from(counted)
+            .unwrap_or(u32::MAX)
+            .saturating_sub(u32::try_from(piece.len()).unwrap_or(u32::MAX));
+        // Padding is read by nobody.
+        entry.owed += padding;
+        entry.read = last;
+        let length = piece.len();
+        if length > 0 {
+            keep(&mut entry.inbox, piece);
+        }
+        if let Some(reader) = entry.reader.take() {
+            reader.wake();
+        }
+        self.held += length;
+        if length > 0 || last {
+            self.watch.useful();
+        }
+        if last {
+            self.settle(key);
+        }
+    }
+
+    fn on_headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let mut rest = payload;
+        let mut pad = 0;
+        if head.has(frame::PADDED) {
+            let (length, tail) = rest.split_first().ok_or(Reason::FRAME_SIZE_ERROR)?;
+            (pad, rest) = (usize::from(*length), tail);
+        }
+        if head.has(frame::WITH_PRIORITY) {
+            rest = rest.get(5..).ok_or(Reason::FRAME_SIZE_ERROR)?;
+        }
+        let length = rest.len().checked_sub(pad).ok_or(Reason::PROTOCOL_ERROR)?;
+        let block = rest.get(..length).unwrap_or_default();
+        if head.stream == 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let last = head.has(frame::END_STREAM);
+        if head.has(frame::END_HEADERS) {
+            return self.on_block(head.stream, last, block);
+        }
+        self.partial = Some((head.stream, last, block.to_vec()));
+        Ok(())
+    }
+
+    fn on_continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let (stream, last, mut block) = self.partial.take().ok_or(Reason::PROTOCOL_ERROR)?;
+        if stream != head.stream {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let too_much = block.len() + payload.len() > BLOCK;
+        if too_much || (payload.is_empty() && !self.watch.idle()) {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        block.extend_from_slice(payload);
+        if head.has(frame::END_HEADERS) {
+            return self.on_block(stream, last, &block);
+        }
+        self.partial = Some((stream, last, block));
+        Ok(())
+    }
+
+    /// A whole head, or trailers.
+    fn on_block(&mut self, id: u32, last: bool, block: &[u8]) -> Result<(), Reason> {
+        let mut fields = head::take();
+        // It is read whatever becomes of it: both ends must remember the same.
+        if self.decoder.read(block, &mut fields).is_err() {
+            return Err(Reason::COMPRESSION_ERROR);
+        }
+        self.watch.useful();
+        if let Some(key) = self.key_of(id) {
+            if self.terms.client {
+                self.on_answer(key, fields, last);
+            } else {
+                self.on_trailers(key, fields, last);
+            }
+            return Ok(());
+        }
+        if !self.is_idle(id) {
+            // Of a stream that has ended.
+            head::put(fields);
+            return Ok(());
+        }
+        if self.terms.client || id.is_multiple_of(2) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        self.on_opened(id, fields, last)
+    }
+
+    fn on_opened(&mut self, id: u32, fields: Box<head::Head>, last: bool) -> Result<(), Reason> {
+        if self.leaving == Leaving::Final {
+            // The other end was told that it will not be looked at.
+            head::put(fields);
+            return Ok(());
+        }
+        self.last = id;
+        if !self.watch.request() {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        if self.active() >= self.terms.streams {
+            head::put(fields);
+            self.put(
+                frame::RST_STREAM,
+                0,
+                id,
+                &Reason::REFUSED_STREAM.0.to_be_bytes(),
+            );
+            return Ok(());
+        }
+        let key = self.add(id, last, false, true);
+        self.opened.push_back((key, fields, last));
+        Ok(())
+    }
+
+    fn on_answer(&mut self, key: u32, fields: Box<head::Head>, last: bool) {
+        let Some(entry) = self.entry(key) else { return };
+        if entry.read {
+            head::put(fields);
+            return self.refuse(key, Reason::STREAM_CLOSED);
+        }
+        if entry.answered {
+            return self.on_trailers(key, fields, last);
+        }
+        let interim = fields
+            .value(b":status")
+            .is_some_and(|status| status.starts_with(b"1"));
+        // An interim head ends nothing; and nobody sends more of them than anybody reads.
+        if interim && (last || entry.heads.len() >= 32) {
+            head::put(fields);
+            return self.refuse(key, Reason::PROTOCOL_ERROR);
+        }
+        entry.answered = !interim;
+        entry.read = last;
+        entry.heads.push(fields);
+        if let Some(reader) = entry.reader.take() {
+            reader.wake();
+        }
+        if last {
+            self.settle(key);
+        }
+    }
+
+    fn on_trailers(&mut self, key: u32, fields: Box<head::Head>, last: bool) {
+        let Some(entry) = self.entry(key) else { return };
+        let fault = match (entry.read, last) {
+            (true, _) => Some(Reason::STREAM_CLOSED),
+            // A second head that is no end.
+            (false, false) => Some(Reason::PROTOCOL_ERROR),
+            (false, true) if fields.is_too_large() => Some(Reason::ENHANCE_YOUR_CALM),
+            (false, true) => None,
+        };
+        if let Some(fault) = fault {
+            head::put(fields);
+            return self.refuse(key, fault);
+        }
+        entry.trailers = Some(fields);
+        entry.read = true;
+        if let Some(reader) = entry.reader.take() {
+            reader.wake();
+        }
+        self.settle(key);
+    }
+
+    fn on_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let reason = Reason(number(payload).ok_or(Reason::FRAME_SIZE_ERROR)?);
+        if head.stream == 0 || self.is_idle(head.stream) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let (now, client) = (self.now, self.terms.client);
+        let Some(key) = self.key_of(head.stream) else {
+            return Ok(());
+        };
+        let Some(entry) = self.entry(key) else {
+            return Ok(());
+        };
+        let at_once = now.duration_since(entry.begun) < std::time::Duration::from_secs(1);
+        let taken_back = !client && !entry.responded && at_once;
+        // A whole answer stays one when the other end needs no more of the request.
+        if reason == Reason::NO_ERROR && client && entry.read {
+            entry.written = true;
+        } else {
+            entry.broken = Some(Broken::Reset(reason));
+        }
+        entry.wake();
+        self.settle(key);
+        if taken_back {
+            self.watch.taken_back();
+        }
+        Ok(())
+    }
+
+    fn on_settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if head.has(frame::ACK) {
+            let fault = !payload.is_empty();
+            return if fault {
+                Err(Reason::FRAME_SIZE_ERROR)
+            } else {
+                Ok(())
+            };
+        }
+        let (settings, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        }
+        for [name_high, name_low, a, b, c, d] in settings {
+            let name = u16::from_be_bytes([*name_high, *name_low]);
+            self.on_setting(name, u32::from_be_bytes([*a, *b, *c, *d]))?;
+        }
+        self.answer(frame::SETTINGS, frame::ACK, &[])?;
+        self.has_settled();
+        Ok(())
+    }
+
+    /// Answers a frame; one that asks for ever more and takes nothing is cut off.
+    fn answer(&mut self, kind: u8, flags: u8, payload: &[u8]) -> Result<(), Reason> {
+        self.answers += frame::HEAD + payload.len();
+        if self.answers > ANSWERS {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        self.put(kind, flags, 0, payload);
+        Ok(())
+    }
+
+    fn on_setting(&mut self, name: u16, value: u32) -> Result<(), Reason> {
+        let size = value as usize;
+        match name {
+            frame::HEADER_TABLE_SIZE => self.encoder.set_limit(size),
+            frame::ENABLE_PUSH if value > 1 => return Err(Reason::PROTOCOL_ERROR),
+            frame::MAX_CONCURRENT_STREAMS if self.terms.client => self.peer_streams = value,
+            frame::INITIAL_WINDOW_SIZE if i64::from(value) > LARGEST => {
+                return Err(Reason::FLOW_CONTROL_ERROR);
+            }
+            frame::INITIAL_WINDOW_SIZE => self.set_peer_window(value)?,
+            frame::MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&size) => {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            frame::MAX_FRAME_SIZE => self.peer_frame = size,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let content: [u8; 8] = payload
+            .try_into()
+            .map_err(|_other| Reason::FRAME_SIZE_ERROR)?;
+        if !head.has(frame::ACK) {
+            self.answer(frame::PING, frame::ACK, &content)?;
+        } else if self.question == Some(content) {
+            self.answered();
+            self.leave_for_good();
+            self.stir();
+        }
+        Ok(())
+    }
+
+    fn on_goaway(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let last = number(payload.get(..4).unwrap_or_default());
+        let reason = number(payload.get(4..8).unwrap_or_default());
+        let (Some(last), Some(reason)) = (last, reason) else {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        };
+        if self.terms.client {
+            self.unprocessed_above(last & 0x7fff_ffff);
+        } else {
+            self.refused = true;
+        }
+        if Reason(reason) != Reason::NO_ERROR {
+            let why = format!("the other end left: {}", Reason(reason));
+            self.end(&Arc::from(why));
+        }
+        self.stir();
+        Ok(())
+    }
+
+    fn on_window(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let more = number(payload).ok_or(Reason::FRAME_SIZE_ERROR)? & 0x7fff_ffff;
+        if head.stream == 0 {
+            if more == 0 {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            return self.widen(more);
+        }
+        if self.is_idle(head.stream) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let Some(key) = self.key_of(head.stream) else {
+            return Ok(());
+        };
+        if let Some(entry) = self.entry(key) {
+            entry.room += i64::from(more);
+            let fault = if more == 0 {
+                Some(Reason::PROTOCOL_ERROR)
+            } else {
+                (entry.room > LARGEST).then_some(Reason::FLOW_CONTROL_ERROR)
+            };
+            if let Some(fault) = fault {
+                self.refuse(key, fault);
+            } else if let Some(writer) = entry.writer.take() {
+                writer.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// True for a stream that was never opened.
+    fn is_idle(&self, id: u32) -> bool {
+        if self.terms.client {
+            id.is_multiple_of(2) || id >= self.next
+        } else {
+            id.is_multiple_of(2) || id > self.last
+        }
+    }
+
+    /// A fault of the other end in one stream.
+    fn refuse(&mut self, key: u32, reason: Reason) {
+        self.reset(key, reason, Broken::Refused(reason));
+    }
+}
+
+/// Takes `length` bytes off; large ones are not copied.
+fn cut(input: &mut BytesMut, length: usize) -> Bytes {
+    if length >= LARGE {
+        return input.split_to(length).freeze();
+    }
+    let piece = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
+    input.advance(length);
+    piece
+}
+
+/// Queues a piece; crumbs are put together, so that they never cost much more than their bytes.
+fn keep(inbox: &mut Queue<Bytes>, piece: Bytes) {
+    let many = inbox.len() >= CRUMBS;
+    match inbox.last_mut() {
+        Some(last) if many && last.len() < CRUMB && piece.len() < CRUMB => {
+            *last = Bytes::from([&last[..], &piece].concat());
+        }
+        Some(_) | None => inbox.push(piece),
+    }
+}
+
+fn number(payload: &[u8]) -> Option<u32> {
+    payload.try_into().ok().map(u32::from_be_bytes)
+}
