@@ -73,15 +73,17 @@ fn http_1_0(stage: &mut Stage) -> anyhow::Result<String> {
 }
 
 fn http_2(stage: &mut Stage) -> anyhow::Result<String> {
-    // One curl each: curl 7.88 cannot use a connection of prior knowledge twice, whoever serves.
+    // One curl each: curl 7.88 cannot use a connection of prior knowledge twice, whoever serves. The program
+    // reads the body first: that curl fails with 92 where an answer ends before it has sent its body.
     for number in 0..20 {
         let arguments = ["--http2-prior-knowledge", "-d", "a body"];
-        let answer = stage.call(&arguments, &format!("http://shop/new/{number}"))?;
+        let answer = stage.call(&arguments, &format!("http://shop/new/read/{number}"))?;
         ensure!(
             answer.status == 200
                 && answer.version == "HTTP/2"
                 && answer.said("method") == "POST"
-                && answer.said("version") == "HTTP/1.1",
+                && answer.said("version") == "HTTP/1.1"
+                && answer.body.ends_with("a body"),
             "{answer:?}"
         );
     }

@@ -214,6 +214,7 @@ fn server_block(one: &Server, files: &std::path::Path) -> String {
     format!(
         "server {{ listen {listen}; server_name _; access_log {files}/{name}.log row;\n\
          location / {{ return 200 \"{said}\"; }}\n\
+         location /new/read/ {{ echo_read_request_body; echo_duplicate 1 \"{said}\"; echo_request_body; }}\n\
          location = /request {{ echo_duplicate 1 \"{said}\"; echo $echo_client_request_headers; }}\n\
          location /slow {{ echo_sleep 1; echo from={name}; }}\n\
          location /race {{ {race}echo from={name}; }}\n\
