@@ -144,4 +144,4 @@ command -v cargo >/dev/null || {
     echo "cargo is missing: install Rust (https://rustup.rs), then run this again" >&2
     exit 1
 }
-if [ "$profile" = test ]; then scripts/peers.sh; fi
+if [ "$profile" = test ]; then scripts/peers.sh; scripts/registries.sh; fi
