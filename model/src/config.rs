@@ -17,6 +17,8 @@ pub mod check;
 mod effective;
 /// As written: TOML, unknown keys refused, close names suggested.
 mod file;
+/// How the facts of several sources meet.
+pub mod merge;
 /// The reference of every key.
 mod reference;
 /// Discovery sources as meant.
@@ -24,6 +26,7 @@ pub mod source;
 
 pub use check::{ConfigError, Sources, read};
 pub use effective::effective;
+pub use merge::{Merge, MergePolicy, MergeRule, SourceTerm};
 pub use reference::reference;
 pub use source::{Access, DnsRecord, EtcdLayout, SourceConfig, SourceKind, SourceTls};
 
@@ -140,6 +143,8 @@ pub struct Live {
     pub services: Vec<Arc<LocalService>>,
     /// Discovery sources.
     pub sources: Vec<SourceConfig>,
+    /// How they meet where several know a service.
+    pub merge: Merge,
     /// Access log.
     pub access_log: AccessLog,
     /// Longest time that running requests get at shutdown; 30 s; 0 to 3600 s.

@@ -125,6 +125,29 @@ pub struct HostInfo {
     /// Sub-zone, such as a rack; may be empty.
     #[prost(string, tag = "14")]
     pub sub_zone: String,
+    /// The sources that it shares, in the order of its files.
+    #[prost(message, repeated, tag = "15")]
+    pub sources: Vec<SourceTerms>,
+}
+
+/// What others must know of a source to merge and to name what it says.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct SourceTerms {
+    /// Its id, such as `consul/dc1`.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The word of its kind, such as `consul`.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    /// Which part of the registry it reads: Consul's datacenter, Nomad's region; may be empty.
+    #[prost(string, tag = "3")]
+    pub scope: String,
+    /// Lower comes first.
+    #[prost(uint32, tag = "4")]
+    pub precedence: u32,
+    /// Its share of the requests plus one; 0: not stated.
+    #[prost(uint32, tag = "5")]
+    pub weight: u32,
 }
 
 /// Health on the wire; the meaning is [`crate::endpoint::Health`]'s.

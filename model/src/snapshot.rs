@@ -403,8 +403,6 @@ pub struct Retry {
     pub backoff: Duration,
     /// Most time between two tries.
     pub max_backoff: Duration,
-    /// A second try beside the first when that is slow; off (`None`) unless a route asks for it.
-    pub hedge_after: Option<Duration>,
 }
 
 /// What is tried again beside answers with a listed code. A failed connection and a refused stream always are.
@@ -429,7 +427,6 @@ impl Default for Retry {
             grpc_codes: Vec::new(),
             backoff: Duration::from_millis(5),
             max_backoff: Duration::from_secs(10),
-            hedge_after: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
 
 mod boot;
 mod clash;
+mod merge;
 mod service;
 mod source;
 
@@ -47,22 +48,31 @@ pub struct ConfigError {
 
 /// Checks everything; on faults all of them are returned, at most 200.
 ///
-/// Of a key that several files set the last one counts; `service` and `source` tables add up. A file in a
+/// Of a key that several files set the last one counts; `service`, `source` and `merge` tables add up. A file in a
 /// directory `services.d` may hold the keys of one service without `[[service]]`.
 pub fn read(sources: &Sources) -> Result<(Boot, Live), Vec<ConfigError>> {
     let faults = Faults::default();
     let mut whole = Node::empty();
     for (number, (path, text)) in sources.files.iter().enumerate() {
         let node = toml::parse(text, number, &faults);
-        merge(&mut whole, in_services_d(path, node), "");
+        join(&mut whole, in_services_d(path, node), "");
     }
     let root: Option<FileRoot> = decode(&whole, "", &faults);
     let at = At::root(&whole, "", &faults);
     let read = root.map(|root| {
         let boot = boot::boot(&root, &at);
+        let configured = source::sources(&root.source, &at.key("source"));
+        let met = merge::merge(
+            &root.merge,
+            &root.source,
+            &configured,
+            &at.key("merge"),
+            &at.key("source"),
+        );
         let live = Live {
             services: service::services(&root.service, &at.key("service"), sources),
-            sources: source::sources(&root.source, &at.key("source")),
+            sources: configured,
+            merge: met,
             access_log: boot::access_log(root.access_log.as_ref(), &at.key("access_log")),
             drain_timeout: root
                 .drain_timeout
@@ -128,8 +138,8 @@ fn in_services_d(path: &str, node: Node) -> Node {
     }
 }
 
-/// Puts `later` over `base`: tables join, the lists `service` and `source` add up, all else is replaced.
-fn merge(base: &mut Node, later: Node, path: &str) {
+/// Puts `later` over `base`: tables join, the lists `service`, `source` and `merge` add up, all else is replaced.
+fn join(base: &mut Node, later: Node, path: &str) {
     let Value::Table(entries) = &mut base.value else {
         *base = later;
         return;
@@ -142,9 +152,10 @@ fn merge(base: &mut Node, later: Node, path: &str) {
             entries.push((key, node));
             continue;
         };
-        let adds_up = path.is_empty() && matches!(key.text.as_str(), "service" | "source");
+        let adds_up =
+            path.is_empty() && matches!(key.text.as_str(), "service" | "source" | "merge");
         match (&mut old.value, &node.value) {
-            (Value::Table(_), Value::Table(_)) => merge(old, node, &key.text),
+            (Value::Table(_), Value::Table(_)) => join(old, node, &key.text),
             (Value::List(all), Value::List(_)) if adds_up => {
                 if let Value::List(more) = node.value {
                     all.extend(more);

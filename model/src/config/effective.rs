@@ -19,7 +19,10 @@ pub fn effective(boot: &Boot, live: &Live) -> String {
         write_service(&mut out, service);
     }
     for one in &live.sources {
-        source::write(&mut out, one);
+        source::write(&mut out, one, live.merge.terms.get(&one.id));
+    }
+    for rule in &live.merge.rules {
+        source::write_rule(&mut out, rule);
     }
     out.0
 }

@@ -88,6 +88,8 @@ written! {
         service: Vec<FileService>, "", "";
         /// Discovery sources.
         source: Vec<FileSource>, "", "";
+        /// How sources meet.
+        merge: Vec<FileMerge>, "", "";
     }
 }
 
@@ -256,6 +258,10 @@ written! {
         kind: Option<String>, "must be given", "file, consul, etcd, eureka, nomad, marathon, serverset, zk-leader, curator, dns, kubernetes";
         /// True: what it says is told to the mesh; false: used on this host only.
         publish: Option<bool>, "true", "true, false";
+        /// Place among the sources of a service: lower comes first, equal ones in the order of the files.
+        precedence: Option<u16>, "100", "0 to 1000";
+        /// Share of the requests of its services; 0: it gets none, which ends a migration.
+        weight: Option<u32>, "none; 100 where another source of the service has one", "0 to 1000";
         /// Services that are read.
         services: Option<Vec<String>>, "all, or those that somebody needs", "names";
         /// `file`: the directory.
@@ -314,6 +320,20 @@ written! {
 }
 
 written! {
+    /// What becomes of a service that several sources know. A rule here wins over `spec.merge` of a `Service` document; the rule for `*` stands behind both.
+    FileMerge as "[[merge]]" {
+        /// The service: `name`, `namespace/name`, or `*` for every service without a rule of its own.
+        service: Option<String>, "\"*\"", "a service, *";
+        /// `union`: all sources; an address that several name counts once. `first`: the first that knows the service; the next only when that one never knew it or says that it is gone. `failover`: what the next source says is used when too little of the one before is left.
+        policy: Option<String>, "\"union\"", "union, first, failover";
+        /// Sources that come first, in this order; the others follow by their precedence.
+        sources: Option<Vec<String>>, "[]", "ids of sources";
+        /// Shares of the requests, by source; they replace `weight` of the sources.
+        weights: Option<BTreeMap<String, u32>>, "{}", "0 to 1000 each";
+    }
+}
+
+written! {
     /// Certificates for a registry. Read again when the files change.
     FileSourceTls as "[source.tls]" {
         /// Roots that the registry's certificate must lead to (PEM).
@@ -340,7 +360,7 @@ written! {
 }
 
 /// Every section in the order of the reference.
-pub(crate) const SECTIONS: [Section; 14] = [
+pub(crate) const SECTIONS: [Section; 15] = [
     FileRoot::SECTION,
     FileHost::SECTION,
     FileLocality::SECTION,
@@ -355,6 +375,7 @@ pub(crate) const SECTIONS: [Section; 14] = [
     FileSource::SECTION,
     FileSourceTls::SECTION,
     FileDnsRecord::SECTION,
+    FileMerge::SECTION,
 ];
 
 /// `user`: a name, a number, or a list of them.

@@ -77,6 +77,9 @@ pub struct TrafficPolicySpec {
     /// Ours: active checks.
     #[serde(default)]
     pub health_check: Option<HealthCheckSpec>,
+    /// Ours: a second try runs beside the first when that has not answered by then.
+    #[serde(default)]
+    pub hedge_after: Option<Span>,
 }
 
 /// An entry of `portLevelSettings:`.
@@ -106,6 +109,9 @@ pub struct PortPolicySpec {
     /// Ours: active checks.
     #[serde(default)]
     pub health_check: Option<HealthCheckSpec>,
+    /// Ours: a second try runs beside the first when that has not answered by then.
+    #[serde(default)]
+    pub hedge_after: Option<Span>,
 }
 
 /// A port by number.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::MergeRule;
+
 use super::{
     destination_rule::DestinationRuleSpec,
     limit::{DirectResponseSpec, FaultInjectionSpec, RateLimitSpec},
@@ -57,12 +59,43 @@ pub struct ServiceSpec {
     /// True: callers are refused, not sent on directly, while their daemon is down.
     #[serde(default)]
     pub fail_closed: bool,
+    /// What becomes of it where several discovery sources know it; the whole mesh's setting, behind a host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<MergeSpec>,
     /// Of Kubernetes: accepted; `None` makes the service headless, anything else is ignored.
     #[serde(default, rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     /// Of Kubernetes: accepted and ignored.
     #[serde(default, rename = "type")]
     pub type_: Option<String>,
+}
+
+/// How the sources of a service meet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MergeSpec {
+    /// `union` (unless set), `first` or `failover`.
+    #[serde(default)]
+    pub policy: Option<String>,
+    /// Sources that come first, in this order; the others follow by their precedence.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Shares of the requests, by source, 0 to 1000.
+    #[serde(default)]
+    pub weights: BTreeMap<String, u32>,
+}
+
+impl MergeSpec {
+    /// As a rule; a word that no checked document has counts as `union`.
+    pub fn rule(&self) -> MergeRule {
+        let policy = self.policy.as_deref().and_then(|word| word.parse().ok());
+        MergeRule {
+            service: None,
+            policy: policy.unwrap_or_default(),
+            sources: self.sources.clone(),
+            weights: self.weights.clone(),
+        }
+    }
 }
 
 /// A port of a service.

@@ -27,6 +27,8 @@ pub struct TrafficPolicy {
     pub health_check: Option<HealthCheck>,
     /// Retries beside what routes ask.
     pub retry_budget: RetryBudget,
+    /// A second try runs beside the first when that has not answered by then; `None`: never.
+    pub hedge_after: Option<Duration>,
     /// Bound on opening a connection; `None`: the daemon's.
     pub connect_timeout: Option<Duration>,
     /// How long an unused connection is kept; `None`: the daemon's.
@@ -49,6 +51,7 @@ impl Default for TrafficPolicy {
             outlier: OutlierDetection::default(),
             health_check: None,
             retry_budget: RetryBudget::default(),
+            hedge_after: None,
             connect_timeout: None,
             idle_timeout: None,
             max_requests_per_connection: 0,

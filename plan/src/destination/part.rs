@@ -1,8 +1,11 @@
 //! The parts of a traffic policy, each from the nearest level that says something of it.
 
-use mesh_model::document::destination_rule::{
-    ConnectionPoolSpec, HealthCheckSpec, LoadBalancerSpec, OutlierDetectionSpec, PortPolicySpec,
-    RetryBudgetSpec, TrafficPolicySpec,
+use mesh_model::document::{
+    destination_rule::{
+        ConnectionPoolSpec, HealthCheckSpec, LoadBalancerSpec, OutlierDetectionSpec,
+        PortPolicySpec, RetryBudgetSpec, TrafficPolicySpec,
+    },
+    span::Span,
 };
 
 /// Parts as written; what is `None` is nowhere said.
@@ -14,6 +17,7 @@ pub(super) struct Parts<'a> {
     pub(super) retry_budget: Option<&'a RetryBudgetSpec>,
     pub(super) panic_threshold: Option<u8>,
     pub(super) health_check: Option<&'a HealthCheckSpec>,
+    pub(super) hedge_after: Option<Span>,
 }
 
 impl<'a> Parts<'a> {
@@ -29,6 +33,7 @@ impl<'a> Parts<'a> {
             retry_budget: policy.retry_budget.as_ref(),
             panic_threshold: policy.panic_threshold,
             health_check: policy.health_check.as_ref(),
+            hedge_after: policy.hedge_after,
         };
         let own = policy
             .port_level_settings
@@ -45,6 +50,7 @@ impl<'a> Parts<'a> {
             retry_budget: policy.retry_budget.as_ref(),
             panic_threshold: policy.panic_threshold,
             health_check: policy.health_check.as_ref(),
+            hedge_after: policy.hedge_after,
         }
     }
 
@@ -57,6 +63,7 @@ impl<'a> Parts<'a> {
             retry_budget: nearer.retry_budget.or(self.retry_budget),
             panic_threshold: nearer.panic_threshold.or(self.panic_threshold),
             health_check: nearer.health_check.or(self.health_check),
+            hedge_after: nearer.hedge_after.or(self.hedge_after),
         }
     }
 }

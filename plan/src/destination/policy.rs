@@ -57,6 +57,7 @@ pub(super) fn compiled(parts: &Parts<'_>, name: &Arc<str>, own: &Locality) -> Tr
                     .or(budget.min_retry_concurrency)
                     .unwrap_or(default.retry_budget.minimum_per_second),
             }),
+        hedge_after: above_zero(parts.hedge_after),
         connect_timeout: tcp.and_then(|tcp| above_zero(tcp.connect_timeout)),
         idle_timeout: above_zero(idle.or_else(|| tcp.and_then(|tcp| tcp.idle_timeout))),
         max_requests_per_connection: http

@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use mesh_model::{
@@ -74,6 +75,16 @@ pub(crate) struct Way<'s> {
     pub faults: [&'s [Fault]; 2],
     /// Whose requests stay with one endpoint, and the endpoint that the request's token names.
     pub session: Option<(&'s Persistence, Option<EndpointKey>)>,
+}
+
+impl Way<'_> {
+    /// When a second try runs beside the first.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        match self.to {
+            To::Backend(backend) => backend.policy.hedge_after,
+            _ => None,
+        }
+    }
 }
 
 /// What holds on to a target that the snapshot does not own.

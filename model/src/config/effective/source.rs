@@ -4,16 +4,22 @@ use std::path::Path;
 
 use super::Out;
 use crate::{
-    config::{Access, SourceConfig, SourceKind},
+    config::{Access, MergeRule, SourceConfig, SourceKind, SourceTerm},
     duration,
 };
 
 /// Writes one `[[source]]`. What has a default and was not given is left out.
-pub(super) fn write(out: &mut Out, source: &SourceConfig) {
+pub(super) fn write(out: &mut Out, source: &SourceConfig, term: Option<&SourceTerm>) {
     out.section("[[source]]");
     out.text("id", &source.id);
     out.text("kind", source.kind.word());
     out.raw("publish", source.publish);
+    if let Some(precedence) = term.and_then(|term| term.precedence) {
+        out.raw("precedence", precedence);
+    }
+    if let Some(weight) = term.and_then(|term| term.weight) {
+        out.raw("weight", weight);
+    }
     if let Some(services) = &source.services {
         out.list("services", &services.iter().collect::<Vec<_>>());
     }
@@ -30,6 +36,25 @@ pub(super) fn write(out: &mut Out, source: &SourceConfig) {
                 out.raw("port", port);
             }
         }
+    }
+}
+
+/// Writes one `[[merge]]`.
+pub(super) fn write_rule(out: &mut Out, rule: &MergeRule) {
+    out.section("[[merge]]");
+    let service = rule.service.as_ref().map(ToString::to_string);
+    out.text("service", service.as_deref().unwrap_or("*"));
+    out.text("policy", rule.policy.word());
+    if !rule.sources.is_empty() {
+        out.list("sources", &rule.sources);
+    }
+    if !rule.weights.is_empty() {
+        let all: Vec<String> = rule
+            .weights
+            .iter()
+            .map(|(source, weight)| format!("{} = {weight}", super::quoted(source)))
+            .collect();
+        out.line(&format!("weights = {{ {} }}", all.join(", ")));
     }
 }
 

@@ -5,9 +5,13 @@ use super::{
     service_host, virtual_service::subset_name,
 };
 use crate::{
-    document::destination_rule::{
-        ConnectionPoolSpec, DestinationRuleSpec, HealthCheckSpec, LoadBalancerSpec,
-        OutlierDetectionSpec, PortPolicySpec, RetryBudgetSpec, TlsMode, TlsSpec, TrafficPolicySpec,
+    document::{
+        destination_rule::{
+            ConnectionPoolSpec, DestinationRuleSpec, HealthCheckSpec, LoadBalancerSpec,
+            OutlierDetectionSpec, PortPolicySpec, RetryBudgetSpec, TlsMode, TlsSpec,
+            TrafficPolicySpec,
+        },
+        span::Span,
     },
     written::At,
 };
@@ -58,6 +62,7 @@ struct Parts<'p> {
     budget: Option<&'p RetryBudgetSpec>,
     panic: Option<u8>,
     health_check: Option<&'p HealthCheckSpec>,
+    hedge_after: Option<Span>,
 }
 
 fn policy(given: &TrafficPolicySpec, at: &At<'_>) {
@@ -70,6 +75,7 @@ fn policy(given: &TrafficPolicySpec, at: &At<'_>) {
             budget: given.retry_budget.as_ref(),
             panic: given.panic_threshold,
             health_check: given.health_check.as_ref(),
+            hedge_after: given.hedge_after,
         },
         at,
     );
@@ -107,6 +113,7 @@ fn port_policy(one: &PortPolicySpec, before: &[PortPolicySpec], at: &At<'_>) {
             budget: one.retry_budget.as_ref(),
             panic: one.panic_threshold,
             health_check: one.health_check.as_ref(),
+            hedge_after: one.hedge_after,
         },
         at,
     );
@@ -142,6 +149,12 @@ fn parts(given: &Parts<'_>, at: &At<'_>) {
     }
     if let Some(wanted) = given.health_check {
         health_check(wanted, &at.key("healthCheck"));
+    }
+    if given.hedge_after.is_some_and(|after| after.0.is_zero()) {
+        at.key("hedgeAfter").fault(
+            "a second try beside each first one doubles the load",
+            "write a time that few requests need, such as 50ms, or leave it out",
+        );
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{at_most, port};
 use crate::{
+    config::{MergePolicy, merge::MOST_WEIGHT},
     document::spec::{
-        DelegationTableSpec, LabelSelector, PortOrName, RevocationSpec, ServicePortSpec,
+        DelegationTableSpec, LabelSelector, MergeSpec, PortOrName, RevocationSpec, ServicePortSpec,
         ServiceSpec,
     },
     dtab::Dtab,
@@ -23,11 +24,35 @@ pub(super) fn service(service: &ServiceSpec, at: &At<'_>) {
         service_port(one, before, service.ports.len() > 1, &at_ports.index(index));
     }
     labels(&service.selector, &at.key("selector"));
+    if let Some(spec) = &service.merge {
+        merge(spec, &at.key("merge"));
+    }
     if service.type_.as_deref() == Some("ExternalName") {
         at.key("type").fault(
             "ExternalName is not supported by this version",
             "name endpoints by a discovery source",
         );
+    }
+}
+
+fn merge(spec: &MergeSpec, at: &At<'_>) {
+    let words: Vec<&str> = MergePolicy::ALL.iter().map(|(word, _)| *word).collect();
+    super::one_of(spec.policy.as_deref(), &words, &at.key("policy"));
+    at_most(spec.sources.len(), 64, &at.key("sources"));
+    for (index, source) in spec.sources.iter().enumerate() {
+        if spec.sources.iter().take(index).any(|one| one == source) {
+            at.key("sources")
+                .index(index)
+                .fault(format!("{source:?} is written twice"), "write it once");
+        }
+    }
+    for (source, weight) in &spec.weights {
+        if *weight > MOST_WEIGHT {
+            at.key("weights").key(source).fault(
+                format!("{weight} is out of range"),
+                format!("write 0 to {MOST_WEIGHT}"),
+            );
+        }
     }
 }
 

@@ -78,6 +78,9 @@ fn words(policy: &TrafficPolicy) -> String {
             duration::print(check.interval)
         ));
     }
+    if let Some(after) = policy.hedge_after {
+        parts.push(format!("a second try after {}", duration::print(after)));
+    }
     if policy.panic_threshold > 0 {
         parts.push(format!(
             "below {} % usable all are used",

@@ -109,7 +109,7 @@ pub(crate) async fn tries(
             .tried
             .extend(picked.as_ref().map(|picked| picked.endpoint.key));
         let by = announce(exchange, way, since);
-        let tried = match way.retry.hedge_after {
+        let tried = match way.hedge_after() {
             Some(after) if course.left > 0 => {
                 let tries = hedge::attempt(exchange, snapshot, way, &mut course, picked, by, after);
                 // Few requests are hedged: the others need no room for it.

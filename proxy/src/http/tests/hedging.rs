@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::{
     BOTH, Path, Stage, Talk, ok,
-    routes::{attach, rule},
+    routes::{attach, hedged, rule},
     soon,
 };
 use crate::trial::{listener, plain, run};
@@ -33,10 +33,12 @@ fn speaking(
         vec![Rule {
             retry: Retry {
                 attempts: 1,
-                hedge_after: Some(Duration::from_millis(after)),
                 ..Retry::default()
             },
-            ..rule(Target::Backend(Arc::clone(backend)))
+            ..rule(Target::Backend(hedged(
+                backend,
+                Duration::from_millis(after),
+            )))
         }]
     }));
 }

@@ -10,7 +10,7 @@ use std::{
 use mesh_model::{
     service::AppProtocol,
     snapshot::{
-        Backend, Filter, Retry, Rule, Target,
+        Backend, Filter, Rule, Target,
         limit::Share,
         rule::{HeaderEdits, Mirror},
     },
@@ -18,7 +18,7 @@ use mesh_model::{
 
 use super::{
     BOTH, Heard, Path, Stage, ok,
-    routes::{attach, rule, version},
+    routes::{attach, hedged, rule, version},
     serve, soon,
 };
 use crate::trial::{eventually, listener, nowhere, run};
@@ -169,11 +169,7 @@ fn hedged_requests_are_copied_too() {
         stage.a.publish(attach(snapshot, |main| {
             vec![Rule {
                 filters: Arc::from([mirror(&backend, 1_000_000)]),
-                retry: Retry {
-                    hedge_after: Some(Duration::from_secs(5)),
-                    ..Retry::default()
-                },
-                ..rule(Target::Backend(Arc::clone(main)))
+                ..rule(Target::Backend(hedged(main, Duration::from_secs(5))))
             }]
         }));
         let ask = "PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello";

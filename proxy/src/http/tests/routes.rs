@@ -7,7 +7,7 @@ use mesh_model::{
     service::AppProtocol,
     snapshot::{
         Backend, BackendKey, Filter, Frontend, Retry, RouteReference, Rule, RuleTable, Snapshot,
-        Target, Timeouts, WeightedTarget,
+        Target, Timeouts, TrafficPolicy, WeightedTarget,
         rule::{
             HeaderEdits, PathEdit, PathMatch, Redirect, RequestMatch, Rewrite, ValueCondition,
             ValueMatch,
@@ -35,6 +35,18 @@ pub(super) fn rule(target: Target) -> Rule {
         faults: Arc::from([]),
         persistence: None,
     }
+}
+
+/// The same backend with a second try beside a slow first one.
+pub(super) fn hedged(backend: &Backend, after: Duration) -> Arc<Backend> {
+    let policy = TrafficPolicy {
+        hedge_after: Some(after),
+        ..(*backend.policy).clone()
+    };
+    Arc::new(Backend {
+        policy: Arc::new(policy),
+        ..backend.clone()
+    })
 }
 
 /// Attaches rules to the one service of a snapshot.

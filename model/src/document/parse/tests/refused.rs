@@ -679,6 +679,7 @@ fn traffic_policies() {
             "write 1 to 100",
         ),
         ("panicThreshold: 200", "panicThreshold", "write 0 to 100"),
+        ("hedgeAfter: 0s", "hedgeAfter", "such as 50ms"),
     ];
     for (text, path, words) in cases {
         let whole = format!("spec.trafficPolicy.{path}");
