@@ -37,6 +37,7 @@ mod tls;
 
 pub use lines::Lines;
 pub use secret::Credential;
+pub use tls::Pem;
 
 use dial::Target;
 use secret::Secret;
@@ -217,6 +218,15 @@ pub struct Client {
 impl Client {
     /// Nothing is dialled or read yet.
     pub fn new(access: &Access, credential: Credential) -> Result<Self, SourceError> {
+        Self::with_pem(access, credential, Pem::default())
+    }
+
+    /// As [`Client::new`], with certificates that are in no file; they go before those of `access`.
+    pub fn with_pem(
+        access: &Access,
+        credential: Credential,
+        pem: Pem,
+    ) -> Result<Self, SourceError> {
         let targets: Result<Vec<Target>, String> = access
             .addresses
             .iter()
@@ -231,7 +241,7 @@ impl Client {
             targets,
             good: AtomicUsize::new(0),
             secret: Secret::new(access, credential),
-            tls: Tls::new(&access.tls),
+            tls: Tls::new(&access.tls, pem),
             idle: Mutex::default(),
             tracker: TaskTracker::new(),
             _ends: stop.clone().drop_guard(),
@@ -268,22 +278,37 @@ impl Client {
 
     /// Lines of an answer without end, each at most `silence` after the one before.
     pub async fn lines(&self, request: &Request, silence: Duration) -> Result<Lines, SourceError> {
+        let refusal = match self.stream(request, silence).await? {
+            Ok(lines) => return Ok(lines),
+            Err(answer) => answer,
+        };
+        let (status, headers) = (refusal.status, &refusal.headers);
+        Err(refused(status, &refusal.subject, headers, &refusal.body))
+    }
+
+    /// As [`Client::lines`], with the whole answer where its status is not 2xx.
+    pub async fn stream(
+        &self,
+        request: &Request,
+        silence: Duration,
+    ) -> Result<Result<Lines, Answer>, SourceError> {
         let (subject, _, (response, connection, _)) = self.head(request).await?;
         let status = response.status();
-        if !status.is_success() {
-            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                self.secret.forget();
-            }
-            let (parts, body) = response.into_parts();
-            let body = whole(body).await.map_err(|error| error.about(&subject))?;
-            return Err(refused(parts.status, &subject, &parts.headers, &body));
+        if status.is_success() {
+            let body = response.into_body();
+            return Ok(Ok(Lines::new(body, subject, silence, connection)));
         }
-        Ok(Lines::new(
-            response.into_body(),
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.secret.forget();
+        }
+        let (parts, body) = response.into_parts();
+        let body = whole(body).await.map_err(|error| error.about(&subject))?;
+        Ok(Err(Answer {
             subject,
-            silence,
-            connection,
-        ))
+            status,
+            headers: parts.headers,
+            body,
+        }))
     }
 
     /// Where the registry is, for messages.

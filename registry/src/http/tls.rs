@@ -21,6 +21,21 @@ const SYSTEM: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Certificates that are in no file, as PEM.
+#[derive(Clone, Default)]
+pub struct Pem {
+    /// Roots that the registry's certificate must lead to.
+    pub ca: Option<String>,
+    /// Own certificate chain and key.
+    pub own: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pem").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug)]
 struct Loaded {
     stamps: Vec<Stamp>,
@@ -32,6 +47,7 @@ struct Loaded {
 #[derive(Debug)]
 pub(super) struct Tls {
     files: SourceTls,
+    pem: Pem,
     loaded: Mutex<Option<Loaded>>,
 }
 
@@ -43,9 +59,10 @@ fn wrong(path: &Path, what: &dyn std::fmt::Display) -> HttpError {
 }
 
 impl Tls {
-    pub(super) fn new(files: &SourceTls) -> Self {
+    pub(super) fn new(files: &SourceTls, pem: Pem) -> Self {
         Self {
             files: files.clone(),
+            pem,
             loaded: Mutex::default(),
         }
     }
@@ -73,11 +90,9 @@ impl Tls {
 
     fn current(&self) -> Result<(Arc<ClientConfig>, u64), HttpError> {
         let roots = self.roots()?;
-        let mut stamps = vec![Stamp::of(&roots)?];
-        for path in [&self.files.certificate, &self.files.key]
-            .into_iter()
-            .flatten()
-        {
+        let mut stamps = Vec::new();
+        let own = [&self.files.certificate, &self.files.key];
+        for path in roots.iter().chain(own.into_iter().flatten()) {
             stamps.push(Stamp::of(path)?);
         }
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +100,7 @@ impl Tls {
             return Ok((Arc::clone(&known.config), known.generation));
         }
         let generation = loaded.as_ref().map_or(1, |known| known.generation + 1);
-        let config = match self.load(&roots) {
+        let config = match self.load(roots.as_deref()) {
             Ok(config) => Arc::new(config),
             // Certificate and key are seldom written at one moment: until they fit, the old ones serve.
             Err(error) => {
@@ -103,27 +118,51 @@ impl Tls {
         Ok((config, generation))
     }
 
-    fn roots(&self) -> Result<PathBuf, HttpError> {
+    /// The file with the roots; none when they are in memory.
+    fn roots(&self) -> Result<Option<PathBuf>, HttpError> {
+        if self.pem.ca.is_some() {
+            return Ok(None);
+        }
         if let Some(ca) = &self.files.ca {
-            return Ok(ca.clone());
+            return Ok(Some(ca.clone()));
         }
         let found = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists());
-        found.ok_or_else(|| wrong(Path::new(SYSTEM[0]), &"the system has no roots; set ca"))
+        let missing = || wrong(Path::new(SYSTEM[0]), &"the system has no roots; set ca");
+        Ok(Some(found.ok_or_else(missing)?))
     }
 
-    fn load(&self, roots: &Path) -> Result<ClientConfig, HttpError> {
+    fn load(&self, roots: Option<&Path>) -> Result<ClientConfig, HttpError> {
         let mut store = RootCertStore::empty();
-        let certificates =
-            CertificateDer::pem_file_iter(roots).map_err(|error| wrong(roots, &error))?;
-        store.add_parsable_certificates(certificates.filter_map(Result::ok));
+        let place = roots.unwrap_or(Path::new("the given roots"));
+        let certificates: Vec<_> = match (roots, &self.pem.ca) {
+            (None, Some(pem)) => CertificateDer::pem_slice_iter(pem.as_bytes())
+                .filter_map(Result::ok)
+                .collect(),
+            _ => CertificateDer::pem_file_iter(place)
+                .map_err(|error| wrong(place, &error))?
+                .filter_map(Result::ok)
+                .collect(),
+        };
+        store.add_parsable_certificates(certificates);
         if store.is_empty() {
-            return Err(wrong(roots, &"no certificate in it"));
+            return Err(wrong(place, &"no certificate in it"));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(roots, &error))?
+            .map_err(|error| wrong(place, &error))?
             .with_root_certificates(store);
+        if let Some((certificate, key)) = &self.pem.own {
+            let place = Path::new("the given certificate");
+            let chain: Result<Vec<_>, _> =
+                CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+            let chain = chain.map_err(|error| wrong(place, &error))?;
+            let secret = PrivateKeyDer::from_pem_slice(key.as_bytes())
+                .map_err(|_cause| wrong(Path::new("the given key"), &"no private key in it"))?;
+            return builder
+                .with_client_auth_cert(chain, secret)
+                .map_err(|error| wrong(place, &error));
+        }
         match (&self.files.certificate, &self.files.key) {
             (Some(certificate), Some(key)) => {
                 let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
