@@ -1,18 +1,32 @@
 //! The law that every source must pass: run it against a fake, and against the real server too.
 //!
-//! In: a [`World`], the registry's far side as a test can move it. Out: a panic that names the broken law.
+//! In: a [`World`], the registry's far side as a test can move it. Out: a panic that names the broken law,
+//! and of [`matrix()`] one line per case: `contract: <source> <case>: pass` or `n/a (<reason>)`.
+//!
+//! A new source writes one `World` for its fake and one for its real server (started by `server`, reached
+//! through a `Wire`), and calls [`laws`] and [`matrix()`] with each. Every hook answers: it does the thing, or
+//! says by an [`Na`] why there is no such thing. What does not answer is a missing cell, and fails.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use mesh_model::fact::{RegistryView, WireHealth};
-use tokio_util::sync::CancellationToken;
+use crate::source::Source;
 
-use crate::{
-    published::Published,
-    source::Source,
-    start::{Registry, Settings, start_with},
-    status::SourceStatus,
-};
+/// What every source must do.
+mod laws;
+/// Every case against every source, as lines for a table.
+mod matrix;
+/// A source that runs in a test.
+mod run;
+/// Real servers as child processes.
+#[cfg(feature = "contract")]
+pub mod server;
+/// A connection that can be broken on the way.
+#[cfg(feature = "contract")]
+pub mod wire;
+
+pub use laws::laws;
+pub use matrix::{Case, matrix};
+pub use run::{ID, Watched};
 
 /// An endpoint as the far side registers it: the port at 10.0.0.1, and whether it is healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +45,63 @@ pub fn up(port: u16) -> Registered {
     }
 }
 
-/// The registry's far side. Every change is visible to clients when the call returns.
+/// Why a case does not apply to a source; the list is fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Na {
+    /// The registry knows no health.
+    #[error("it knows no health")]
+    NoHealth,
+    /// Nothing of an endpoint can change but its address.
+    #[error("an endpoint is only its address")]
+    OnlyAddresses,
+    /// There is no server process: files.
+    #[error("it has no server")]
+    NoServer,
+    /// A fake has no process; the real server's row shows the case.
+    #[error("its real twin shows it")]
+    Twin,
+    /// A fake has no process, and no real server is to be had.
+    #[error("no such server is to be had")]
+    NoTwin,
+    /// It takes no credentials.
+    #[error("it takes no credentials")]
+    NoCredentials,
+    /// It speaks no TLS.
+    #[error("it speaks no TLS")]
+    NoTls,
+    /// Its server keeps nothing over a restart.
+    #[error("its server keeps no state")]
+    NoState,
+    /// Answers are one datagram or one frame: they come whole or not at all.
+    #[error("its answers cannot be cut")]
+    NoBody,
+    /// The hook is not written: the cell is missing, and that fails.
+    #[error("nobody wrote it")]
+    Unwritten,
+}
+
+/// What a hook answers: it was done, or there is no such thing.
+pub type Hook<T = ()> = Result<T, Na>;
+
+/// What a world is made for: servers with credentials or certificates are other servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Open to all, in the clear.
+    Plain,
+    /// As plain; it will be filled with many endpoints.
+    Large,
+    /// The client needs a token or password, which it reads from a file.
+    Token,
+    /// TLS; the client has the authority's certificate in a file.
+    Tls,
+}
+
+/// The registry's far side. Every change is visible to clients when the call returns. Only the services `web`
+/// and `api` are used, but for [`World::fill`].
 pub trait World {
     /// Sets the whole content of a service.
     fn put(&mut self, service: &str, endpoints: &[Registered]);
-    /// Removes a service.
+    /// Removes a service that was put.
     fn remove(&mut self, service: &str);
     /// From now on answers cannot be understood.
     fn garbage(&mut self);
@@ -49,277 +115,59 @@ pub trait World {
     fn tells_health(&self) -> bool {
         true
     }
-}
-
-/// The id under which the suite runs a source.
-pub const ID: &str = "contract/x";
-/// How long a law may take to come true.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The removal hold of the suite.
-const HOLD: Duration = Duration::from_millis(1_500);
-
-/// A registry under test.
-struct Run {
-    registry: Registry,
-    stop: CancellationToken,
-}
-
-impl Run {
-    fn new<W: World>(world: &W, saved: Option<&[u8]>) -> Self {
-        let stop = CancellationToken::new();
-        let settings = Settings {
-            removal_hold: HOLD,
-            first_wait: Duration::from_millis(20),
-            longest_wait: Duration::from_millis(100),
-            ..Settings::default()
-        };
-        let (registry, error) = start_with(&[], saved, settings, stop.clone());
-        assert_eq!(error, None, "what was saved is read");
-        let open = world.opener();
-        registry.add_restored(ID, true, saved, move || open());
-        Self { registry, stop }
+    /// True for a real server: 10,000 endpoints are many for it; a fake gets 100,000.
+    fn is_real(&self) -> bool {
+        false
+    }
+    /// How long a law may take to come true; longer where changes are polled for.
+    fn patience(&self) -> std::time::Duration {
+        run::PATIENCE
     }
 
-    /// Waits until the law holds.
-    async fn until(&self, law: &str, holds: impl Fn(&Published) -> bool) -> Arc<Published> {
-        let mut views = self.registry.views();
-        let found = tokio::time::timeout(PATIENCE, views.wait_for(|now| holds(now))).await;
-        match found {
-            Ok(Ok(now)) => Arc::clone(&now),
-            _ => fail(law, &self.registry.views().borrow()),
-        }
+    /// Changes the endpoint with this port in place: its weight, zone, metadata, whatever there is.
+    fn change(&mut self, _service: &str, _port: u16) -> Hook {
+        Err(Na::Unwritten)
     }
-
-    async fn has(&self, law: &str, service: &str, ports: &[u16]) -> Arc<Published> {
-        self.until(law, |now| seen(now, service).as_deref() == Some(ports))
-            .await
+    /// Sets the service to an endpoint with an IPv6 address and, where it can, one with a host name; the
+    /// addresses as the mesh must see them, such as `[fd00::1]:80` and `db.test:5432`.
+    fn put_addresses(&mut self, _service: &str) -> Hook<Vec<String>> {
+        Err(Na::Unwritten)
     }
-
-    async fn end(self) {
-        self.stop.cancel();
-        self.registry.ended().await;
+    /// Registers this many endpoints in all, in services of any names that the client reads.
+    fn fill(&mut self, _endpoints: usize) -> Hook {
+        Err(Na::Unwritten)
     }
-}
-
-#[expect(
-    clippy::panic,
-    reason = "a broken law fails the test that runs the suite"
-)]
-fn fail<T>(law: &str, now: &Published) -> T {
-    panic!("the law is broken: {law}\nseen: {now:#?}")
-}
-
-fn hold(law: &str, holds: bool, now: &Published) {
-    if !holds {
-        fail::<()>(law, now);
+    /// From now on bodies end early, until [`World::repair`].
+    fn cut(&mut self) -> Hook {
+        Err(Na::Unwritten)
     }
-}
-
-fn view<'a>(now: &'a Published, service: &str) -> Option<&'a RegistryView> {
-    now.views
-        .values()
-        .map(|one| &*one.view)
-        .find(|view| view.service == service)
-}
-
-fn seen(now: &Published, service: &str) -> Option<Vec<u16>> {
-    let mut ports: Vec<u16> = view(now, service)?
-        .endpoints
-        .iter()
-        .filter_map(|one| {
-            one.address
-                .rsplit_once(':')
-                .and_then(|(_, port)| port.parse().ok())
-        })
-        .collect();
-    ports.sort_unstable();
-    Some(ports)
-}
-
-fn status(now: &Published) -> Option<&SourceStatus> {
-    now.sources
-        .iter()
-        .find(|row| row.id == ID)
-        .map(|row| &row.status)
-}
-
-fn is_synced(now: &Published) -> bool {
-    status(now) == Some(&SourceStatus::Synced)
-}
-
-/// A source that runs, for what only one registry can do.
-#[cfg(test)]
-pub(crate) struct Watched(Run);
-
-#[cfg(test)]
-impl Watched {
-    /// Opens a client of `world`.
-    pub(crate) fn new<W: World>(world: &W) -> Self {
-        Self(Run::new(world, None))
+    /// Ends the server with SIGKILL.
+    fn kill(&mut self) -> Hook {
+        Err(Na::Unwritten)
     }
-    /// Waits until the service has these ports.
-    pub(crate) async fn has(&self, service: &str, ports: &[u16]) {
-        self.0.has("the content is followed", service, ports).await;
+    /// Starts the killed server again, with what it kept, or empty.
+    fn start_again(&mut self, _keep: bool) -> Hook {
+        Err(Na::Unwritten)
     }
-    /// The service has these ports, and still after the hold.
-    pub(crate) async fn stays(&self, service: &str, ports: &[u16]) {
-        tokio::time::sleep(HOLD * 2).await;
-        let now = Arc::clone(&self.0.registry.views().borrow());
-        hold(
-            "nothing was removed",
-            seen(&now, service).as_deref() == Some(ports),
-            &now,
-        );
-        let held = now.sources.iter().any(|row| row.held > 0);
-        hold("nothing is held", !held, &now);
+    /// Stops the server with SIGSTOP: it takes connections and answers nothing.
+    fn freeze(&mut self) -> Hook {
+        Err(Na::Unwritten)
     }
-    /// Waits until the status has this word.
-    pub(crate) async fn is(&self, word: &str) {
-        self.0
-            .until(word, |now| {
-                status(now).is_some_and(|status| status.as_str() == word)
-            })
-            .await;
+    /// Lets a frozen server go on.
+    fn thaw(&mut self) {}
+    /// The client's token is no longer good (a world of [`Setup::Token`]).
+    fn revoke_token(&mut self) -> Hook {
+        Err(Na::Unwritten)
     }
-    /// Ends it.
-    pub(crate) async fn end(self) {
-        self.0.end().await;
+    /// There is a new token, and it stands in the client's file.
+    fn rotate_token(&mut self) -> Hook {
+        Err(Na::Unwritten)
     }
-}
-
-/// Every law, one after the other, each in a fresh world.
-pub async fn laws<W: World>(world: impl Fn() -> W) {
-    content(&mut world()).await;
-    removals(&mut world()).await;
-    errors(&mut world()).await;
-    restart(&mut world()).await;
-}
-
-/// What is registered is seen, whole, in order, with its health.
-async fn content<W: World>(world: &mut W) {
-    world.put("web", &[up(1), up(2)]);
-    let run = Run::new(world, None);
-    let first = run.has("the first sync is complete", "web", &[1, 2]).await;
-    hold(
-        "a fact names its source",
-        view(&first, "web").is_some_and(|v| v.source == ID),
-        &first,
-    );
-    run.until("the status becomes synced", is_synced).await;
-    world.put("web", &[up(1), up(2), up(3)]);
-    run.has("an added endpoint is seen", "web", &[1, 2, 3])
-        .await;
-    world.put("api", &[up(9)]);
-    run.has("an added service is seen", "api", &[9]).await;
-    if !world.tells_health() {
-        run.end().await;
-        return;
+    /// The server has a certificate of another authority, and that one's stands in the client's file (a world
+    /// of [`Setup::Tls`]). It may be started again for this.
+    fn rotate_certificate(&mut self) -> Hook {
+        Err(Na::Unwritten)
     }
-    world.put(
-        "web",
-        &[
-            up(1),
-            Registered {
-                port: 2,
-                healthy: false,
-            },
-            up(3),
-        ],
-    );
-    run.until("a change of health is seen", |now| {
-        view(now, "web").is_some_and(|view| {
-            view.endpoints
-                .iter()
-                .any(|one| one.health == i32::from(WireHealth::Unhealthy))
-        })
-    })
-    .await;
-    run.end().await;
-}
-
-/// One endpoint goes at once; most of them, or a whole service, after the hold.
-async fn removals<W: World>(world: &mut W) {
-    world.put("web", &[up(1), up(2), up(3), up(4), up(5)]);
-    world.put("api", &[up(9)]);
-    let run = Run::new(world, None);
-    run.has("the first sync is complete", "web", &[1, 2, 3, 4, 5])
-        .await;
-    world.put("web", &[up(1), up(2), up(3), up(4)]);
-    run.has("a single removal passes", "web", &[1, 2, 3, 4])
-        .await;
-    world.put("web", &[up(1)]);
-    let held = run
-        .until("a mass removal is held", |now| {
-            now.sources.iter().any(|row| row.held == 3)
-        })
-        .await;
-    hold(
-        "held endpoints stay",
-        seen(&held, "web") == Some(vec![1, 2, 3, 4]),
-        &held,
-    );
-    run.has("the hold ends", "web", &[1]).await;
-    world.remove("api");
-    run.until("a removed service is held", |now| {
-        now.sources.iter().any(|row| row.held == 1)
-    })
-    .await;
-    run.until("and then it is gone", |now| view(now, "api").is_none())
-        .await;
-    world.put("api", &[up(9)]);
-    run.has("it can come back", "api", &[9]).await;
-    run.end().await;
-}
-
-/// Nothing that goes wrong removes anything, for longer than the hold; afterwards all is as it should be.
-async fn errors<W: World>(world: &mut W) {
-    world.put("web", &[up(1), up(2)]);
-    world.put("api", &[up(9)]);
-    let run = Run::new(world, None);
-    run.has("the first sync is complete", "web", &[1, 2]).await;
-    world.garbage();
-    let doubtful = run.until("garbage is noticed", |now| !is_synced(now)).await;
-    hold(
-        "the error has a text",
-        status(&doubtful).is_some_and(|s| s.error().is_some()),
-        &doubtful,
-    );
-    tokio::time::sleep(HOLD * 2).await;
-    run.has("garbage removes nothing", "web", &[1, 2]).await;
-    world.repair();
-    run.until("it recovers from garbage", is_synced).await;
-    world.break_off();
-    run.until("a lost source is noticed", |now| !is_synced(now))
-        .await;
-    tokio::time::sleep(HOLD * 2).await;
-    run.has("a lost source removes nothing", "web", &[1, 2])
-        .await;
-    run.has("of no service", "api", &[9]).await;
-    world.repair();
-    run.until("it recovers from the loss", is_synced).await;
-    world.put("web", &[up(1), up(2), up(3)]);
-    run.has("and is followed again", "web", &[1, 2, 3]).await;
-    run.end().await;
-}
-
-/// A restart while the registry is away serves what was saved; later the registry wins.
-async fn restart<W: World>(world: &mut W) {
-    world.put("web", &[up(1), up(2)]);
-    let run = Run::new(world, None);
-    run.has("the first sync is complete", "web", &[1, 2]).await;
-    let saved = run.registry.save();
-    run.end().await;
-    world.break_off();
-    let again = Run::new(world, Some(&saved));
-    again
-        .has("what was saved is used at once", "web", &[1, 2])
-        .await;
-    world.repair();
-    world.put("web", &[up(1), up(2), up(3)]);
-    again
-        .has("the registry wins when it is back", "web", &[1, 2, 3])
-        .await;
-    again.end().await;
 }
 
 #[cfg(test)]

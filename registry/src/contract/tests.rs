@@ -1,13 +1,22 @@
 //! The fake and the file source obey the law; what only files can do wrong.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use super::*;
+use super::{
+    run::{PATIENCE, Run, is_synced, seen, status},
+    *,
+};
 use crate::{
     fake::{FakeRegistry, Mood, endpoint},
     file::FileSource,
+    published::Published,
+    start::{Settings, start_with},
 };
-use mesh_model::endpoint::{Endpoint, Health};
+use mesh_model::{
+    address::Address,
+    endpoint::{Endpoint, Health},
+};
+use tokio_util::sync::CancellationToken;
 
 struct Fake(FakeRegistry);
 
@@ -45,6 +54,55 @@ impl World for Fake {
         let registry = self.0.clone();
         Arc::new(move || registry.source(ID))
     }
+    fn change(&mut self, service: &str, port: u16) -> Hook {
+        let heavy = Endpoint {
+            weight: 7,
+            ..endpoint(port)
+        };
+        self.0.put(service, vec![endpoint(1), heavy]);
+        Ok(())
+    }
+    fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
+        let host = Address::Host {
+            host: "db.test".into(),
+            port: 5432,
+        };
+        let six = Address::Socket("[fd00::1]:80".parse().unwrap());
+        let all = [six, host].map(|address| Endpoint {
+            id: address.to_string().into(),
+            address,
+            ..endpoint(1)
+        });
+        self.0.put(service, all.to_vec());
+        Ok(vec!["[fd00::1]:80".into(), "db.test:5432".into()])
+    }
+    fn fill(&mut self, endpoints: usize) -> Hook {
+        for at in 0..endpoints / 100 {
+            let all = (1..=100).map(endpoint).collect();
+            self.0.put(&format!("s{at}"), all);
+        }
+        Ok(())
+    }
+    fn cut(&mut self) -> Hook {
+        self.0.mood(Mood::Partial);
+        Ok(())
+    }
+    fn kill(&mut self) -> Hook {
+        Err(Na::NoServer)
+    }
+    fn freeze(&mut self) -> Hook {
+        Err(Na::NoServer)
+    }
+}
+
+#[tokio::test]
+async fn the_fake_passes_every_case() {
+    matrix("memory", |setup| match setup {
+        Setup::Plain | Setup::Large => Ok(Fake(FakeRegistry::default())),
+        Setup::Token => Err(Na::NoCredentials),
+        Setup::Tls => Err(Na::NoTls),
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -90,6 +148,10 @@ impl Files {
             good: std::collections::BTreeMap::new(),
         }
     }
+    fn set(&mut self, service: &str, text: String) {
+        write(&self.path(service), &text);
+        self.good.insert(service.to_owned(), text);
+    }
     fn path(&self, service: &str) -> std::path::PathBuf {
         self.root.path().join("d").join(format!("{service}.toml"))
     }
@@ -114,8 +176,7 @@ impl World for Files {
                 ),
             );
         }
-        write(&self.path(service), &text);
-        self.good.insert(service.to_owned(), text);
+        self.set(service, text);
     }
     fn remove(&mut self, service: &str) {
         fs::remove_file(self.path(service)).unwrap();
@@ -143,6 +204,51 @@ impl World for Files {
         let directory = self.root.path().join("d");
         Arc::new(move || Box::new(FileSource::new(ID, &directory)))
     }
+    fn change(&mut self, service: &str, port: u16) -> Hook {
+        let old = format!("10.0.0.1:{port}\"");
+        let text = self.good[service].replace(&old, &format!("{old}\nweight = 7"));
+        self.set(service, text);
+        Ok(())
+    }
+    fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
+        let all = ["[fd00::1]:80", "db.test:5432"];
+        let mut text = format!("[[service]]\nname = \"{service}\"\n");
+        for one in all {
+            text.push_str(&format!("[[service.endpoint]]\naddress = \"{one}\"\n"));
+        }
+        self.set(service, text);
+        Ok(all.map(str::to_owned).to_vec())
+    }
+    fn fill(&mut self, endpoints: usize) -> Hook {
+        for at in 0..endpoints / 100 {
+            let all: Vec<Registered> = (1..=100).map(up).collect();
+            self.put(&format!("s{at}"), &all);
+        }
+        Ok(())
+    }
+    /// A write that stands at its half.
+    fn cut(&mut self) -> Hook {
+        for (service, text) in &self.good {
+            fs::write(self.path(service), &text[..text.len() - 9]).unwrap();
+        }
+        Ok(())
+    }
+    fn kill(&mut self) -> Hook {
+        Err(Na::NoServer)
+    }
+    fn freeze(&mut self) -> Hook {
+        Err(Na::NoServer)
+    }
+}
+
+#[tokio::test]
+async fn files_pass_every_case() {
+    matrix("file", |setup| match setup {
+        Setup::Plain | Setup::Large => Ok(Files::new()),
+        Setup::Token => Err(Na::NoCredentials),
+        Setup::Tls => Err(Na::NoTls),
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -196,7 +302,11 @@ async fn a_swapped_symlink_is_followed() {
         let (registry, _) = start_with(&[], None, Settings::default(), stop.clone());
         let opened = directory.clone();
         registry.add(ID, false, move || Box::new(FileSource::new(ID, &opened)));
-        let run = Run { registry, stop };
+        let run = Run {
+            registry,
+            stop,
+            patience: PATIENCE,
+        };
         run.has("the first content", "web", &[1]).await;
         for link in ["..data", "current"] {
             std::os::unix::fs::symlink("..two", at("new")).unwrap();
