@@ -76,6 +76,11 @@ impl Python {
         self.prepared(host.command("python3"), name)
     }
 
+    /// A program outside all hosts, ready to be given arguments.
+    pub fn program_here(&self, name: &str) -> Command {
+        self.prepared(Command::new("python3"), name)
+    }
+
     fn prepared(&self, mut command: Command, name: &str) -> Command {
         let path = format!("{}:{}", self.packages.display(), self.programs.display());
         command
@@ -114,11 +119,7 @@ impl Python {
 
     /// Runs a client outside all hosts to its end; what it printed.
     pub fn ask_here(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        asked(
-            self.prepared(Command::new("python3"), name),
-            name,
-            arguments,
-        )
+        asked(self.program_here(name), name, arguments)
     }
 }
 

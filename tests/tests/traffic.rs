@@ -20,6 +20,9 @@
 /// Which endpoint gets a request.
 #[path = "traffic/balancing.rs"]
 mod balancing;
+/// Endpoints that no host of the mesh has.
+#[path = "traffic/beside.rs"]
+mod beside;
 /// A daemon that stops.
 #[path = "traffic/draining.rs"]
 mod draining;
@@ -58,7 +61,7 @@ use mesh_tests::{need, process::say};
 use stage::{Group, Stage};
 
 /// The groups of the table, in the order in which they run.
-const TABLE: [&[Group]; 10] = [
+const TABLE: [&[Group]; 11] = [
     routing::GROUPS,
     filters::GROUPS,
     virtual_service::GROUPS,
@@ -67,6 +70,7 @@ const TABLE: [&[Group]; 10] = [
     outliers::GROUPS,
     limits::GROUPS,
     protocols::GROUPS,
+    beside::GROUPS,
     seen::GROUPS,
     draining::GROUPS,
 ];

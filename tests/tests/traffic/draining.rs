@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use mesh_tests::{Child, process::finished, wait::within};
+use mesh_tests::{
+    Child,
+    peers::{PYTHON, Python, folder},
+    process::finished,
+    wait::within,
+};
 use nix::sys::signal::Signal;
 
 use crate::stage::{CLIENT, Group, Stage};
@@ -12,6 +17,7 @@ pub const GROUPS: &[Group] = &[Group {
     documents: DRAIN,
     rows: &[
         ("draining: connection: close", close),
+        ("draining: GOAWAY", goaway),
         ("draining: no failed request", drained),
     ],
 }];
@@ -46,15 +52,21 @@ fn close(stage: &mut Stage) -> anyhow::Result<String> {
         .arg(format!("{url}/slow/held"))
         .stdout(std::process::Stdio::piped());
     let held = held.spawn()?;
+    let modern = hold_stream(stage)?;
+    let expected = if modern.is_some() { 2 } else { 1 };
     // nginx logs at the end of a request: that it has begun is seen by its connection in the caller's name.
     within(Duration::from_secs(10), || {
         let text = stage.mesh.hosts[1].sh("ss -Htnp state established")?;
-        let begun = |line: &str| line.contains("10.77.0.254:") && line.contains("nginx");
-        ensure!(text.lines().any(begun), "{text}");
+        let begun = |line: &&str| line.contains("10.77.0.254:") && line.contains("nginx");
+        ensure!(text.lines().filter(begun).count() >= expected, "{text}");
         Ok(())
     })?;
     stage.mesh.hosts[1].signal_meshd(Signal::SIGTERM)?;
     let output = held.wait_with_output()?;
+    if let Some(modern) = modern {
+        let output = modern.wait_with_output()?;
+        std::fs::write(stage.file(MODERN), finished("h2_hold.py", &output)?)?;
+    }
     let ended = load.wait(Duration::from_mins(1))?;
     let text = finished("curl", &output)?.to_ascii_lowercase();
     ensure!(
@@ -63,6 +75,43 @@ fn close(stage: &mut Stage) -> anyhow::Result<String> {
     );
     ensure!(ended.success(), "{}", load.log());
     Ok("the answer that was under way said it".to_owned())
+}
+
+/// What a stream of HTTP/2 saw.
+const MODERN: &str = "h2-hold.txt";
+
+/// A caller without a daemon holds a stream of HTTP/2 to the same server; `None` without Python's `h2`.
+fn hold_stream(stage: &Stage) -> anyhow::Result<Option<std::process::Child>> {
+    if folder(PYTHON).is_none() {
+        return Ok(None);
+    }
+    let python = Python::new(stage.mesh.directory.path())?;
+    let mut command = python.program_here("h2_hold.py");
+    let address = format!("{}:8153", stage.mesh.hosts[1].v4);
+    command
+        .args([&address, "near", "/slow/held"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    Ok(Some(command.spawn()?))
+}
+
+fn goaway(stage: &mut Stage) -> anyhow::Result<String> {
+    let Ok(text) = std::fs::read_to_string(stage.file(MODERN)) else {
+        return Ok("left out".to_owned());
+    };
+    // In this order; there may be two GOAWAY, and 0 is NO_ERROR.
+    let mut said: Vec<&str> = text.lines().collect();
+    said.dedup();
+    let expected = ["goaway=0", "status=200", "ended=yes", "closed=yes"];
+    let told_again = [
+        "goaway=0",
+        "status=200",
+        "ended=yes",
+        "goaway=0",
+        "closed=yes",
+    ];
+    ensure!(said == expected || said == told_again, "{text}");
+    Ok("told at once, and the stream under way was finished".to_owned())
 }
 
 fn drained(stage: &mut Stage) -> anyhow::Result<String> {

@@ -244,6 +244,7 @@ pub fn outside(mesh: &mut Mesh, files: &std::path::Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let known = "[[service]]\nname = \"outside\"\nport = 80\nprotocol = \"http\"\nendpoint = [{ address = \"10.77.0.254:8160\" }]\n";
     std::fs::write(folder.join("outside.toml"), known)?;
+    std::fs::write(folder.join("beside.toml"), crate::beside::KNOWN)?;
     let source = format!(
         "[[source]]\nid = \"file/outside\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n",
         folder.display()
@@ -251,7 +252,15 @@ pub fn outside(mesh: &mut Mesh, files: &std::path::Path) -> anyhow::Result<()> {
     mesh.host(2).configure("conf.d/outside.toml", &source)?;
     let mut command = nginx(
         files,
-        &[server("outside", "outside", "v1", 8160)],
+        &[
+            server("outside", "outside", "v1", 8160),
+            server("ranked", "ranked-1", "v1", 8161),
+            server("ranked", "ranked-2", "v1", 8162),
+            Server {
+                protocol: "http2",
+                ..server("newer", "newer", "v1", 8163)
+            },
+        ],
         "outside",
         Command::new("nginx"),
     )?;
