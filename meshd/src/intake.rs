@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use crate::local::HealthMap;
 use mesh_model::{
     address::is_loopback,
-    config::{Boot, Capture, LocalService},
+    config::{Boot, Capture, Live, LocalService, merge::PRECEDENCE},
     endpoint::Health,
     fact::{
-        HostInfo, Record, RecordKind, RegistryView, ResourceStatus, WireHealth, Workload,
-        WorkloadPort,
+        HostInfo, Record, RecordKind, RegistryView, ResourceStatus, SourceTerms, WireHealth,
+        Workload, WorkloadPort,
     },
 };
 
@@ -37,16 +37,16 @@ pub(crate) struct Statement<'a> {
     pub(crate) authority: bool,
     /// Fingerprint and number of the commits that the proxy obeys.
     pub(crate) applied: ([u8; 16], u64),
-    /// Its services.
-    pub(crate) services: &'a [std::sync::Arc<LocalService>],
+    /// Its services and sources.
+    pub(crate) live: &'a Live,
     /// Their health.
     pub(crate) health: &'a HealthMap,
     /// Services that are asked to finish: offered as draining.
     pub(crate) draining: bool,
     /// Instances whose plaintext is refused.
     pub(crate) strict: &'a dyn Fn(&LocalService) -> bool,
-    /// Views of the sources that are shared.
-    pub(crate) views: &'a [std::sync::Arc<RegistryView>],
+    /// Views of the sources that are shared, with their record keys.
+    pub(crate) views: &'a [(String, std::sync::Arc<RegistryView>)],
     /// How this host sees resources.
     pub(crate) statuses: &'a [ResourceStatus],
 }
@@ -58,7 +58,7 @@ pub(crate) fn records(statement: &Statement<'_>) -> Vec<Record> {
         RecordKind::Host,
         &host_info(statement),
     )];
-    for service in statement.services {
+    for service in &statement.live.services {
         let key = format!("workload/{}/{}", service.service, service.instance);
         records.push(record(
             key,
@@ -66,9 +66,8 @@ pub(crate) fn records(statement: &Statement<'_>) -> Vec<Record> {
             &workload(statement, service),
         ));
     }
-    for view in statement.views {
-        let key = format!("view/{}/{}/{}", view.source, view.namespace, view.service);
-        records.push(record(key, RecordKind::RegistryView, view.as_ref()));
+    for (key, view) in statement.views {
+        records.push(record(key.clone(), RecordKind::RegistryView, view.as_ref()));
     }
     for status in statement.statuses {
         let key = format!(
@@ -116,7 +115,26 @@ fn host_info(statement: &Statement<'_>) -> HostInfo {
         labels: boot.labels.clone(),
         applied: statement.applied.0.to_vec(),
         applied_count: statement.applied.1,
+        sources: source_terms(statement.live),
     }
+}
+
+/// What others must know of the sources whose views are shared.
+fn source_terms(live: &Live) -> Vec<SourceTerms> {
+    let shared = live.sources.iter().filter(|source| source.publish);
+    shared
+        .map(|source| {
+            let term = live.merge.terms.get(&source.id).copied();
+            let term = term.unwrap_or_default();
+            SourceTerms {
+                id: source.id.clone(),
+                kind: source.kind.word().to_owned(),
+                scope: source.kind.scope().to_owned(),
+                precedence: term.precedence.unwrap_or(PRECEDENCE).into(),
+                weight: term.weight.map_or(0, |weight| weight.saturating_add(1)),
+            }
+        })
+        .collect()
 }
 
 fn workload(statement: &Statement<'_>, service: &LocalService) -> Workload {

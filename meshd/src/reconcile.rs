@@ -244,18 +244,18 @@ impl Reconcile {
             self.cluster.set_local_views(local.clone()).await;
             self.local_views = local;
         }
-        let shared: Vec<Arc<RegistryView>> = views
+        let shared: Vec<(String, Arc<RegistryView>)> = views
             .views
-            .values()
-            .filter(|view| view.publish)
-            .map(|view| Arc::clone(&view.view))
+            .iter()
+            .filter(|(_, view)| view.publish)
+            .map(|(key, view)| (key.clone(), Arc::clone(&view.view)))
             .collect();
         let records = intake::records(&Statement {
             boot: &self.ground.boot,
             host: &self.ground.host,
             authority: self.authority,
             applied,
-            services: &live.services,
+            live,
             health,
             draining,
             strict: &strict,

@@ -198,17 +198,23 @@ fn backend_key(id: &ServiceId, port: u16, subset: &str) -> BackendKey {
     BackendKey(hash.finish())
 }
 
-/// Healthy endpoints that take plaintext; when all are reluctant, those.
+/// Healthy endpoints that take plaintext; when all are reluctant, those. Of these the ones that are used first:
+/// the kernel cannot fall over to others.
 fn fallback(candidates: &[Considered]) -> Vec<SocketAddr> {
     let open: Vec<&Considered> = candidates
         .iter()
         .filter(|one| one.left_out.is_none() && one.fallback)
         .collect();
     let good = open.iter().any(|one| one.endpoint.preferred);
-    let mut found: Vec<SocketAddr> = open
-        .iter()
-        .filter(|one| one.endpoint.preferred || !good)
-        .map(|one| one.endpoint.address)
+    let used = || {
+        open.iter()
+            .filter(|one| one.endpoint.preferred || !good)
+            .map(|one| &one.endpoint)
+    };
+    let first = used().map(|one| one.priority).min();
+    let mut found: Vec<SocketAddr> = used()
+        .filter(|one| Some(one.priority) == first)
+        .map(|one| one.address)
         .collect();
     found.sort();
     found.dedup();

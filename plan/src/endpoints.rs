@@ -34,6 +34,8 @@ pub(crate) struct Considered {
     pub(crate) refused: bool,
     /// True when this host may dial it in plaintext while no daemon runs.
     pub(crate) fallback: bool,
+    /// The number of the source that names it, best first; `None` for what the mesh's own hosts state.
+    pub(crate) source: Option<usize>,
     /// The workload's own service: of several services with this endpoint, that one owns its address.
     pub(crate) home: Option<ServiceId>,
 }
@@ -100,6 +102,7 @@ pub(crate) fn of_instance(
             .or_else(|| (instance.health == Health::Degraded).then_some("it is degraded")),
         refused: instance.refused.is_some(),
         fallback: instance.open && (instance.own || !instance.strict),
+        source: None,
         home: Some(instance.service.clone()),
     }
 }
@@ -199,6 +202,7 @@ pub(crate) fn of_view(
         fallback: left_out.is_none() && !is_loopback(address.ip()),
         left_out,
         reluctant: (by_registry == Health::Degraded).then_some("it is degraded"),
+        source: None,
         home: None,
     }
 }

@@ -30,6 +30,7 @@ mod key;
 mod limits;
 mod locality;
 mod matches;
+mod merge;
 mod names;
 mod outcome;
 mod overview;

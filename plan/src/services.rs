@@ -11,21 +11,23 @@ use std::{
 };
 
 use mesh_model::{
-    address::canonical,
     document::{
         Spec,
         spec::{PortOrName, ServicePortSpec, ServiceSpec},
     },
-    fact::ViewEndpoint,
     name::{Namespace, ServiceId, ServiceName},
     service::{AppProtocol, ServicePort},
 };
 
 use crate::{
-    endpoints::{Considered, Known, of_instance, of_view},
+    endpoints::{Considered, Known, of_instance},
     findings::Findings,
-    world::{Instance, View, World, labels, selects},
+    merge::{Merged, Sources},
+    world::{Instance, View, World, selects},
 };
+
+/// What registries say of services.
+mod viewed;
 
 /// All services.
 #[derive(Debug, Default)]
@@ -54,36 +56,55 @@ pub(crate) struct Port {
 /// Builds every service.
 pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
     let documents = documents(world);
-    let by_address = by_address(world);
+    let room = Room {
+        world,
+        known: by_address(world),
+        sources: Sources::gather(world),
+        views: viewed::by_service(world),
+        findings,
+    };
     let mut services = Services::default();
     for (id, spec) in &documents {
-        services.by_id.insert(
-            id.clone(),
-            from_document(world, id, spec, &by_address, findings),
-        );
+        services.by_id.insert(id.clone(), room.document(id, spec));
     }
     for instance in &world.instances {
         if !documents.contains_key(&instance.service) {
             add_instance(world, &mut services, instance, findings);
         }
     }
-    for view in &world.views {
-        let Some(id) = view_service(view) else {
-            continue;
-        };
-        if !documents.contains_key(&id) {
-            add_view(world, &mut services, &id, view, &by_address, findings);
+    for (id, views) in &room.views {
+        if !documents.contains_key(id) {
+            let service = services.by_id.entry(id.clone()).or_default();
+            room.add_views(id, service, views);
         }
     }
     for service in services.by_id.values_mut() {
-        for port in service.ports.values_mut() {
-            port.settle();
-        }
+        service.ports.values_mut().for_each(Port::settle);
     }
+    services
+        .by_id
+        .retain(|_, service| !service.ports.is_empty());
     services
 }
 
+/// What services are made from.
+struct Room<'a> {
+    world: &'a World<'a>,
+    known: Known<'a>,
+    sources: Sources<'a>,
+    views: BTreeMap<ServiceId, Vec<&'a View<'a>>>,
+    findings: &'a Findings,
+}
+
 impl Port {
+    /// Each address once: the first that was found stays, and of several sources so the best.
+    fn merge(&mut self, merged: &Merged<'_, '_>) {
+        let mut seen = BTreeSet::new();
+        self.candidates
+            .retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
+        merged.settle(&mut self.candidates);
+    }
+
     /// By id, each address once: the first that was found stays. Views of several hosts may use one id for
     /// different endpoints; the later ones get their address behind it.
     fn settle(&mut self) {
@@ -132,69 +153,66 @@ fn by_address<'a>(world: &'a World<'_>) -> Known<'a> {
     all
 }
 
-fn from_document(
-    world: &World<'_>,
-    id: &ServiceId,
-    spec: &ServiceSpec,
-    known: &Known<'_>,
-    findings: &Findings,
-) -> Service {
-    let members: Vec<&Instance> = world
-        .instances
-        .iter()
-        .filter(|instance| instance.service.namespace == id.namespace)
-        .filter(|instance| {
-            if spec.selector.is_empty() {
-                instance.service == *id
-            } else {
-                selects(&spec.selector, &instance.labels)
-            }
-        })
-        .collect();
-    let mut service = Service {
-        ports: BTreeMap::new(),
-        fail_closed: spec.fail_closed || members.iter().any(|member| member.fail_closed),
-        headless: spec.cluster_ip.as_deref() == Some("None"),
-    };
-    for port in &spec.ports {
-        let mut found: Vec<(&Instance, &ServicePort)> = members
+impl Room<'_> {
+    fn document(&self, id: &ServiceId, spec: &ServiceSpec) -> Service {
+        let (world, findings) = (self.world, self.findings);
+        let members: Vec<&Instance> = world
+            .instances
             .iter()
-            .filter_map(|member| Some((*member, target(port, &member.ports)?)))
+            .filter(|instance| instance.service.namespace == id.namespace)
+            .filter(|instance| {
+                if spec.selector.is_empty() {
+                    instance.service == *id
+                } else {
+                    selects(&spec.selector, &instance.labels)
+                }
+            })
             .collect();
-        found.retain(|(member, _)| !member.ports.is_empty());
-        for member in members.iter().filter(|member| !member.ports.is_empty()) {
-            if !found.iter().any(|(other, _)| std::ptr::eq(*other, *member)) {
-                findings.note(
-                    "no-such-target",
-                    &format!("Service/{}/{}", id.namespace, id.name),
-                    format!(
-                        "{} on {} has no port for {}",
-                        member.name, member.host_name, port.port
-                    ),
-                    "correct targetPort, or the ports of the workload",
-                );
+        let merged = self.merged(id, spec);
+        let mut service = Service {
+            ports: BTreeMap::new(),
+            fail_closed: spec.fail_closed || members.iter().any(|member| member.fail_closed),
+            headless: spec.cluster_ip.as_deref() == Some("None"),
+        };
+        for port in &spec.ports {
+            let mut found: Vec<(&Instance, &ServicePort)> = members
+                .iter()
+                .filter_map(|member| Some((*member, target(port, &member.ports)?)))
+                .collect();
+            found.retain(|(member, _)| !member.ports.is_empty());
+            for member in members.iter().filter(|member| !member.ports.is_empty()) {
+                if !found.iter().any(|(other, _)| std::ptr::eq(*other, *member)) {
+                    findings.note(
+                        "no-such-target",
+                        &format!("Service/{}/{}", id.namespace, id.name),
+                        format!(
+                            "{} on {} has no port for {}",
+                            member.name, member.host_name, port.port
+                        ),
+                        "correct targetPort, or the ports of the workload",
+                    );
+                }
             }
-        }
-        let stated = port
-            .app_protocol
-            .as_deref()
-            .and_then(|word| word.parse().ok());
-        let mut candidates: Vec<Considered> = found
-            .iter()
-            .map(|(member, target)| of_instance(world, id, port.port, member, target))
-            .collect();
-        candidates.extend(viewed(world, id, spec, port, known));
-        service.ports.insert(
-            port.port,
-            Port {
+            let stated = port
+                .app_protocol
+                .as_deref()
+                .and_then(|word| word.parse().ok());
+            let mut candidates: Vec<Considered> = found
+                .iter()
+                .map(|(member, target)| of_instance(world, id, port.port, member, target))
+                .collect();
+            candidates.extend(self.of_document(id, spec, port, &merged));
+            let mut entry = Port {
                 name: Arc::from(port.name.as_str()),
                 protocol: stated
                     .unwrap_or_else(|| common(found.iter().map(|(_, port)| port.protocol))),
                 candidates,
-            },
-        );
+            };
+            entry.merge(&merged);
+            service.ports.insert(port.port, entry);
+        }
+        service
     }
-    service
 }
 
 /// What all speak, or `detect` when they differ.
@@ -219,51 +237,6 @@ fn target<'a>(port: &ServicePortSpec, ports: &'a [ServicePort]) -> Option<&'a Se
         Some(PortOrName::Port(number)) => by_target(*number).or_else(|| by_port(*number)),
         Some(PortOrName::Name(name)) => ports.iter().find(|one| *one.name == **name),
     }
-}
-
-/// Registry endpoints of a service with a document: of its own name, or with the selected labels.
-fn viewed(
-    world: &World<'_>,
-    id: &ServiceId,
-    spec: &ServiceSpec,
-    port: &ServicePortSpec,
-    known: &Known<'_>,
-) -> Vec<Considered> {
-    let mut found = Vec::new();
-    for view in &world.views {
-        let Some(source) = view_service(view) else {
-            continue;
-        };
-        let here = if spec.selector.is_empty() {
-            source == *id
-        } else {
-            source.namespace == id.namespace
-        };
-        if !here {
-            continue;
-        }
-        for endpoint in &view.endpoints {
-            let Some(address) = socket(&endpoint.address) else {
-                continue;
-            };
-            let labels = labels(&endpoint.labels, &source.name);
-            let fits = match &port.target_port {
-                None => {
-                    spec.ports.len() == 1
-                        || view.port == u32::from(port.port)
-                        || address.port() == port.port
-                }
-                Some(PortOrName::Port(number)) => address.port() == *number,
-                Some(PortOrName::Name(_)) => false,
-            };
-            if fits && selects(&spec.selector, &labels) {
-                found.push(of_view(
-                    world, id, port.port, view, endpoint, address, known,
-                ));
-            }
-        }
-    }
-    found
 }
 
 fn add_instance(
@@ -297,61 +270,5 @@ fn add_instance(
             );
         }
         entry.candidates.push(endpoint);
-    }
-}
-
-fn view_service(view: &View<'_>) -> Option<ServiceId> {
-    let namespace = Namespace::new(&view.namespace).ok()?;
-    Some(ServiceId::new(
-        namespace,
-        ServiceName::new(&view.service).ok()?,
-    ))
-}
-
-fn socket(text: &str) -> Option<SocketAddr> {
-    text.parse()
-        .ok()
-        .map(canonical)
-        .filter(|address: &SocketAddr| address.port() != 0)
-}
-
-fn add_view(
-    world: &World<'_>,
-    services: &mut Services,
-    id: &ServiceId,
-    view: &View<'_>,
-    known: &Known<'_>,
-    findings: &Findings,
-) {
-    let endpoints: Vec<(&ViewEndpoint, SocketAddr)> = view
-        .endpoints
-        .iter()
-        .filter_map(|one| Some((one, socket(&one.address)?)))
-        .collect();
-    let ports: BTreeSet<u16> = endpoints
-        .iter()
-        .map(|(_, address)| address.port())
-        .collect();
-    let stated = u16::try_from(view.port).ok().filter(|port| *port != 0);
-    let Some(number) = stated.or_else(|| ports.first().copied()) else {
-        return;
-    };
-    if stated.is_none() && ports.len() > 1 {
-        findings.warning(
-            "no-common-port",
-            &format!("{} of {}", id, view.source),
-            format!("its endpoints have different ports, so {number} is what callers dial"),
-            "say in the source which port callers dial, or write a Service document",
-        );
-    }
-    let service = services.by_id.entry(id.clone()).or_default();
-    let port = service.ports.entry(number).or_insert_with(|| Port {
-        name: Arc::from(""),
-        protocol: view.protocol.parse().unwrap_or_default(),
-        candidates: Vec::new(),
-    });
-    for (endpoint, address) in endpoints {
-        port.candidates
-            .push(of_view(world, id, number, view, endpoint, address, known));
     }
 }

@@ -321,6 +321,7 @@ impl<'a> World<'a> {
                 }
             }
         }
+        views.sort_by_key(|view| !view.own);
         views
     }
 }

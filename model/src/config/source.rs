@@ -168,6 +168,17 @@ impl SourceKind {
     }
 }
 
+impl SourceKind {
+    /// Which part of the registry is read, where it has parts with names: Consul's datacenter, Nomad's region.
+    pub fn scope(&self) -> &str {
+        match self {
+            Self::Consul { datacenter, .. } => datacenter.as_deref().unwrap_or_default(),
+            Self::Nomad { region, .. } => region.as_deref().unwrap_or_default(),
+            _ => "",
+        }
+    }
+}
+
 /// How services are written in etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EtcdLayout {

@@ -5,6 +5,8 @@
 //! host h1 10.0.0.1 own                      | down | left | leaving | stale | no-tunnel | no-grant | grant=ns/*,x | at=eu/eu-1/r7
 //! work h1 words http:80>8080/http version=v1 | health=… strict loopback closed account=x instance=x weight=n user=n unit=x
 //! view local file/etc legacy port=80 10.0.0.9:8080 10.0.0.10:8080!unhealthy version=v1 priority=1
+//! source file/etc precedence=1 weight=9     of this host, in this order | terms h2 file/etc 1 9: what h2 says
+//! merge words failover file/b file/etc=9     | merge * first
 //! ask simon GET http://words/ [header: value]
 //! tell GET /path caller server-name address
 //! ```
@@ -14,7 +16,9 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use mesh_model::{
     catalog::{Catalog, HostFacts, Liveness, MeshFacts, Resource},
     commit::CommitId,
-    config::{Boot, Live, LocalService, Sources},
+    config::{
+        Access, Boot, Live, LocalService, MergeRule, SourceConfig, SourceKind, SourceTerm, Sources,
+    },
     document::parse_documents,
     fact::{HostInfo, RegistryView, ViewEndpoint, WireHealth, Workload, WorkloadPort},
     grant::HostGrant,
@@ -80,9 +84,62 @@ impl World {
             ["host", name, address, rest @ ..] => self.host(name, address, rest),
             ["work", host, service, rest @ ..] => self.work(host, service, rest),
             ["view", host, source, service, rest @ ..] => self.view(host, source, service, rest),
+            ["source", id, rest @ ..] => self.source(id, rest),
+            ["terms", host, id, precedence, weight] => {
+                let terms = mesh_model::fact::SourceTerms {
+                    id: (*id).to_owned(),
+                    kind: "file".to_owned(),
+                    scope: String::new(),
+                    precedence: precedence.parse().unwrap(),
+                    weight: weight.parse::<u32>().unwrap() + 1,
+                };
+                self.edit_host(Self::host_id(host), |facts| {
+                    let mut info = facts.info.as_deref().cloned().unwrap();
+                    info.sources.push(terms);
+                    facts.info = Some(Arc::new(info));
+                });
+            }
+            ["merge", service, policy, rest @ ..] => {
+                let mut rule = MergeRule {
+                    service: (*service != "*").then(|| ServiceId::parse(service).unwrap()),
+                    policy: policy.parse().unwrap(),
+                    ..MergeRule::default()
+                };
+                for word in rest {
+                    match word.split_once('=') {
+                        Some((source, weight)) => {
+                            let weight = weight.parse().unwrap();
+                            rule.weights.insert(source.to_owned(), weight);
+                        }
+                        None => rule.sources.push((*word).to_owned()),
+                    }
+                }
+                self.live.merge.rules.push(rule);
+            }
             ["ask" | "tell", ..] => self.questions.push(line.to_owned()),
             _ => panic!("not understood: {line}"),
         }
+    }
+
+    fn source(&mut self, id: &str, rest: &[&str]) {
+        let mut term = SourceTerm::default();
+        let mut kind = SourceKind::File {
+            directory: "/none".into(),
+        };
+        for word in rest {
+            match word.split_once('=').unwrap() {
+                ("precedence", number) => term.precedence = Some(number.parse().unwrap()),
+                ("weight", number) => term.weight = Some(number.parse().unwrap()),
+                (key, value) => kind = kind_of(key, value),
+            }
+        }
+        self.live.merge.terms.insert(id.to_owned(), term);
+        self.live.sources.push(SourceConfig {
+            id: id.to_owned(),
+            publish: true,
+            services: None,
+            kind,
+        });
     }
 
     fn mesh(&mut self, trust: &str, domain: &str, strict: bool) {
@@ -320,5 +377,30 @@ fn parse_port(text: &str) -> WorkloadPort {
         port: port.parse().unwrap(),
         target: target.parse().unwrap(),
         protocol: protocol.to_owned(),
+    }
+}
+
+/// A registry by its kind, with the part of it that is read.
+fn kind_of(kind: &str, part: &str) -> SourceKind {
+    let access = Access::default();
+    let path = part.to_owned();
+    match kind {
+        "consul" => SourceKind::Consul {
+            access,
+            datacenter: Some(path),
+            namespace: None,
+            partition: None,
+            tags: Vec::new(),
+            passing: false,
+        },
+        "serverset" => SourceKind::Serverset { access, path },
+        "zk-leader" => SourceKind::Leader { access, path },
+        "curator" => SourceKind::Curator { access, path },
+        "marathon" => SourceKind::Marathon {
+            access,
+            prefix: path,
+            port_index: 0,
+        },
+        other => panic!("no kind {other}"),
     }
 }

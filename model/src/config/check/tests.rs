@@ -74,6 +74,8 @@ id = "file/etc"
 kind = "file"
 directory = "/etc/meshd/discovery"
 publish = false
+precedence = 10
+weight = 90
 
 [[source]]
 kind = "consul"
@@ -136,6 +138,15 @@ kubeconfig = "/etc/meshd/kubeconfig"
 context = "prod"
 namespaces = ["shop"]
 selector = "mesh=on"
+
+[[merge]]
+service = "shop/words"
+policy = "failover"
+sources = ["consul/2", "file/etc"]
+weights = { "consul/2" = 0 }
+
+[[merge]]
+policy = "first"
 "#;
 
 #[test]
@@ -161,6 +172,14 @@ fn everything() {
     assert!(matches!(&health.kind, HealthKind::Http { port: 8080, path } if path == "/health"));
     assert_eq!(words.origin, "/etc/meshd/meshd.toml:40");
     assert!(!live.sources[0].publish);
+    let term = live.merge.terms["file/etc"];
+    assert_eq!((term.precedence, term.weight), (Some(10), Some(90)));
+    let rule = live.merge.rule(&words.service).unwrap();
+    assert_eq!(
+        (rule.policy.word(), rule.weights["consul/2"]),
+        ("failover", 0)
+    );
+    assert_eq!(live.merge.default_rule().unwrap().policy.word(), "first");
 }
 
 #[test]
@@ -237,6 +256,22 @@ fn files_join() {
 type Expected = &'static [(usize, &'static str, &'static str)];
 
 const FAULTS: &[(&str, Expected)] = &[
+    (
+        "[[merge]]\npolicy = \"firts\"\nweights = { a = 2000 }\n[[merge]]\nservice = \"*\"\n[[merge]]\nservice = \"A b\"",
+        &[
+            (2, "merge[0].policy", "did you mean `first`?"),
+            (3, "merge[0].weights.a", "0 to 1000"),
+            (5, "merge[1].service", "has a rule already"),
+            (7, "merge[2].service", "namespace/name"),
+        ],
+    ),
+    (
+        "[[source]]\nkind = \"file\"\ndirectory = \"/d\"\nprecedence = 2000\nweight = 1001",
+        &[
+            (4, "source[0].precedence", "0 to 1000"),
+            (5, "source[0].weight", "0 to 1000"),
+        ],
+    ),
     ("workes = 2", &[(1, "workes", "did you mean `workers`?")]),
     ("workers = \"2\"", &[(1, "workers", "without quotes")]),
     (

@@ -1,0 +1,217 @@
+//! How what several sources say of one service meets: their order, the policy, their shares.
+//!
+//! In: the sources as this host and the others have configured them, the rule of a service. Out: the views that
+//! count, best first; priorities and weights of endpoints. Workloads of the mesh are no source: they always count.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use mesh_model::{
+    config::{
+        MergePolicy, MergeRule,
+        merge::{PRECEDENCE, WEIGHT},
+    },
+    document::spec::ServiceSpec,
+    name::ServiceId,
+};
+
+use crate::{
+    endpoints::Considered,
+    world::{View, World},
+};
+
+/// Endpoint weights of a source add up to its share times this, before they are made small again.
+const SCALE: u64 = 10_000;
+
+/// What is known of the sources of the mesh.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    world: &'a World<'a>,
+    known: BTreeMap<&'a str, Known>,
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Precedence, then place in the files.
+    place: (u32, usize),
+    weight: Option<u32>,
+}
+
+/// The views of one service that count, best first.
+#[derive(Debug)]
+pub(crate) struct Merged<'v, 'a> {
+    /// Each with the number of its source in `sources`.
+    pub(crate) views: Vec<(usize, &'v View<'a>)>,
+    policy: MergePolicy,
+    /// Share of each source, by number; empty when none is stated.
+    shares: Vec<u32>,
+}
+
+impl<'a> Sources<'a> {
+    /// This host's own settings count; of sources that it does not have, the others' lowest.
+    pub(crate) fn gather(world: &'a World<'a>) -> Self {
+        let mut known = BTreeMap::new();
+        let live = world.input.live;
+        for (number, source) in live.sources.iter().enumerate() {
+            let term = live.merge.terms.get(&source.id).copied();
+            let term = term.unwrap_or_default();
+            let one = Known {
+                place: (term.precedence.unwrap_or(PRECEDENCE).into(), number),
+                weight: term.weight,
+            };
+            known.insert(source.id.as_str(), one);
+        }
+        let own: BTreeSet<&str> = known.keys().copied().collect();
+        for (id, host) in &world.input.catalog.hosts {
+            if *id == world.mesh.host || world.right(*id, host).is_err() {
+                continue;
+            }
+            let stated = host.info.iter().flat_map(|info| &info.sources);
+            for (number, terms) in stated.enumerate() {
+                if own.contains(terms.id.as_str()) {
+                    continue;
+                }
+                let one = Known {
+                    place: (terms.precedence, number),
+                    weight: terms.weight.checked_sub(1),
+                };
+                let best = known.entry(&terms.id).or_insert(one);
+                if one.place < best.place {
+                    *best = one;
+                }
+            }
+        }
+        Self { world, known }
+    }
+
+    /// The rule of a service: this host's own, its document's, this host's for all.
+    fn rule(&self, id: &ServiceId, spec: Option<&ServiceSpec>) -> Cow<'a, MergeRule> {
+        let merge = &self.world.input.live.merge;
+        if let Some(rule) = merge.rule(id) {
+            return Cow::Borrowed(rule);
+        }
+        if let Some(spec) = spec.and_then(|spec| spec.merge.as_ref()) {
+            return Cow::Owned(spec.rule());
+        }
+        merge
+            .default_rule()
+            .map_or_else(|| Cow::Owned(MergeRule::default()), Cow::Borrowed)
+    }
+
+    /// The views of a service that count, best first.
+    pub(crate) fn merge<'v>(
+        &self,
+        id: &ServiceId,
+        spec: Option<&ServiceSpec>,
+        views: impl Iterator<Item = &'v View<'a>>,
+    ) -> Merged<'v, 'a>
+    where
+        'a: 'v,
+    {
+        let rule = self.rule(id, spec);
+        let place = |view: &View<'_>| {
+            let source = view.source.as_str();
+            let named = rule.sources.iter().position(|one| one == source);
+            let known = self.known.get(source).map(|known| known.place);
+            (
+                named.unwrap_or(usize::MAX),
+                known.unwrap_or((PRECEDENCE.into(), usize::MAX)),
+            )
+        };
+        let mut views: Vec<&'v View<'a>> = views.collect();
+        views.sort_by(|a, b| (place(a), &a.source).cmp(&(place(b), &b.source)));
+        if rule.policy == MergePolicy::First
+            && let Some(first) = views.first().map(|view| view.source.as_str())
+        {
+            views.retain(|view| view.source == first);
+        }
+        let mut sources: Vec<&'v str> = Vec::new();
+        let numbered = views
+            .into_iter()
+            .map(|view| {
+                if sources.last() != Some(&view.source.as_str()) {
+                    sources.push(&view.source);
+                }
+                (sources.len().saturating_sub(1), view)
+            })
+            .collect();
+        Merged {
+            views: numbered,
+            policy: rule.policy,
+            shares: self.shares(&rule, &sources),
+        }
+    }
+
+    fn shares(&self, rule: &MergeRule, sources: &[&str]) -> Vec<u32> {
+        let stated = |source: &&str| {
+            let of_rule = rule.weights.get(*source).copied();
+            of_rule.or_else(|| self.known.get(source)?.weight)
+        };
+        if sources.iter().all(|source| stated(source).is_none()) {
+            return Vec::new();
+        }
+        let all = sources.iter();
+        all.map(|source| stated(source).unwrap_or(WEIGHT)).collect()
+    }
+}
+
+impl Merged<'_, '_> {
+    /// Gives the endpoints of one port the priorities and weights that the rule asks for. Each address stands
+    /// there once.
+    pub(crate) fn settle(&self, candidates: &mut [Considered]) {
+        if self.policy == MergePolicy::Failover {
+            fail_over(candidates);
+        }
+        if !self.shares.is_empty() {
+            self.weigh(candidates);
+        }
+    }
+
+    fn share(&self, source: Option<usize>) -> u32 {
+        source
+            .and_then(|number| self.shares.get(number).copied())
+            .unwrap_or(WEIGHT)
+    }
+
+    /// Weights that give each source its share of the requests, however many endpoints it has. What may not be
+    /// used does not count, so that a share is one of what is left.
+    fn weigh(&self, candidates: &mut [Considered]) {
+        for one in candidates.iter_mut() {
+            if self.share(one.source) == 0 && one.left_out.is_none() {
+                one.left_out = Some("its source has weight 0".to_owned());
+                one.fallback = false;
+            }
+        }
+        let mut sums: BTreeMap<Option<usize>, u64> = BTreeMap::new();
+        for one in candidates.iter().filter(|one| one.left_out.is_none()) {
+            *sums.entry(one.source).or_default() += u64::from(one.endpoint.weight);
+        }
+        let scaled = |one: &Considered| {
+            let sum = sums.get(&one.source).copied().unwrap_or(1).max(1);
+            let share = u64::from(self.share(one.source)) * SCALE;
+            (share * u64::from(one.endpoint.weight) / sum).max(1)
+        };
+        let usable = candidates.iter().filter(|one| one.left_out.is_none());
+        let common = usable.map(scaled).reduce(divisor).unwrap_or(1).max(1);
+        for one in candidates.iter_mut().filter(|one| one.left_out.is_none()) {
+            one.endpoint.weight = u32::try_from(scaled(one) / common).unwrap_or(u32::MAX);
+        }
+    }
+}
+
+/// Source by source, and within a source as it says: numbered without gaps.
+fn fail_over(candidates: &mut [Considered]) {
+    let place = |one: &Considered| (one.source.unwrap_or(0), one.endpoint.priority);
+    let places: BTreeSet<(usize, u16)> = candidates.iter().map(place).collect();
+    let numbers: BTreeMap<(usize, u16), u16> = places.into_iter().zip(0..=u16::MAX).collect();
+    for one in candidates {
+        one.endpoint.priority = numbers.get(&place(one)).copied().unwrap_or(u16::MAX);
+    }
+}
+
+fn divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { divisor(b, a % b) }
+}
