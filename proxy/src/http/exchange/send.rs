@@ -105,6 +105,7 @@ pub(crate) async fn tries(
     loop {
         let since = Instant::now();
         let picked = pick(exchange, snapshot, way, &course)?;
+        let before = course.tried.len();
         course
             .tried
             .extend(picked.as_ref().map(|picked| picked.endpoint.key));
@@ -124,7 +125,7 @@ pub(crate) async fn tries(
             },
             Err(missed) if missed.stale && course.stale > 0 => {
                 course.stale -= 1;
-                course.tried.pop();
+                course.tried.truncate(before);
                 exchange.replay.rewind();
                 continue;
             }
