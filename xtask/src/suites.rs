@@ -13,9 +13,12 @@ use anyhow::{Context, bail};
 
 use crate::command::{self, heading, say};
 use built::Built;
+use matrix::Table;
 
 /// The test programs.
 mod built;
+/// The table of registries.
+mod matrix;
 
 /// Tests that ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,14 +85,26 @@ const UNIT: &str = "unit, property and simulation tests";
 fn plain(built: &[Built]) -> Vec<Suite> {
     let room = |name: &'static str| built.iter().filter(move |one| one.room() == name);
     let alone = ["tests", "intercept"];
+    // The fakes beside the code say their cells of the table; the real servers stand apart.
+    let is_registry = |one: &&Built| one.room() == "registry";
+    let unit = built
+        .iter()
+        .filter(|one| !alone.contains(&one.room()) && !(is_registry(one) && one.apart));
+    let (fakes, others): (Vec<_>, Vec<_>) = unit.partition(is_registry);
     vec![
         suite(
             UNIT,
             30,
-            &each(
-                &mut built.iter().filter(|one| !alone.contains(&one.room())),
-                "",
+            &format!(
+                "first=0\n({}) || first=1\n({}) && exit $first",
+                each(&mut others.into_iter(), ""),
+                each(&mut fakes.into_iter(), "--nocapture")
             ),
+        ),
+        suite(
+            "registries: the contract of sources",
+            30,
+            &each(&mut room("registry").filter(|one| one.apart), "--nocapture"),
         ),
         suite(
             "interception in network namespaces",
@@ -177,8 +192,9 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
     let wanted = |suite: &Suite| only.is_none_or(|part| suite.name.contains(part));
     let mut sum = Count::default();
     let mut broken: Vec<String> = Vec::new();
+    let mut table = Table::default();
     let mut step = |suite: Suite| -> anyhow::Result<bool> {
-        let (count, ok) = one(&suite)?;
+        let (count, ok) = one(&suite, &mut table)?;
         sum.add(count);
         if !ok {
             broken.push(suite.name);
@@ -197,6 +213,13 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
             }
         }
     }
+    for line in table.lines() {
+        say(&line);
+    }
+    let missing = table.missing(only.is_none());
+    for what in &missing {
+        say(&format!("the table of registries lacks {what}"));
+    }
     heading(&format!("the end, after {} s", began.elapsed().as_secs()));
     for name in &broken {
         say(&format!("failed suite: {name}"));
@@ -206,7 +229,7 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
         "{} passed, {} failed, {} skipped",
         sum.passed, sum.failed, sum.skipped
     ));
-    if sum.failed > 0 || !broken.is_empty() {
+    if sum.failed > 0 || !broken.is_empty() || !missing.is_empty() {
         bail!("not everything passed");
     }
     if in_ci && sum.skipped > 0 {
@@ -224,7 +247,7 @@ pub(crate) fn unit() -> anyhow::Result<()> {
 }
 
 /// Runs a suite with its output shown as it comes.
-fn one(suite: &Suite) -> anyhow::Result<(Count, bool)> {
+fn one(suite: &Suite, table: &mut Table) -> anyhow::Result<(Count, bool)> {
     heading(&suite.name);
     let limit = format!("{}m", suite.minutes);
     let mut child = command::command("timeout")
@@ -246,6 +269,7 @@ fn one(suite: &Suite) -> anyhow::Result<(Count, bool)> {
         let line = String::from_utf8_lossy(&line);
         say(&line);
         count.take(&line);
+        table.take(&line);
     }
     let status = child.wait().context("it cannot be waited for")?;
     if status.code() == Some(124) {
