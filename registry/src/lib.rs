@@ -20,6 +20,8 @@ pub mod contract;
 pub mod demand;
 /// DNS names: SRV, A and AAAA.
 pub mod dns;
+/// etcd's keys below a prefix.
+pub mod etcd;
 /// A source in memory that misbehaves on demand.
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;
@@ -53,6 +55,8 @@ mod start;
 pub mod status;
 /// Keeps one source running.
 mod supervise;
+/// What one source did: requests, times.
+mod tally;
 /// When a set was read.
 pub mod version;
 /// The last complete view of one source.

@@ -4,11 +4,18 @@ use std::fmt::Write;
 
 use mesh_model::fact::WireHealth;
 
-use crate::view::View;
+use crate::{
+    tally::{BUCKETS_US, Tally},
+    view::View,
+};
 
 /// Appends all metrics of all sources.
-pub(crate) fn render<'a>(views: impl Iterator<Item = (&'a str, &'a View)>, out: &mut String) {
-    let views: Vec<(&str, &View)> = views.collect();
+pub(crate) fn render<'a>(
+    sources: impl Iterator<Item = (&'a str, &'a View, &'a Tally)>,
+    out: &mut String,
+) {
+    let sources: Vec<(&str, &View, &Tally)> = sources.collect();
+    let views: Vec<(&str, &View)> = sources.iter().map(|(id, view, _)| (*id, *view)).collect();
     for (name, kind, help, read) in FAMILIES {
         head(out, name, kind, help);
         for (source, view) in &views {
@@ -48,10 +55,71 @@ pub(crate) fn render<'a>(views: impl Iterator<Item = (&'a str, &'a View)>, out: 
             );
         }
     }
+    requests(&sources, out);
+    times(&sources, out);
+}
+
+fn requests(sources: &[(&str, &View, &Tally)], out: &mut String) {
+    head(
+        out,
+        REQUESTS,
+        "counter",
+        "Requests to registries over HTTP, by the status of the answer; 0: none came.",
+    );
+    for (source, _, tally) in sources {
+        for (code, number) in tally.requests() {
+            let code = code.to_string();
+            line(
+                out,
+                REQUESTS,
+                &[("source", source), ("code", &code)],
+                number,
+            );
+        }
+    }
+}
+
+fn times(sources: &[(&str, &View, &Tally)], out: &mut String) {
+    head(
+        out,
+        TIMES,
+        "histogram",
+        "Time from a source's report of a change to its publication.",
+    );
+    for (source, _, tally) in sources {
+        let times = tally.times();
+        let bucket = format!("{TIMES}_bucket");
+        for (end, number) in BUCKETS_US.into_iter().zip(times.buckets) {
+            let end = seconds(end);
+            line(out, &bucket, &[("source", source), ("le", &end)], number);
+        }
+        line(
+            out,
+            &bucket,
+            &[("source", source), ("le", "+Inf")],
+            times.count,
+        );
+        let sum = seconds(times.sum_us);
+        let _infallible = writeln!(out, "{TIMES}_sum{{source=\"{source}\"}} {sum}");
+        line(
+            out,
+            &format!("{TIMES}_count"),
+            &[("source", source)],
+            times.count,
+        );
+    }
+}
+
+/// Microseconds as seconds, exactly.
+fn seconds(us: u64) -> String {
+    let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 const STATE: &str = "mesh_registry_source_state";
 const ENDPOINTS: &str = "mesh_registry_endpoints";
+const REQUESTS: &str = "mesh_registry_requests_total";
+const TIMES: &str = "mesh_registry_propagation_seconds";
 
 type Family = (&'static str, &'static str, &'static str, fn(&View) -> u64);
 

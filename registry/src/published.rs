@@ -1,8 +1,9 @@
 //! What readers see: all views at one moment, and how each source is doing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh_model::{
+    config::SourceConfig,
     fact::RegistryView,
     finding::{Finding, Severity},
 };
@@ -23,6 +24,12 @@ pub struct PublishedView {
 pub struct SourceRow {
     /// Its id.
     pub id: String,
+    /// The word of its kind.
+    pub kind: &'static str,
+    /// True: what it says is shared with the mesh.
+    pub publish: bool,
+    /// The shortest time after which a change may be expected here.
+    pub latency: Duration,
     /// Its status.
     pub status: SourceStatus,
     /// When the status began, milliseconds since the epoch.
@@ -104,10 +111,13 @@ pub(crate) fn same(
 }
 
 /// The row of a source.
-pub(crate) fn row(id: &str, view: &View) -> SourceRow {
+pub(crate) fn row(id: &str, config: &SourceConfig, latency: Duration, view: &View) -> SourceRow {
     let (status, since_ms) = view.status();
     SourceRow {
         id: id.to_owned(),
+        kind: config.kind.word(),
+        publish: config.publish,
+        latency,
         status: status.clone(),
         since_ms,
         last_success_ms: view.last_success_ms(),

@@ -23,6 +23,7 @@ use crate::{
     source::Source,
     status::SourceStatus,
     supervise::{Opener, Supervised, supervise},
+    tally::Tally,
     view::View,
 };
 
@@ -57,6 +58,9 @@ impl Default for Settings {
 struct Slot {
     config: SourceConfig,
     view: View,
+    /// The shortest time after which a change may be expected.
+    latency: Duration,
+    tally: Arc<Tally>,
     stop: CancellationToken,
 }
 
@@ -230,7 +234,9 @@ impl Registry {
     /// Appends this room's metrics in Prometheus' text format.
     pub fn metrics(&self, out: &mut String) {
         let slots = self.0.slots();
-        let rows = slots.iter().map(|(id, slot)| (id.as_str(), &slot.view));
+        let rows = slots
+            .iter()
+            .map(|(id, slot)| (id.as_str(), &slot.view, &*slot.tally));
         metrics::render(rows, out);
     }
 
@@ -266,6 +272,8 @@ impl Shared {
     fn add(self: &Arc<Self>, config: SourceConfig, view: View, open: Opener) {
         let stop = self.stop.child_token();
         let (sink, outlet) = Sink::new();
+        let tally = Arc::new(Tally::default());
+        let latency = open().capabilities().latency;
         let supervised = Supervised {
             open,
             sink,
@@ -274,6 +282,7 @@ impl Shared {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .subscribe(),
+            tally: Arc::clone(&tally),
             first_wait: self.settings.first_wait,
             longest_wait: self.settings.longest_wait,
         };
@@ -283,6 +292,8 @@ impl Shared {
             Slot {
                 config,
                 view,
+                latency,
+                tally,
                 stop: stop.clone(),
             },
         );
@@ -308,16 +319,20 @@ impl Shared {
                 .slots()
                 .get(&id)
                 .and_then(|slot| slot.view.deadline_ms());
+            let mut reported = None;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = outlet.filled() => self.quiet(&outlet).await,
+                () = outlet.filled() => {
+                    reported = Some(Instant::now());
+                    self.quiet(&outlet).await;
+                }
                 () = until_ms(deadline) => {}
             }
             if stop.is_cancelled() {
                 return;
             }
-            self.look(&id, &outlet);
+            self.look(&id, &outlet, reported);
         }
     }
 
@@ -335,7 +350,8 @@ impl Shared {
         }
     }
 
-    fn look(&self, id: &str, outlet: &Outlet) {
+    fn look(&self, id: &str, outlet: &Outlet, reported: Option<Instant>) {
+        let mut changed = None;
         {
             let mut slots = self.slots();
             let Some(slot) = slots.get_mut(id) else {
@@ -343,7 +359,8 @@ impl Shared {
             };
             let now = now_ms();
             if let Some(batch) = outlet.take() {
-                let (_, doubt) = slot.view.apply(batch, now);
+                let (facts, doubt) = slot.view.apply(batch, now);
+                changed = facts.then(|| Arc::clone(&slot.tally));
                 if doubt {
                     outlet.ask_again();
                 }
@@ -351,6 +368,9 @@ impl Shared {
             slot.view.expire(now);
         }
         self.publish();
+        if let (Some(tally), Some(reported)) = (changed, reported) {
+            tally.published(reported.elapsed());
+        }
     }
 
     /// Publishes when anything is different.
@@ -376,7 +396,7 @@ impl Shared {
                 views,
                 slots
                     .iter()
-                    .map(|(id, slot)| row(id, &slot.view))
+                    .map(|(id, slot)| row(id, &slot.config, slot.latency, &slot.view))
                     .collect::<Vec<_>>(),
             )
         };

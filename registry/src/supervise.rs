@@ -14,6 +14,7 @@ use crate::{
     sink::Sink,
     source::{Source, SourceError},
     status::SourceStatus,
+    tally::Tally,
 };
 
 /// Opens a fresh instance of a source; called once per attempt.
@@ -29,6 +30,7 @@ pub(crate) struct Supervised {
     pub(crate) open: Opener,
     pub(crate) sink: Sink,
     pub(crate) demand: Demand,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) first_wait: Duration,
     pub(crate) longest_wait: Duration,
 }
@@ -72,10 +74,11 @@ async fn attempt(
         stop.child_token(),
     );
     let guard = inner.clone().drop_guard();
-    let task = tracker.spawn(async move {
+    let tally = Arc::clone(&supervised.tally);
+    let task = tracker.spawn(tally.of(async move {
         let ended = inner.clone();
         until(&ended, source.run(sink, demand, inner)).await
-    });
+    }));
     let result = task.await;
     drop(guard);
     match result {
