@@ -10,6 +10,7 @@ use crate::{
     consul::ConsulSource,
     demand::Demand,
     dns::DnsSource,
+    etcd::EtcdSource,
     file::FileSource,
     nomad::NomadSource,
     sink::Sink,
@@ -28,6 +29,7 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
         other => ConsulSource::new(config)
             .map(|source| Box::new(source) as Box<dyn Source>)
             .or_else(|| NomadSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .or_else(|| EtcdSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
             .unwrap_or_else(|| {
                 Box::new(Missing {
                     id: config.id.clone(),

@@ -15,19 +15,19 @@ use super::{HttpError, tls::Tls};
 
 /// One address, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// As a person reads it.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// The value of `Host`.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// What stands before every path, without a slash at its end.
-    pub(super) prefix: String,
-    pub(super) place: Place,
+    pub(crate) prefix: String,
+    pub(crate) place: Place,
 }
 
 /// Where the bytes go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// A host, and whether TLS is spoken.
     Tcp { host: String, port: u16, tls: bool },
     /// A socket in the file system.
@@ -36,7 +36,7 @@ pub(super) enum Place {
 
 impl Target {
     /// Reads `http://host[:port][/path]`, the same with `https`, or `unix:///path`.
-    pub(super) fn new(text: &str) -> Result<Self, String> {
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix://") {
             return Ok(Self {
                 text: text.to_owned(),
@@ -70,7 +70,7 @@ impl Target {
 
 impl Target {
     /// True when TLS is spoken.
-    pub(super) fn is_secured(&self) -> bool {
+    pub(crate) fn is_secured(&self) -> bool {
         matches!(self.place, Place::Tcp { tls: true, .. })
     }
 }

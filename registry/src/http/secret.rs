@@ -28,7 +28,7 @@ pub enum Credential {
 
 /// What tells that a file is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     modified: Option<SystemTime>,
     len: u64,
     inode: u64,
@@ -36,7 +36,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// How the file looks now.
-    pub(super) fn of(path: &Path) -> Result<Self, HttpError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, HttpError> {
         let meta = fs::metadata(path).map_err(|error| broken(path, &error))?;
         Ok(Self {
             modified: meta.modified().ok(),
@@ -53,8 +53,28 @@ fn broken(path: &Path, error: &std::io::Error) -> HttpError {
     }
 }
 
+fn wrong(path: &Path, what: &str) -> HttpError {
+    HttpError::File {
+        path: path.display().to_string(),
+        what: what.to_owned(),
+    }
+}
+
+/// The credential that a file holds, without the space around it.
+pub(crate) fn text(path: &Path) -> Result<String, HttpError> {
+    if Stamp::of(path)?.len > MAX {
+        return Err(wrong(path, "too long for a credential"));
+    }
+    let text = fs::read_to_string(path).map_err(|error| broken(path, &error))?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(wrong(path, "it is empty"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The credential of one registry.
-pub(super) struct Secret {
+pub(crate) struct Secret {
     file: Option<PathBuf>,
     user: Option<String>,
     credential: Credential,
@@ -70,7 +90,7 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    pub(super) fn new(access: &Access, credential: Credential) -> Self {
+    pub(crate) fn new(access: &Access, credential: Credential) -> Self {
         let (file, user) = match (&access.token_file, &access.password_file) {
             (Some(token), _) => (Some(token.clone()), None),
             (None, Some(password)) => (Some(password.clone()), access.username.clone()),
@@ -85,7 +105,7 @@ impl Secret {
     }
 
     /// The field that carries it; `None` when there is none.
-    pub(super) fn field(&self) -> Result<Option<(HeaderName, HeaderValue)>, HttpError> {
+    pub(crate) fn field(&self) -> Result<Option<(HeaderName, HeaderValue)>, HttpError> {
         let Some(path) = &self.file else {
             return Ok(None);
         };
@@ -104,7 +124,7 @@ impl Secret {
     }
 
     /// Reads it again, although the file looks the same. True when it is another one.
-    pub(super) fn changed(&self) -> bool {
+    pub(crate) fn changed(&self) -> bool {
         let Some(path) = &self.file else { return false };
         let (Ok(stamp), Ok(value)) = (Stamp::of(path), self.load(path)) else {
             return false;
@@ -116,23 +136,12 @@ impl Secret {
     }
 
     /// The next request reads it again.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn load(&self, path: &Path) -> Result<HeaderValue, HttpError> {
-        let wrong = |what: &str| HttpError::File {
-            path: path.display().to_string(),
-            what: what.to_owned(),
-        };
-        if Stamp::of(path)?.len > MAX {
-            return Err(wrong("too long for a credential"));
-        }
-        let text = fs::read_to_string(path).map_err(|error| broken(path, &error))?;
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(wrong("it is empty"));
-        }
+        let text = &*text(path)?;
         let written = match (&self.user, &self.credential) {
             (Some(user), _) => format!(
                 "Basic {}",
@@ -142,7 +151,7 @@ impl Secret {
             (None, Credential::Authorization(word)) => format!("{word}{text}"),
         };
         let mut value = HeaderValue::from_str(&written)
-            .map_err(|_cause| wrong("it has bytes that no field can carry"))?;
+            .map_err(|_cause| wrong(path, "it has bytes that no field can carry"))?;
         value.set_sensitive(true);
         Ok(value)
     }

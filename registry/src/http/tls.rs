@@ -45,8 +45,10 @@ struct Loaded {
 
 /// The certificates for one registry.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     files: SourceTls,
+    /// What is offered inside TLS (ALPN); none: nothing is.
+    protocols: Vec<Vec<u8>>,
     pem: Pem,
     loaded: Mutex<Option<Loaded>>,
 }
@@ -59,21 +61,31 @@ fn wrong(path: &Path, what: &dyn std::fmt::Display) -> HttpError {
 }
 
 impl Tls {
-    pub(super) fn new(files: &SourceTls, pem: Pem) -> Self {
+    pub(crate) fn new(files: &SourceTls, pem: Pem) -> Self {
         Self {
             files: files.clone(),
+            protocols: Vec::new(),
             pem,
             loaded: Mutex::default(),
         }
     }
 
+    /// Offers these protocols inside TLS, such as `h2`.
+    pub(crate) fn speaking(mut self, protocols: &[&str]) -> Self {
+        self.protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        self
+    }
+
     /// A number that is another one once the certificates are.
-    pub(super) fn generation(&self) -> Result<u64, HttpError> {
+    pub(crate) fn generation(&self) -> Result<u64, HttpError> {
         Ok(self.current()?.1)
     }
 
     /// A stream secured with what the files hold now.
-    pub(super) async fn secure(
+    pub(crate) async fn secure(
         &self,
         host: &str,
         stream: TcpStream,
@@ -101,7 +113,10 @@ impl Tls {
         }
         let generation = loaded.as_ref().map_or(1, |known| known.generation + 1);
         let config = match self.load(roots.as_deref()) {
-            Ok(config) => Arc::new(config),
+            Ok(mut config) => {
+                config.alpn_protocols.clone_from(&self.protocols);
+                Arc::new(config)
+            }
             // Certificate and key are seldom written at one moment: until they fit, the old ones serve.
             Err(error) => {
                 let Some(known) = loaded.as_ref() else {
