@@ -18,6 +18,7 @@ use crate::{
 mod boot;
 mod clash;
 mod merge;
+mod registration;
 mod service;
 mod source;
 
@@ -48,7 +49,8 @@ pub struct ConfigError {
 
 /// Checks everything; on faults all of them are returned, at most 200.
 ///
-/// Of a key that several files set the last one counts; `service`, `source` and `merge` tables add up. A file in a
+/// Of a key that several files set the last one counts; `service`, `source`, `merge` and `registration` tables
+/// add up. A file in a
 /// directory `services.d` may hold the keys of one service without `[[service]]`.
 pub fn read(sources: &Sources) -> Result<(Boot, Live), Vec<ConfigError>> {
     let faults = Faults::default();
@@ -69,7 +71,10 @@ pub fn read(sources: &Sources) -> Result<(Boot, Live), Vec<ConfigError>> {
             &at.key("merge"),
             &at.key("source"),
         );
+        let announced =
+            registration::registrations(&root.registration, &configured, &at.key("registration"));
         let live = Live {
+            registrations: announced,
             services: service::services(&root.service, &at.key("service"), sources),
             sources: configured,
             merge: met,
@@ -138,7 +143,7 @@ fn in_services_d(path: &str, node: Node) -> Node {
     }
 }
 
-/// Puts `later` over `base`: tables join, the lists `service`, `source` and `merge` add up, all else is replaced.
+/// Puts `later` over `base`: tables join, the lists of tables of the top level add up, all else is replaced.
 fn join(base: &mut Node, later: Node, path: &str) {
     let Value::Table(entries) = &mut base.value else {
         *base = later;
@@ -152,8 +157,11 @@ fn join(base: &mut Node, later: Node, path: &str) {
             entries.push((key, node));
             continue;
         };
-        let adds_up =
-            path.is_empty() && matches!(key.text.as_str(), "service" | "source" | "merge");
+        let adds_up = path.is_empty()
+            && matches!(
+                key.text.as_str(),
+                "service" | "source" | "merge" | "registration"
+            );
         match (&mut old.value, &node.value) {
             (Value::Table(_), Value::Table(_)) => join(old, node, &key.text),
             (Value::List(all), Value::List(_)) if adds_up => {

@@ -24,6 +24,9 @@ pub fn effective(boot: &Boot, live: &Live) -> String {
     for rule in &live.merge.rules {
         source::write_rule(&mut out, rule);
     }
+    for one in &live.registrations {
+        source::write_registration(&mut out, one);
+    }
     out.0
 }
 

@@ -90,6 +90,8 @@ written! {
         source: Vec<FileSource>, "", "";
         /// How sources meet.
         merge: Vec<FileMerge>, "", "";
+        /// Registries that this host's services are announced to.
+        registration: Vec<FileRegistration>, "", "";
     }
 }
 
@@ -334,6 +336,22 @@ written! {
 }
 
 written! {
+    /// A registry that this host's services are announced to: with their health, out of use while the daemon drains, gone when it ends; after a crash they expire.
+    FileRegistration as "[[registration]]" {
+        /// Id of the source whose registry, servers and credentials are used; its token needs the right to write.
+        source: Option<String>, "must be given", "a source of kind consul, etcd, eureka, serverset, curator";
+        /// Services that are announced.
+        services: Option<Vec<String>>, "all of this host's that offer a port", "names";
+        /// After a crash they are gone from the registry this much later, and about as much again where it needs that.
+        ttl: Option<String>, "\"30s\"", "5s to 10m";
+        /// The address that is announced.
+        address: Option<String>, "the service's, or the host's first", "an IP address";
+        /// `consul`: tags of the instances.
+        tags: Option<Vec<String>>, "[]", "";
+    }
+}
+
+written! {
     /// Certificates for a registry. Read again when the files change.
     FileSourceTls as "[source.tls]" {
         /// Roots that the registry's certificate must lead to (PEM).
@@ -360,7 +378,7 @@ written! {
 }
 
 /// Every section in the order of the reference.
-pub(crate) const SECTIONS: [Section; 15] = [
+pub(crate) const SECTIONS: [Section; 16] = [
     FileRoot::SECTION,
     FileHost::SECTION,
     FileLocality::SECTION,
@@ -376,6 +394,7 @@ pub(crate) const SECTIONS: [Section; 15] = [
     FileSourceTls::SECTION,
     FileDnsRecord::SECTION,
     FileMerge::SECTION,
+    FileRegistration::SECTION,
 ];
 
 /// `user`: a name, a number, or a list of them.

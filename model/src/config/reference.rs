@@ -10,8 +10,8 @@ const HEAD: &str = "\
 *Generated from the code (`model/src/config/file.rs`); do not edit.*
 
 `/etc/meshd/meshd.toml` is read first, then `conf.d/*.toml` and `services.d/*.toml` beside it, each by
-name. Of a key that several files set, the last one counts; `[[service]]`, `[[source]]` and
-`[[merge]]` tables add up.
+name. Of a key that several files set, the last one counts; `[[service]]`, `[[source]]`,
+`[[merge]]` and `[[registration]]` tables add up.
 A file in `services.d` may hold `[[service]]` tables, or the keys of one service.
 
 Spans of time are written `2s`, `500ms`, `1m30s`. Unknown keys are refused. `meshd --check` tests

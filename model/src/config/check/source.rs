@@ -118,7 +118,11 @@ pub(super) fn sources(given: &[FileSource], at: &At<'_>) -> Vec<SourceConfig> {
 }
 
 fn names(source: &FileSource, at: &At<'_>) -> Option<BTreeSet<ServiceName>> {
-    let given = source.services.as_ref()?;
+    Some(service_names(source.services.as_ref()?, at))
+}
+
+/// A list of services.
+pub(super) fn service_names(given: &[String], at: &At<'_>) -> BTreeSet<ServiceName> {
     let mut names = BTreeSet::new();
     for (index, name) in given.iter().enumerate() {
         match ServiceName::new(name) {
@@ -130,7 +134,7 @@ fn names(source: &FileSource, at: &At<'_>) -> Option<BTreeSet<ServiceName>> {
                 .fault(error.to_string(), "write the name of a service"),
         }
     }
-    Some(names)
+    names
 }
 
 fn kind(source: &FileSource, at: &At<'_>) -> Option<SourceKind> {

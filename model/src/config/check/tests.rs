@@ -147,6 +147,13 @@ weights = { "consul/2" = 0 }
 
 [[merge]]
 policy = "first"
+
+[[registration]]
+source = "consul/2"
+services = ["words"]
+ttl = "20s"
+address = "192.0.2.7"
+tags = ["mesh"]
 "#;
 
 #[test]
@@ -180,6 +187,9 @@ fn everything() {
         ("failover", 0)
     );
     assert_eq!(live.merge.default_rule().unwrap().policy.word(), "first");
+    let announced = &live.registrations[0];
+    assert_eq!(announced.source, live.sources[1]);
+    assert_eq!(announced.ttl, Duration::from_secs(20));
 }
 
 #[test]
@@ -448,6 +458,20 @@ const FAULTS: &[(&str, Expected)] = &[
             (3, "source[0].addresses[0]", "zk1:2181"),
             (4, "source[0].path", "write \"/services\""),
             (5, "source[0].tls", "write both"),
+        ],
+    ),
+    (
+        "[[source]]\nkind='dns'\nid='d'\n[[source.record]]\nservice='a'\nname='a.b'\n[[source]]\nkind='eureka'\nid='e'\naddresses=['http://e']\n\
+         [[registration]]\nsource='d'\n[[registration]]\nsource='e'\nttl='1s'\ntags=['a']\naddress='127.0.0.1'\n\
+         [[registration]]\nsource='e'\n[[registration]]\nsource='f'\n[[registration]]\nttl='9s'",
+        &[
+            (12, "registration[0].source", "takes no registrations"),
+            (15, "registration[1].ttl", "out of range"),
+            (16, "registration[1].tags", "only Consul"),
+            (17, "registration[1].address", "leads nowhere"),
+            (19, "registration[2].source", "already"),
+            (21, "registration[3].source", "no source"),
+            (22, "registration[4].source", "is missing"),
         ],
     ),
     ("workers = 2\n[host", &[(2, "", "TOML")]),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Out;
 use crate::{
-    config::{Access, MergeRule, SourceConfig, SourceKind, SourceTerm},
+    config::{Access, MergeRule, RegistrationConfig, SourceConfig, SourceKind, SourceTerm},
     duration,
 };
 
@@ -55,6 +55,22 @@ pub(super) fn write_rule(out: &mut Out, rule: &MergeRule) {
             .map(|(source, weight)| format!("{} = {weight}", super::quoted(source)))
             .collect();
         out.line(&format!("weights = {{ {} }}", all.join(", ")));
+    }
+}
+
+/// Writes one `[[registration]]`.
+pub(super) fn write_registration(out: &mut Out, one: &RegistrationConfig) {
+    out.section("[[registration]]");
+    out.text("source", &one.source.id);
+    if let Some(services) = &one.services {
+        out.list("services", &services.iter().collect::<Vec<_>>());
+    }
+    out.text("ttl", &duration::print(one.ttl));
+    if let Some(address) = one.address {
+        out.text("address", &address.to_string());
+    }
+    if !one.tags.is_empty() {
+        out.list("tags", &one.tags);
     }
 }
 
