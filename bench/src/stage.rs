@@ -171,6 +171,9 @@ fn prepare(host: &mut Host) -> anyhow::Result<()> {
     ] {
         setting(host, key, value)?;
     }
+    // What Debian has, whatever this machine was told; or its like, where namespaces may not have that.
+    let congestion = "ipv4/tcp_congestion_control";
+    setting(host, congestion, "cubic").or_else(|_| setting(host, congestion, "reno"))?;
     let place = host.directory.join("backend");
     let mut command = pinned(host, LOAD_CPU, "nginx");
     nginx::backend(&place, &mut command)?;
