@@ -25,8 +25,12 @@ use crate::{
 
 /// Answers to services.
 pub(crate) mod parse;
+/// Services of this host, announced.
+mod registrar;
 #[cfg(test)]
 mod tests;
+
+pub use registrar::ConsulRegistrar;
 
 /// What is read, and how.
 #[derive(Debug, Clone)]

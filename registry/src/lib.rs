@@ -16,12 +16,16 @@ pub mod consul;
 /// The law that every source must pass.
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+/// Apache Curator's service discovery.
+pub mod curator;
 /// Which services anybody needs.
 pub mod demand;
 /// DNS names: SRV, A and AAAA.
 pub mod dns;
 /// etcd's keys below a prefix.
 pub mod etcd;
+/// Netflix Eureka.
+pub mod eureka;
 /// A source in memory that misbehaves on demand.
 #[cfg(any(test, feature = "contract"))]
 pub mod fake;
@@ -31,6 +35,10 @@ pub mod file;
 mod hold;
 /// The HTTP client that sources share.
 pub mod http;
+/// Kubernetes Services and EndpointSlices.
+pub mod kubernetes;
+/// Leaders of elections in `ZooKeeper`.
+pub mod leader;
 /// Registries that answer when an index has grown.
 mod longpoll;
 /// The gauges and counters of this room.
@@ -43,8 +51,12 @@ pub mod open;
 mod place;
 /// What readers see: all views at one moment.
 mod published;
+/// This host's services, announced to registries.
+pub mod registrar;
 /// Views to bytes and back, for the next boot.
 mod saved;
+/// Server sets in `ZooKeeper`.
+pub mod serverset;
 /// What a source reports.
 pub mod sink;
 /// What a source is.
@@ -61,6 +73,8 @@ mod tally;
 pub mod version;
 /// The last complete view of one source.
 mod view;
+/// One session room for what stands in `ZooKeeper`.
+pub mod zookeeper;
 
 pub use demand::Demand;
 pub use published::{Published, PublishedView, SourceRow};

@@ -134,21 +134,38 @@ mod tests {
                 "/v1/agent/service/register?replace-existing-checks=true",
                 &body.to_string(),
             );
+            // A check that was there keeps its status when it is registered again.
+            let body = serde_json::json!({"Status": status}).to_string();
+            self.told(&format!("/v1/agent/check/update/{id}-up"), &body);
         }
 
         /// Waits until the catalog, which is what clients read, has what the agent has.
-        fn settled(&self, service: &str, count: usize) {
+        fn settled(&self, service: &str, wanted: &[Registered]) {
             let path = format!("/v1/health/service/{service}");
             let fields = [("X-Consul-Token", MASTER)];
+            let mut wanted: Vec<(u64, bool)> = wanted
+                .iter()
+                .map(|one| (one.port.into(), one.healthy))
+                .collect();
+            wanted.sort_unstable();
+            let mut found = Vec::new();
             for _ in 0..500 {
                 let all = told(self.admin, "GET", &path, &fields, "");
                 let all: Vec<serde_json::Value> = serde_json::from_str(&all).unwrap();
-                if all.len() == count {
+                found = all
+                    .iter()
+                    .map(|one| {
+                        let ill = one["Checks"].to_string().contains("\"critical\"");
+                        (one["Service"]["Port"].as_u64().unwrap(), !ill)
+                    })
+                    .collect();
+                found.sort_unstable();
+                if found == wanted {
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            panic!("{service} does not have {count} instances");
+            panic!("{service} is {found:?}, not {wanted:?}");
         }
     }
 
@@ -173,7 +190,7 @@ mod tests {
             for one in endpoints {
                 self.register(service, *one, "10.0.0.1", 1);
             }
-            self.settled(service, endpoints.len());
+            self.settled(service, endpoints);
         }
         fn remove(&mut self, service: &str) {
             self.put(service, &[]);
