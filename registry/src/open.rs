@@ -8,13 +8,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     consul::ConsulSource,
+    curator,
     demand::Demand,
     dns::DnsSource,
     etcd::EtcdSource,
     file::FileSource,
+    leader,
     nomad::NomadSource,
+    serverset,
     sink::Sink,
     source::{Capabilities, Reach, Source, SourceError},
+    zookeeper::ZookeeperSource,
 };
 
 /// A fresh instance of the source. Nothing is read before it runs.
@@ -30,6 +34,7 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
             .map(|source| Box::new(source) as Box<dyn Source>)
             .or_else(|| NomadSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
             .or_else(|| EtcdSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .or_else(|| zookeeper(config).map(|source| Box::new(source) as Box<dyn Source>))
             .unwrap_or_else(|| {
                 Box::new(Missing {
                     id: config.id.clone(),
@@ -37,6 +42,13 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
                 })
             }),
     }
+}
+
+/// What stands in `ZooKeeper`.
+fn zookeeper(config: &SourceConfig) -> Option<ZookeeperSource> {
+    serverset::open(config)
+        .or_else(|| leader::open(config))
+        .or_else(|| curator::open(config))
 }
 
 /// A kind that this build cannot read: says so, and changes nothing.
