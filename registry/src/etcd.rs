@@ -24,16 +24,22 @@ use crate::{
 
 /// What etcd's errors mean.
 mod failure;
+#[cfg(test)]
+mod fake;
 /// How services are written.
 mod layout;
 /// Connections.
 mod link;
+/// Announces instances.
+mod registrar;
 /// One connection's work.
 mod session;
 /// What stands below the prefix.
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub use registrar::EtcdRegistrar;
 
 use layout::Layout;
 use link::Dialer;

@@ -45,6 +45,15 @@ pub(crate) fn is_compacted(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.code() == Code::OutOfRange && status.message().contains("revision"))
 }
 
+/// True when a lease is not there: not a failure of the connection.
+pub(crate) fn is_leaseless(error: &Error) -> bool {
+    match error {
+        Error::GRpcStatus(status) => status.message().contains("lease not found"),
+        Error::LeaseKeepAliveError(text) => text.contains("lease not found"),
+        _ => false,
+    }
+}
+
 /// True when an answer is larger than the bound.
 pub(crate) fn is_too_large(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("length too large"))

@@ -15,6 +15,8 @@ use crate::sink::ServiceSet;
 
 /// Values to endpoints.
 mod value;
+/// Instances to keys and values.
+mod written;
 
 pub(crate) use value::Fault;
 
