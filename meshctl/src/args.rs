@@ -9,6 +9,7 @@ use crate::{print::Format, time::duration, wait::Share};
 mod ask;
 mod host;
 mod mesh;
+mod registry;
 mod resources;
 
 pub(crate) use ask::{
@@ -20,6 +21,7 @@ pub(crate) use mesh::{
     InitArgs, JoinArgs, LeaveArgs, OperatorAdd, OperatorCommand, OperatorRevoke, TokenCommand,
     TokenCreate,
 };
+pub(crate) use registry::{RegistryCommand, RegistryDiff, RegistryDump};
 pub(crate) use resources::{
     ApplyArgs, ConfirmArgs, DeleteArgs, DiffArgs, EditResourceArgs, GetArgs, HistoryArgs,
     ImportArgs, RollbackArgs, RouteCommand, SplitArgs, ValidateArgs,
@@ -139,6 +141,9 @@ pub(crate) enum Command {
     Services(ServicesArgs),
     /// Endpoints of services, and whether this host would use them
     Endpoints(EndpointsArgs),
+    /// What discovery sources say, and how they are
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Recognise a systemd unit as a service, from its first packet on
     Enrol(EnrolArgs),
     /// Create or change resources from files
@@ -266,7 +271,7 @@ mod tests {
         let command = Arguments::command();
         for name in
             "init join token leave members operator services endpoints enrol apply get edit \
-            delete diff history rollback confirm route status check explain why stat curl bypass \
+            delete diff history rollback confirm registry route status check explain why stat curl bypass \
             unbypass backup restore validate completions version"
                 .split_whitespace()
         {

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use crate::{
-    args::{Arguments, Command, EditArgs, Global, OperatorCommand, RouteCommand, TokenCommand},
+    args::{
+        Arguments, Command, EditArgs, Global, OperatorCommand, RegistryCommand, RouteCommand,
+        TokenCommand,
+    },
     client::Client,
     edit::Editor,
     failure::{Exit, Failure},
@@ -34,6 +37,7 @@ mod join;
 mod leave;
 mod members;
 mod operator;
+mod registry;
 mod resource_diff;
 mod resource_edit;
 mod rollback;
@@ -102,6 +106,9 @@ pub(crate) async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Operator(OperatorCommand::Key) => operator::key(s),
         Command::Services(args) => services::run(s, &args).await,
         Command::Endpoints(args) => endpoints::run(s, &args).await,
+        Command::Registry(RegistryCommand::Status) => registry::status(s).await,
+        Command::Registry(RegistryCommand::Dump(args)) => registry::dump(s, &args).await,
+        Command::Registry(RegistryCommand::Diff(args)) => registry::diff(s, &args).await,
         Command::Enrol(args) => enrol::run(s, &args).await,
         Command::Apply(args) => apply::run(s, &args).await,
         Command::Get(args) => get::run(s, &args).await,

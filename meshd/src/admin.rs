@@ -21,6 +21,7 @@ mod answer;
 mod check;
 mod lifecycle;
 mod live;
+mod registry;
 mod request;
 mod resources;
 mod route;

@@ -132,6 +132,7 @@ fn source_terms(live: &Live) -> Vec<SourceTerms> {
                 scope: source.kind.scope().to_owned(),
                 precedence: term.precedence.unwrap_or(PRECEDENCE).into(),
                 weight: term.weight.map_or(0, |weight| weight.saturating_add(1)),
+                tags: source.kind.tags().to_vec(),
             }
         })
         .collect()

@@ -24,6 +24,8 @@
 //! | `GET /v1/stat` | | `Vec<StatRow>` |
 //! | `GET /v1/edges?over=MS` | | `live::Edges` of the whole mesh, counted over so long |
 //! | `GET /v1/cost?source=&destination=&over=MS` | | `live::Cost` |
+//! | `GET /v1/registry` | | `Vec<registry::SourceRow>` |
+//! | `GET /v1/registry/views?source=&service=` | | `Vec<registry::ViewRow>` |
 //! | `POST /v1/tap` | `live::TapFilter` | stream of `live::TapRecord`, one JSON object a line |
 //! | `POST /v1/init` | `Init` | `InitAnswer` |
 //! | `POST /v1/join` | `Join` | stream of `JoinStep`, one JSON object a line |
@@ -42,6 +44,8 @@ use crate::{catalog::Liveness, commit::CommitId, endpoint::Health, finding::Find
 
 /// What is seen of traffic while it runs.
 pub mod live;
+/// Discovery sources.
+pub mod registry;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

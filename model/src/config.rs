@@ -21,6 +21,8 @@ mod file;
 pub mod merge;
 /// The reference of every key.
 mod reference;
+/// Registries that services are announced to.
+pub mod registration;
 /// Discovery sources as meant.
 pub mod source;
 
@@ -28,6 +30,7 @@ pub use check::{ConfigError, Sources, read};
 pub use effective::effective;
 pub use merge::{Merge, MergePolicy, MergeRule, SourceTerm};
 pub use reference::reference;
+pub use registration::RegistrationConfig;
 pub use source::{Access, DnsRecord, EtcdLayout, SourceConfig, SourceKind, SourceTls};
 
 /// Where a daemon keeps and finds things, which ports it opens. Changing it needs a restart.
@@ -145,6 +148,8 @@ pub struct Live {
     pub sources: Vec<SourceConfig>,
     /// How they meet where several know a service.
     pub merge: Merge,
+    /// Registries that this host's services are announced to.
+    pub registrations: Vec<RegistrationConfig>,
     /// Access log.
     pub access_log: AccessLog,
     /// Longest time that running requests get at shutdown; 30 s; 0 to 3600 s.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 /// Follows a table from a name to backends.
 pub mod delegate;
+/// What Linkerd's namers mean.
+pub mod namer;
 /// Reads and prints the text form.
 pub mod text;
 
-pub use delegate::{Bound, Delegated, delegate};
+pub use delegate::{Bound, Delegated, Names, delegate};
 pub use text::DtabError;
 
 /// A path: segments without their slashes.
@@ -70,6 +72,25 @@ impl Dtab {
                 dentry.destination.append(rest)
             })
             .collect()
+    }
+}
+
+impl Dtab {
+    /// Every path of `/#/` that the entries lead to.
+    pub fn namers(&self) -> Vec<&Path> {
+        let mut found = Vec::new();
+        let mut open: Vec<&NameTree> = self.0.iter().map(|one| &one.destination).collect();
+        while let Some(tree) = open.pop() {
+            match tree {
+                NameTree::Leaf(path) if path.0.first().is_some_and(|one| &**one == "#") => {
+                    found.push(path);
+                }
+                NameTree::Alternatives(trees) => open.extend(trees),
+                NameTree::Union(trees) => open.extend(trees.iter().map(|(_, tree)| tree)),
+                NameTree::Leaf(_) | NameTree::Negative | NameTree::Fail | NameTree::Empty => {}
+            }
+        }
+        found
     }
 }
 

@@ -148,6 +148,9 @@ pub struct SourceTerms {
     /// Its share of the requests plus one; 0: not stated.
     #[prost(uint32, tag = "5")]
     pub weight: u32,
+    /// Tags that its instances carry.
+    #[prost(string, repeated, tag = "6")]
+    pub tags: Vec<String>,
 }
 
 /// Health on the wire; the meaning is [`crate::endpoint::Health`]'s.

@@ -27,6 +27,8 @@ pub mod decide;
 mod index;
 /// Rate limits and faults.
 pub mod limit;
+/// What one discovery source says.
+pub mod namers;
 /// What a rule asks of a request, and what it changes.
 pub mod rule;
 /// How a backend's endpoints are used.
@@ -34,6 +36,7 @@ pub mod traffic;
 
 pub use index::PathIndex;
 pub use limit::{Fault, RateLimit};
+pub use namers::NamedSource;
 pub use rule::{Filter, RequestMatch, RouteReference, Rule, SourceMatch};
 pub use traffic::TrafficPolicy;
 
@@ -97,6 +100,8 @@ pub struct Outbound {
     pub subsets: BTreeMap<(ServiceId, u16, Arc<str>), Arc<Backend>>,
     /// Base delegation of the mesh: tables of all namespaces in force, for per-request dtabs.
     pub delegations: BTreeMap<Namespace, Arc<crate::dtab::Dtab>>,
+    /// What each discovery source alone says, best first: for namers of dtabs.
+    pub sources: Vec<Arc<NamedSource>>,
 }
 
 /// A service's port as callers see it.

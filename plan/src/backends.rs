@@ -186,7 +186,7 @@ fn tell_empty(backends: &Backends, findings: &Findings) {
     }
 }
 
-fn backend_key(id: &ServiceId, port: u16, subset: &str) -> BackendKey {
+pub(crate) fn backend_key(id: &ServiceId, port: u16, subset: &str) -> BackendKey {
     let mut hash = Stable::new();
     hash.text("backend")
         .text(id.namespace.as_str())

@@ -3,9 +3,9 @@
 //! Backends are hashed once and named by their key wherever a rule leads to them, so that the cost grows
 //! with what there is and not with how often it is named.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_model::snapshot::{Filter, Frontend, Map, RuleTable, Snapshot, Target};
+use mesh_model::snapshot::{Filter, Frontend, Map, NamedSource, RuleTable, Snapshot, Target};
 
 use crate::key::Stable;
 
@@ -29,6 +29,7 @@ pub(crate) fn of(snapshot: &Snapshot) -> u64 {
             .debug(&direct.endpoint);
     }
     hash.debug(&snapshot.outbound.delegations);
+    sources(&mut hash, &snapshot.outbound.sources);
     let inbound = &snapshot.inbound;
     hash.debug(&sorted(&inbound.by_address))
         .debug(&sorted(&inbound.by_server_name));
@@ -40,6 +41,24 @@ pub(crate) fn of(snapshot: &Snapshot) -> u64 {
     hash.debug(&snapshot.trust.bundles)
         .debug(&sorted(&snapshot.trust.grants));
     hash.finish()
+}
+
+/// Backends that stand in the list of all are named by their key.
+fn sources(hash: &mut Stable, all: &[Arc<NamedSource>]) {
+    for source in all {
+        hash.text(&source.id).text(&source.kind).text(&source.scope);
+        hash.debug(&source.tags)
+            .debug(&source.records)
+            .debug(&source.ports);
+        for ((service, port), backend) in &source.backends {
+            hash.debug(service).number((*port).into());
+            if backend.subset.is_empty() {
+                hash.number(backend.key.0);
+            } else {
+                hash.debug(backend);
+            }
+        }
+    }
 }
 
 fn sorted<K: Ord, V>(map: &Map<K, V>) -> BTreeMap<&K, &V> {

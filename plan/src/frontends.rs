@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use mesh_model::{
     name::{Namespace, ServiceId},
     service::AppProtocol,
-    snapshot::{Frontend, RuleTable, Target},
+    snapshot::{Frontend, NamedSource, RuleTable, Target, decide::Known},
 };
 
 use crate::{
@@ -34,6 +34,7 @@ pub(crate) struct Room<'a> {
     pub(crate) backends: &'a Backends,
     pub(crate) attached: &'a Attached<'a>,
     pub(crate) tables: &'a Tables,
+    pub(crate) named: &'a [Arc<NamedSource>],
     pub(crate) faults: &'a Faults<'a>,
     pub(crate) findings: &'a Findings,
 }
@@ -144,7 +145,11 @@ impl Room<'_> {
         unresolved: &mut Unresolved,
     ) -> Acting {
         let routes = self.acting(id, number, None);
-        let by_table = self.tables.rules(id, number, &self.backends.by_service);
+        let known = Known {
+            backends: &self.backends.by_service,
+            sources: self.named,
+        };
+        let by_table = self.tables.rules(id, number, known);
         if let Some(table) = &by_table {
             self.tell_failure(table);
         }

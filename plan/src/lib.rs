@@ -31,6 +31,7 @@ mod limits;
 mod locality;
 mod matches;
 mod merge;
+mod namers;
 mod names;
 mod outcome;
 mod overview;
@@ -66,13 +67,15 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     };
     let findings = Findings::default();
     let world = World::build(input, mesh, &findings);
-    let services = services::build(&world, &findings);
+    let sources = merge::Sources::gather(&world);
+    let services = services::build(&world, &sources, &findings);
     let allocations = addresses::allocate(&services, input)?;
     let rules = destination::gather(&world, &services, &findings);
     let backends = backends::build(&services, &rules, input.previous, &findings);
     let attached = attach::attach(&world, &services, &findings);
     doubts::ports(&world, &services, &attached.routes, &findings);
-    let tables = tables::gather(&world);
+    let named = namers::build(&world, &sources, &services, &backends, input.previous);
+    let tables = tables::gather(&world, &named, &findings);
     let faults = faults::gather(&world, &services, &findings);
     let limits = limits::gather(&world, &services, &findings);
     let routed = frontends::Room {
@@ -82,6 +85,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
         backends: &backends,
         attached: &attached,
         tables: &tables,
+        named: &named,
         faults: &faults,
         findings: &findings,
     }
@@ -94,6 +98,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
         backends: backends.by_service.clone(),
         subsets: backends.subsets.clone(),
         delegations: tables.by_namespace,
+        sources: named,
         frontends: routed.frontends,
     };
     let mut snapshot = Snapshot {

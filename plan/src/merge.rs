@@ -29,15 +29,21 @@ const SCALE: u64 = 10_000;
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
     world: &'a World<'a>,
-    known: BTreeMap<&'a str, Known>,
+    known: BTreeMap<&'a str, Known<'a>>,
 }
 
 /// What is known of a source.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+pub(crate) struct Known<'a> {
     /// Precedence, then place in the files.
     place: (u32, usize),
     weight: Option<u32>,
+    /// The word of its kind.
+    pub(crate) kind: &'a str,
+    /// Which part of the registry it reads.
+    pub(crate) scope: &'a str,
+    /// Tags that its instances carry.
+    pub(crate) tags: &'a [String],
 }
 
 /// The views of one service that count, best first.
@@ -61,6 +67,9 @@ impl<'a> Sources<'a> {
             let one = Known {
                 place: (term.precedence.unwrap_or(PRECEDENCE).into(), number),
                 weight: term.weight,
+                kind: source.kind.word(),
+                scope: source.kind.scope(),
+                tags: source.kind.tags(),
             };
             known.insert(source.id.as_str(), one);
         }
@@ -77,6 +86,9 @@ impl<'a> Sources<'a> {
                 let one = Known {
                     place: (terms.precedence, number),
                     weight: terms.weight.checked_sub(1),
+                    kind: &terms.kind,
+                    scope: &terms.scope,
+                    tags: &terms.tags,
                 };
                 let best = known.entry(&terms.id).or_insert(one);
                 if one.place < best.place {
@@ -85,6 +97,13 @@ impl<'a> Sources<'a> {
             }
         }
         Self { world, known }
+    }
+
+    /// All of them, best first.
+    pub(crate) fn in_order(&self) -> Vec<(&'a str, Known<'a>)> {
+        let mut all: Vec<_> = self.known.iter().map(|(id, one)| (*id, *one)).collect();
+        all.sort_by_key(|(id, one)| (one.place, *id));
+        all
     }
 
     /// The rule of a service: this host's own, its document's, this host's for all.
@@ -145,6 +164,18 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// The views of one source, as they are.
+    pub(crate) fn alone<'v>(&self, views: impl Iterator<Item = &'v View<'a>>) -> Merged<'v, 'a>
+    where
+        'a: 'v,
+    {
+        Merged {
+            views: views.map(|view| (0, view)).collect(),
+            policy: MergePolicy::Union,
+            shares: Vec::new(),
+        }
+    }
+
     fn shares(&self, rule: &MergeRule, sources: &[&str]) -> Vec<u32> {
         let stated = |source: &&str| {
             let of_rule = rule.weights.get(*source).copied();
@@ -159,6 +190,11 @@ impl<'a> Sources<'a> {
 }
 
 impl Merged<'_, '_> {
+    /// True when a weight is stated.
+    pub(crate) fn has_shares(&self) -> bool {
+        !self.shares.is_empty()
+    }
+
     /// Gives the endpoints of one port the priorities and weights that the rule asks for. Each address stands
     /// there once.
     pub(crate) fn settle(&self, candidates: &mut [Considered]) {

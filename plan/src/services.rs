@@ -29,10 +29,15 @@ use crate::{
 /// What registries say of services.
 mod viewed;
 
+/// Ports by source and service.
+pub(crate) type BySource = BTreeMap<Arc<str>, BTreeMap<ServiceId, BTreeMap<u16, Port>>>;
+
 /// All services.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) by_id: BTreeMap<ServiceId, Service>,
+    /// What each source alone says of services that are not its alone.
+    pub(crate) by_source: BySource,
 }
 
 /// A service.
@@ -42,6 +47,8 @@ pub(crate) struct Service {
     pub(crate) fail_closed: bool,
     /// True when it has no virtual address: its name leads to the endpoints' own.
     pub(crate) headless: bool,
+    /// The source that alone says what it is.
+    pub(crate) sole: Option<Arc<str>>,
 }
 
 /// A port of a service.
@@ -54,12 +61,12 @@ pub(crate) struct Port {
 }
 
 /// Builds every service.
-pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
+pub(crate) fn build(world: &World<'_>, sources: &Sources<'_>, findings: &Findings) -> Services {
     let documents = documents(world);
     let room = Room {
         world,
         known: by_address(world),
-        sources: Sources::gather(world),
+        sources,
         views: viewed::by_service(world),
         findings,
     };
@@ -78,6 +85,12 @@ pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
             room.add_views(id, service, views);
         }
     }
+    for (id, views) in &room.views {
+        let sole = |service: &Service| service.sole.is_some();
+        if !services.by_id.get(id).is_some_and(sole) {
+            room.by_source(id, views, &mut services.by_source);
+        }
+    }
     for service in services.by_id.values_mut() {
         service.ports.values_mut().for_each(Port::settle);
     }
@@ -91,7 +104,7 @@ pub(crate) fn build(world: &World<'_>, findings: &Findings) -> Services {
 struct Room<'a> {
     world: &'a World<'a>,
     known: Known<'a>,
-    sources: Sources<'a>,
+    sources: &'a Sources<'a>,
     views: BTreeMap<ServiceId, Vec<&'a View<'a>>>,
     findings: &'a Findings,
 }
@@ -173,6 +186,7 @@ impl Room<'_> {
             ports: BTreeMap::new(),
             fail_closed: spec.fail_closed || members.iter().any(|member| member.fail_closed),
             headless: spec.cluster_ip.as_deref() == Some("None"),
+            sole: None,
         };
         for port in &spec.ports {
             let mut found: Vec<(&Instance, &ServicePort)> = members

@@ -4,15 +4,19 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{
     document::Spec,
-    dtab::{Dtab, delegate::service_path},
+    dtab::{
+        Dtab,
+        delegate::service_path,
+        namer::{self, NAMERS},
+    },
     name::{Namespace, ServiceId},
     snapshot::{
-        RequestMatch, Retry, RouteReference, Rule, RuleTable, Timeouts,
-        decide::{self, Backends},
+        NamedSource, RequestMatch, Retry, RouteReference, Rule, RuleTable, Timeouts,
+        decide::{self, Known},
     },
 };
 
-use crate::world::World;
+use crate::{findings::Findings, world::World};
 
 /// All tables.
 #[derive(Debug, Default)]
@@ -23,7 +27,11 @@ pub(crate) struct Tables {
     resources: BTreeMap<Namespace, Vec<(Dtab, Arc<RouteReference>)>>,
 }
 
-pub(crate) fn gather(world: &World<'_>) -> Tables {
+pub(crate) fn gather(
+    world: &World<'_>,
+    sources: &[Arc<NamedSource>],
+    findings: &Findings,
+) -> Tables {
     let mut found: Vec<_> = world
         .input
         .catalog
@@ -49,6 +57,9 @@ pub(crate) fn gather(world: &World<'_>) -> Tables {
         })
         .collect();
     found.sort_by(|a, b| (a.0, &a.3.name).cmp(&(b.0, &b.3.name)));
+    for (_, _, table, reference) in &found {
+        tell_namers(table, &reference.name, sources, findings);
+    }
     let mut tables = Tables::default();
     for (_, namespace, table, reference) in found {
         let joined = tables.by_namespace.entry(namespace.clone()).or_default();
@@ -62,16 +73,55 @@ pub(crate) fn gather(world: &World<'_>) -> Tables {
     tables
 }
 
+/// Tells namers that do not exist, and those whose kind of source nobody reads.
+fn tell_namers(table: &Dtab, name: &str, sources: &[Arc<NamedSource>], findings: &Findings) {
+    let subject = format!("DelegationTable/{name}");
+    for path in table.namers() {
+        let Some(namer) = path.0.get(1).map(|namer| &**namer) else {
+            continue;
+        };
+        let of_id = |source: &Arc<NamedSource>| source.id.split('/').next() == Some(namer);
+        if namer == "mesh" || sources.iter().any(of_id) {
+            continue;
+        }
+        match namer::kind(namer) {
+            None => {
+                let known: Vec<&str> = NAMERS.iter().map(|(_, _, form)| *form).collect();
+                findings.warning(
+                    "dtab-unknown-namer",
+                    &subject,
+                    format!("{path}: {namer} is no namer, so the path leads nowhere"),
+                    &format!(
+                        "write /#/mesh/<namespace>/<service>, or one of {}",
+                        known.join(", ")
+                    ),
+                );
+            }
+            Some(kind) if !sources.iter().any(|source| *source.kind == *kind) => {
+                findings.warning(
+                    "dtab-no-source",
+                    &subject,
+                    format!(
+                        "{path}: no host reads a source of kind {kind}, so the path leads nowhere"
+                    ),
+                    &format!("write a [[source]] with kind = \"{kind}\""),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 impl Tables {
     /// The one rule that the tables of the service's namespace make for it; `None` when none touches it.
     pub(crate) fn rules(
         &self,
         service: &ServiceId,
         port: u16,
-        backends: &Backends,
+        known: Known<'_>,
     ) -> Option<RuleTable> {
         let table = self.by_namespace.get(&service.namespace)?;
-        let target = decide::follow(backends, &[table], service, port)?;
+        let target = decide::follow(known, &[table], service, port)?;
         let path = service_path(&service.name);
         let resources = self.resources.get(&service.namespace)?;
         let touching = resources

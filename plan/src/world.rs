@@ -46,6 +46,21 @@ pub(crate) struct View<'a> {
     view: &'a RegistryView,
     /// True when this host made it, so that its loopback addresses are this host's.
     pub(crate) own: bool,
+    /// The port's name, where the registry names ports; else empty.
+    pub(crate) port_name: &'a str,
+}
+
+impl<'a> View<'a> {
+    /// Of a record: its key ends with the port's name, where the registry names ports.
+    fn new(key: &'a str, view: &'a RegistryView, own: bool) -> Self {
+        let head = "view///".len() + view.source.len() + view.namespace.len() + view.service.len();
+        let rest = key.get(head..).unwrap_or_default();
+        Self {
+            view,
+            own,
+            port_name: rest.strip_prefix('/').unwrap_or_default(),
+        }
+    }
 }
 
 impl std::ops::Deref for View<'_> {
@@ -295,11 +310,11 @@ impl<'a> World<'a> {
             .input
             .catalog
             .local_views
-            .values()
-            .map(|view| View { view, own: true })
+            .iter()
+            .map(|(key, view)| View::new(key, view, true))
             .collect();
         for (id, host) in &self.input.catalog.hosts {
-            for view in host.views.values() {
+            for (key, view) in &host.views {
                 let refused = match self.right(*id, host) {
                     Err(why) => Some(why),
                     Ok(grant) => (!covers(&grant.may_register, &view.namespace, &view.service))
@@ -311,7 +326,7 @@ impl<'a> World<'a> {
                         }),
                 };
                 match refused {
-                    None => views.push(View { view, own: *id == self.mesh.host }),
+                    None => views.push(View::new(key, view, *id == self.mesh.host)),
                     Some(why) => findings.warning(
                         "not-granted",
                         &format!("{} of {}", view.source, self.host_name(*id)),

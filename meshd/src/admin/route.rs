@@ -9,7 +9,7 @@ use hyper::{Method, Request, body::Incoming};
 use super::{
     Caller,
     answer::{Answer, from_outcome, refuse, unknown},
-    check, lifecycle, live,
+    check, lifecycle, live, registry,
     request::{self, Query, parse},
     resources, state, story,
 };
@@ -61,6 +61,8 @@ async fn read(daemon: &Arc<Daemon>, parts: &[&str], query: &Query) -> Answer {
         ["v1", "commits", id] => from_outcome(resources::commit(daemon, id).await),
         ["v1", "converged"] => from_outcome(resources::converged(daemon, query)),
         ["v1", "check"] => from_outcome(Ok(check::rows(daemon).await)),
+        ["v1", "registry"] => from_outcome(registry::sources(daemon)),
+        ["v1", "registry", "views"] => from_outcome(registry::views(daemon, query)),
         ["v1", "why", id] => from_outcome(story::why(daemon, id).await),
         _ => unknown(&parts.join("/")),
     }

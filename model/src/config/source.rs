@@ -169,9 +169,22 @@ impl SourceKind {
 }
 
 impl SourceKind {
-    /// Which part of the registry is read, where it has parts with names: Consul's datacenter, Nomad's region.
+    /// Tags that instances must carry.
+    pub fn tags(&self) -> &[String] {
+        match self {
+            Self::Consul { tags, .. } => tags,
+            _ => &[],
+        }
+    }
+
+    /// Which part of the registry is read, where it has parts with names: Consul's datacenter, Nomad's region,
+    /// the path or prefix below which services are.
     pub fn scope(&self) -> &str {
         match self {
+            Self::Serverset { path, .. }
+            | Self::Leader { path, .. }
+            | Self::Curator { path, .. } => path,
+            Self::Marathon { prefix, .. } => prefix,
             Self::Consul { datacenter, .. } => datacenter.as_deref().unwrap_or_default(),
             Self::Nomad { region, .. } => region.as_deref().unwrap_or_default(),
             _ => "",

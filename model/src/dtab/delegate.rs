@@ -35,21 +35,33 @@ pub struct Delegated<T> {
     pub last_used: bool,
 }
 
-/// Follows `path` through `tables` (entries of later tables first). `backend` gives what a service and port
-/// are bound to, when they are known; without a port it chooses one.
-pub fn delegate<T>(
-    tables: &[&Dtab],
-    path: &Path,
-    backend: &dyn Fn(&ServiceId, Option<u16>) -> Option<T>,
-) -> Delegated<T> {
+/// Who knows the backends.
+pub trait Names<T> {
+    /// What a service of the mesh and its port are bound to, when they are known; without a port it chooses one.
+    fn service(&self, service: &ServiceId, port: Option<u16>) -> Option<T>;
+    /// What the segments behind `/#/` of any other namer are bound to, or why they are not.
+    fn named(&self, path: &[Arc<str>]) -> Result<T, String>;
+}
+
+/// Follows `path` through `tables` (entries of later tables first).
+pub fn delegate<T>(tables: &[&Dtab], path: &Path, names: &dyn Names<T>) -> Delegated<T> {
     let mut walk = Walk {
         tables,
-        backend,
+        names,
+        unnamed: Vec::new(),
         lookups: 0,
         last_used: false,
     };
     let found = walk.path(path, 0);
-    let nowhere = |why: &str| Bound::Nothing(format!("the delegation of {path} {why}"));
+    let unnamed = walk.unnamed.join("; ");
+    let nowhere = |why: &str| {
+        let because = if unnamed.is_empty() {
+            String::new()
+        } else {
+            format!(" ({unnamed})")
+        };
+        Bound::Nothing(format!("the delegation of {path} {why}{because}"))
+    };
     let bound = match found {
         Found::Bound(bound, _) => bound,
         Found::Negative => nowhere("leads to no service of the mesh"),
@@ -94,7 +106,9 @@ enum Last {
 
 struct Walk<'a, T> {
     tables: &'a [&'a Dtab],
-    backend: &'a dyn Fn(&ServiceId, Option<u16>) -> Option<T>,
+    names: &'a dyn Names<T>,
+    /// Why paths of namers were bound to nothing; a few of them.
+    unnamed: Vec<String>,
     lookups: usize,
     last_used: bool,
 }
@@ -190,14 +204,27 @@ impl<T> Walk<'_, T> {
         }
     }
 
-    /// `/#/mesh/<namespace>/<service>[:port]`; other namers are not known.
-    fn namer(&self, path: &Path) -> Found<T> {
-        let [_, mesh, namespace, service, ..] = path.0.as_slice() else {
+    /// `/#/mesh/<namespace>/<service>[:port]`, or a path of another namer.
+    fn namer(&mut self, path: &Path) -> Found<T> {
+        let behind = path.0.get(1..).unwrap_or_default();
+        if behind.first().is_none_or(|namer| &**namer != "mesh") {
+            self.lookups += 1;
+            if self.lookups > MAX_LOOKUPS {
+                return Found::TooMuch;
+            }
+            return match self.names.named(behind) {
+                Ok(one) => Found::Bound(Bound::One(one), Last::Open),
+                Err(why) => {
+                    if self.unnamed.len() < 3 && !self.unnamed.contains(&why) {
+                        self.unnamed.push(why);
+                    }
+                    Found::Negative
+                }
+            };
+        }
+        let [_, namespace, service, ..] = behind else {
             return Found::Negative;
         };
-        if &**mesh != "mesh" {
-            return Found::Negative;
-        }
         let (name, port) = match service.split_once(':') {
             Some((name, port)) => match port.parse::<u16>() {
                 Ok(port) => (name, Some(port)),
@@ -208,9 +235,12 @@ impl<T> Walk<'_, T> {
         let (Ok(namespace), Ok(name)) = (Namespace::new(namespace), ServiceName::new(name)) else {
             return Found::Negative;
         };
-        (self.backend)(&ServiceId::new(namespace, name), port).map_or(Found::Negative, |one| {
-            Found::Bound(Bound::One(one), Last::Open)
-        })
+        let service = ServiceId::new(namespace, name);
+        self.names
+            .service(&service, port)
+            .map_or(Found::Negative, |one| {
+                Found::Bound(Bound::One(one), Last::Open)
+            })
     }
 }
 
@@ -218,9 +248,19 @@ impl<T> Walk<'_, T> {
 mod tests {
     use super::*;
 
-    fn known(service: &ServiceId, port: Option<u16>) -> Option<String> {
-        let port = port.unwrap_or(80);
-        (service.name.as_str() != "unknown").then(|| format!("{service}:{port}"))
+    struct Known;
+
+    impl Names<String> for Known {
+        fn service(&self, service: &ServiceId, port: Option<u16>) -> Option<String> {
+            let port = port.unwrap_or(80);
+            (service.name.as_str() != "unknown").then(|| format!("{service}:{port}"))
+        }
+        fn named(&self, path: &[Arc<str>]) -> Result<String, String> {
+            match path {
+                [fs, name, ..] if &**fs == "io.l5d.fs" => Ok(format!("file {name}")),
+                _ => Err("who is that".to_owned()),
+            }
+        }
     }
 
     fn shown(bound: &Bound<String>) -> String {
@@ -245,7 +285,7 @@ mod tests {
         let base = base(&Namespace::default());
         let (table, extra) = (Dtab::parse(table).unwrap(), Dtab::parse(extra).unwrap());
         let path = Path::parse("/svc/words").unwrap();
-        let delegated = delegate(&[&base, &table, &extra], &path, &known);
+        let delegated = delegate(&[&base, &table, &extra], &path, &Known);
         (shown(&delegated.bound), delegated.last_used)
     }
 
@@ -290,7 +330,16 @@ mod tests {
                 "/svc/words => $",
                 "fail: the delegation of /svc/words ends in nothing (`$`)",
             ),
-            ("/svc/words => /#/io.l5d.fs/words", "default/words:80"),
+            ("/svc/words => /#/io.l5d.other/words", "default/words:80"),
+            ("/svc => /#/io.l5d.fs | !", "file words"),
+            (
+                "/svc/words => /#/io.l5d.fs/v1 | /#/mesh/shop/words | !",
+                "(file v1 | shop/words:80)",
+            ),
+            (
+                "/svc/words => /svc/unknown; /svc/unknown => /#/io.l5d.other/x | !",
+                "fail: the delegation of /svc/words ends in a failure (`!`) (who is that)",
+            ),
             (
                 "/svc/words => /svc/words",
                 "fail: the delegation of /svc/words does not end within 100 steps",
@@ -317,6 +366,14 @@ mod tests {
         assert!(!used);
         let (found, used) = follow("/svc/words => /srv/words", "/srv => /#/mesh/canary");
         assert!(found.contains("canary/words:80") && used, "{found}");
+    }
+
+    #[test]
+    fn an_unknown_namer_is_told() {
+        let table = Dtab::parse("/svc => /#/io.l5d.other").unwrap();
+        let path = Path::parse("/svc/words").unwrap();
+        let found = shown(&delegate(&[&table], &path, &Known).bound);
+        assert!(found.ends_with("of the mesh (who is that)"), "{found}");
     }
 
     #[test]

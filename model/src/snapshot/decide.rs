@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Authorization, AuthorizationRule, Backend, Caller, Filter, Frontend, Outbound, RouteReference,
-    Rule, RuleTable, Snapshot, Target, WeightedTarget,
+    Authorization, AuthorizationRule, Backend, Caller, Filter, Frontend, NamedSource, Outbound,
+    RouteReference, Rule, RuleTable, Snapshot, Target, WeightedTarget, namers::named,
 };
 use crate::{
     dtab::{self, Bound, Dtab, delegate::service_path},
@@ -288,18 +288,17 @@ pub fn delegate(snapshot: &Snapshot, frontend: &Frontend, extra: &Dtab) -> Optio
         .delegations
         .get(namespace)
         .map_or(&empty, |table| table);
-    follow(
-        &snapshot.outbound.backends,
-        &[table, extra],
-        &frontend.service,
-        frontend.port,
-    )
+    let known = Known {
+        backends: &snapshot.outbound.backends,
+        sources: &snapshot.outbound.sources,
+    };
+    follow(known, &[table, extra], &frontend.service, frontend.port)
 }
 
 /// Follows tables from a service's name, `/svc => /#/mesh/<namespace>` below them. `None` when no entry of
 /// the last table took part.
 pub fn follow(
-    backends: &Backends,
+    known: Known<'_>,
     tables: &[&Dtab],
     service: &ServiceId,
     dialled: u16,
@@ -307,10 +306,33 @@ pub fn follow(
     let base = dtab::delegate::base(&service.namespace);
     let mut all = vec![&base];
     all.extend(tables);
-    let found = dtab::delegate(&all, &service_path(&service.name), &|id, port| {
-        named_backend(backends, id, port, dialled)
-    });
+    let names = Dialled { known, dialled };
+    let found = dtab::delegate(&all, &service_path(&service.name), &names);
     found.last_used.then(|| bound_target(found.bound))
+}
+
+/// What names in tables may mean.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Services of the mesh.
+    pub backends: &'a Backends,
+    /// What each discovery source alone says.
+    pub sources: &'a [Arc<NamedSource>],
+}
+
+/// What names mean to a caller who dialled this port.
+struct Dialled<'a> {
+    known: Known<'a>,
+    dialled: u16,
+}
+
+impl dtab::Names<Arc<Backend>> for Dialled<'_> {
+    fn service(&self, service: &ServiceId, port: Option<u16>) -> Option<Arc<Backend>> {
+        named_backend(self.known.backends, service, port, self.dialled)
+    }
+    fn named(&self, path: &[Arc<str>]) -> Result<Arc<Backend>, String> {
+        named(self.known.sources, path, self.dialled)
+    }
 }
 
 /// Backends by service and port.

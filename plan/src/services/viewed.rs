@@ -13,7 +13,7 @@ use mesh_model::{
     name::{Namespace, ServiceId, ServiceName},
 };
 
-use super::{Port, Room, Service};
+use super::{BySource, Port, Room, Service};
 use crate::{
     endpoints::{Considered, of_view},
     merge::Merged,
@@ -112,20 +112,59 @@ impl<'a> Room<'a> {
 
     /// The ports and endpoints of a service without a document.
     pub(super) fn add_views(&self, id: &ServiceId, service: &mut Service, views: &[&'a View<'a>]) {
+        let first = views.first().map(|view| view.source.as_str());
+        let one_source = views.iter().all(|view| Some(view.source.as_str()) == first);
         let merged = self.sources.merge(id, None, views.iter().copied());
-        let common = common_port(&merged);
+        service.sole = first
+            .filter(|_| one_source && service.ports.is_empty() && !merged.has_shares())
+            .map(Arc::from);
         let said = merged.views.iter().any(|(_, view)| stated(view).is_some());
+        let touched = self.ports(id, &merged, &mut service.ports, |view, number| {
+            if !said {
+                self.tell_ports(id, view, number);
+            }
+        });
+        for number in touched {
+            if let Some(port) = service.ports.get_mut(&number) {
+                port.merge(&merged);
+            }
+        }
+    }
+
+    /// What each source alone says of a service.
+    pub(super) fn by_source(&self, id: &ServiceId, views: &[&'a View<'a>], into: &mut BySource) {
+        let mut by_source: BTreeMap<&str, Vec<&'a View<'a>>> = BTreeMap::new();
+        for view in views {
+            by_source.entry(&view.source).or_default().push(view);
+        }
+        for (source, views) in by_source {
+            let merged = self.sources.alone(views.into_iter());
+            let mut ports = BTreeMap::new();
+            self.ports(id, &merged, &mut ports, |_, _| {});
+            ports.values_mut().for_each(Port::settle);
+            let of_source = into.entry(Arc::from(source)).or_default();
+            of_source.insert(id.clone(), ports);
+        }
+    }
+
+    /// Adds the endpoints of the views to the ports; the numbers of these.
+    fn ports(
+        &self,
+        id: &ServiceId,
+        merged: &Merged<'_, '_>,
+        ports: &mut BTreeMap<u16, Port>,
+        tell: impl Fn(&View<'_>, u16),
+    ) -> BTreeSet<u16> {
+        let common = common_port(merged);
         let mut touched = BTreeSet::new();
         for (source, view) in &merged.views {
             let Some(number) = stated(view).or(common) else {
                 continue;
             };
-            if !said {
-                self.tell_ports(id, view, number);
-            }
+            tell(view, number);
             touched.insert(number);
-            let port = service.ports.entry(number).or_insert_with(|| Port {
-                name: Arc::from(""),
+            let port = ports.entry(number).or_insert_with(|| Port {
+                name: Arc::from(view.port_name),
                 protocol: view.protocol.parse().unwrap_or_default(),
                 candidates: Vec::new(),
             });
@@ -137,15 +176,11 @@ impl<'a> Room<'a> {
                 }
             }
         }
-        for number in touched {
-            if let Some(port) = service.ports.get_mut(&number) {
-                port.merge(&merged);
-            }
-        }
+        touched
     }
 
     fn tell_ports(&self, id: &ServiceId, view: &View<'_>, number: u16) {
-        if ports(view).len() > 1 {
+        if stated(view).is_none() && ports(view).len() > 1 {
             self.findings.warning(
                 "no-common-port",
                 &format!("{} of {}", id, view.source),

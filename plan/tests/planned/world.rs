@@ -92,6 +92,7 @@ impl World {
                     scope: String::new(),
                     precedence: precedence.parse().unwrap(),
                     weight: weight.parse::<u32>().unwrap() + 1,
+                    tags: Vec::new(),
                 };
                 self.edit_host(Self::host_id(host), |facts| {
                     let mut info = facts.info.as_deref().cloned().unwrap();

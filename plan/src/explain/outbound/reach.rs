@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh_model::snapshot::{Backend, BackendEndpoint};
 
 use super::{Far, Question, State, Story, choice::name, policy::algorithm};
-use crate::Candidate;
+use crate::{Candidate, namers::OF_SOURCE};
 
 impl Story<'_> {
     /// Tells every endpoint of a backend, and TLS to the first that can be used.
@@ -18,6 +18,9 @@ impl Story<'_> {
         let candidates = candidates.map(Vec::as_slice).unwrap_or_default();
         for candidate in candidates.iter().filter(meant) {
             self.candidate(backend, candidate);
+        }
+        if subset.starts_with(OF_SOURCE) {
+            self.of_source(backend);
         }
         let usable = |one: &&Arc<BackendEndpoint>| !self.view.ejected.contains(&one.key);
         let best = backend
@@ -37,6 +40,29 @@ impl Story<'_> {
                 None
             }
             Some(endpoint) => self.tls(&endpoint),
+        }
+    }
+
+    /// The endpoints that one source alone says; what it leaves out stands with the whole service.
+    fn of_source(&mut self, backend: &Backend) {
+        for one in &backend.endpoints {
+            let ejected = self.view.ejected.contains(&one.key);
+            let (state, word) = if ejected {
+                (State::Warning, "kept out for now")
+            } else {
+                (State::Ok, "eligible")
+            };
+            let security = match &one.tunnel {
+                _ if one.local => "local",
+                Some(_) => "mtls",
+                None => "plain",
+            };
+            self.steps.add(
+                "endpoint",
+                state,
+                format!("{} at {} ({security}): {word}", one.id, one.address),
+                format!("weight {}{}", one.weight, place(one)),
+            );
         }
     }
 
