@@ -14,6 +14,7 @@ use crate::{
     etcd::EtcdSource,
     file::FileSource,
     leader,
+    kubernetes::KubernetesSource,
     nomad::NomadSource,
     serverset,
     sink::Sink,
@@ -33,6 +34,9 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
         other => ConsulSource::new(config)
             .map(|source| Box::new(source) as Box<dyn Source>)
             .or_else(|| NomadSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .or_else(|| {
+                KubernetesSource::new(config).map(|source| Box::new(source) as Box<dyn Source>)
+            })
             .or_else(|| EtcdSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
             .or_else(|| zookeeper(config).map(|source| Box::new(source) as Box<dyn Source>))
             .unwrap_or_else(|| {
