@@ -24,17 +24,23 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use crate::source::SourceError;
+use crate::{source::SourceError, tally::Tally};
 
 /// Addresses and how to dial them.
-mod dial;
+pub(crate) mod dial;
+/// Bodies of JSON, packed or not.
+mod json;
 /// Lines of a stream.
 mod lines;
 /// Credentials in files.
-mod secret;
+pub(crate) mod secret;
+/// A scripted server.
+#[cfg(test)]
+pub(crate) mod stage;
 /// Certificates in files.
-mod tls;
+pub(crate) mod tls;
 
+pub use json::MAX_UNPACKED;
 pub use lines::Lines;
 pub use secret::Credential;
 pub use tls::Pem;
@@ -84,6 +90,11 @@ impl Request {
         self.deadline = deadline;
         self
     }
+    /// The answer may come packed (gzip); it is read with [`Answer::json`].
+    #[must_use]
+    pub fn packed(self) -> Self {
+        self.with(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"))
+    }
     /// With one more field.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -117,6 +128,18 @@ impl Answer {
             &self.headers,
             &self.body,
         ))
+    }
+    /// The body as one JSON document, unpacked on the way where it came packed.
+    pub fn json<'de, S: serde::de::DeserializeSeed<'de>>(
+        &'de self,
+        seed: S,
+    ) -> Result<S::Value, SourceError> {
+        json::read(self.field("content-encoding"), &self.body, seed).map_err(|what| {
+            SourceError::Protocol {
+                subject: self.subject.clone(),
+                what,
+            }
+        })
     }
     /// A field as text.
     pub fn field(&self, name: &str) -> Option<&str> {
@@ -210,6 +233,7 @@ pub struct Client {
     secret: Secret,
     tls: Tls,
     idle: Mutex<Vec<(usize, u64, Connection)>>,
+    tally: std::sync::Arc<Tally>,
     tracker: TaskTracker,
     stop: CancellationToken,
     _ends: DropGuard,
@@ -243,6 +267,7 @@ impl Client {
             secret: Secret::new(access, credential),
             tls: Tls::new(&access.tls, pem),
             idle: Mutex::default(),
+            tally: Tally::current(),
             tracker: TaskTracker::new(),
             _ends: stop.clone().drop_guard(),
             stop,
@@ -318,6 +343,30 @@ impl Client {
             .map_or_else(String::new, |target| target.text.clone())
     }
 
+    /// Which address answered last, and is asked first: its place in the settings.
+    pub fn first(&self) -> usize {
+        self.good.load(Ordering::Relaxed)
+    }
+
+    /// Asks another address first from now on; places that there are not change nothing.
+    pub fn begin_with(&self, place: usize) {
+        if place < self.targets.len() {
+            self.good.store(place, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the address after the one that answered last: it answers, but not what it should.
+    pub fn move_on(&self) {
+        self.begin_with((self.first() + 1) % self.targets.len().max(1));
+    }
+
+    /// The place of the address with this host and port, such as `10.0.0.1:8080`.
+    pub fn place_of(&self, authority: &str) -> Option<usize> {
+        self.targets
+            .iter()
+            .position(|target| target.authority.eq_ignore_ascii_case(authority))
+    }
+
     /// Closes what is idle, so that the next requests dial anew.
     pub fn redial(&self) {
         self.pool().clear();
@@ -337,6 +386,7 @@ impl Client {
             let subject = format!("{}{path}", target.text);
             match self.ask(at, request).await {
                 Ok(answered) => {
+                    self.tally.request(answered.0.status().as_u16());
                     // A server that fails as a whole is left for the next one; what it says of the
                     // request itself would be the same elsewhere.
                     let broken = answered.0.status().is_server_error();
@@ -344,7 +394,10 @@ impl Client {
                     self.good.store(next, Ordering::Relaxed);
                     return Ok((subject, at, answered));
                 }
-                Err(error) => failure = Some(error.about(&subject)),
+                Err(error) => {
+                    self.tally.request(0);
+                    failure = Some(error.about(&subject));
+                }
             }
         }
         Err(failure.unwrap_or_else(|| SourceError::Config("there is no address".into())))

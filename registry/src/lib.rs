@@ -41,6 +41,8 @@ pub mod kubernetes;
 pub mod leader;
 /// Registries that answer when an index has grown.
 mod longpoll;
+/// Marathon's applications and their tasks.
+pub mod marathon;
 /// The gauges and counters of this room.
 mod metrics;
 /// Nomad's own services.

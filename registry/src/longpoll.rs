@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// One status out of many readers.
-mod board;
+pub(crate) mod board;
 /// The rules of an index.
 mod cursor;
 /// A scripted server of either dialect.

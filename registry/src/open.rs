@@ -12,9 +12,11 @@ use crate::{
     demand::Demand,
     dns::DnsSource,
     etcd::EtcdSource,
+    eureka::EurekaSource,
     file::FileSource,
     leader,
     kubernetes::KubernetesSource,
+    marathon::MarathonSource,
     nomad::NomadSource,
     serverset,
     sink::Sink,
@@ -39,6 +41,10 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
             })
             .or_else(|| EtcdSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
             .or_else(|| zookeeper(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .or_else(|| EurekaSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .or_else(|| {
+                MarathonSource::new(config).map(|source| Box::new(source) as Box<dyn Source>)
+            })
             .unwrap_or_else(|| {
                 Box::new(Missing {
                     id: config.id.clone(),

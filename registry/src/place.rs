@@ -1,12 +1,15 @@
-//! Addresses as registries write them, and values inside a query.
+//! Addresses as registries write them, values inside a query, metadata within its bounds.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use mesh_model::address::{Address, canonical};
+
+use crate::sink::MAX_METADATA;
 
 /// An address as registries write it; `None` for what cannot be dialled: no port, a zone id, no host name.
 pub(crate) fn address(host: &str, port: u16) -> Option<Address> {
@@ -41,9 +44,40 @@ pub(crate) fn escaped(value: &str) -> String {
     text
 }
 
+/// Most bytes of one value of metadata, where a registry is a place for anything.
+const MAX_VALUE: usize = 512;
+
+/// What of free-form metadata is kept: values of reasonable length, in the order of their keys, as many as
+/// one endpoint may have.
+pub(crate) fn fitting(mut metadata: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut left = MAX_METADATA;
+    metadata.retain(|key, value| {
+        let rest = left.checked_sub(key.len() + value.len());
+        let fits = value.len() <= MAX_VALUE && rest.is_some();
+        left = rest.filter(|_| fits).unwrap_or(left);
+        fits
+    });
+    metadata
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_is_bounded() {
+        let mut all: BTreeMap<String, String> = (0..50)
+            .map(|at| (format!("k{at:02}"), "x".repeat(200)))
+            .collect();
+        all.insert("a".into(), "x".repeat(513));
+        let kept = fitting(all);
+        let size: usize = kept
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        assert!(!kept.contains_key("a") && kept.contains_key("k00"));
+        assert!((3_800..=MAX_METADATA).contains(&size), "{size}");
+    }
 
     #[test]
     fn what_can_be_dialled() {

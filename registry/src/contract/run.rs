@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mesh_model::fact::{RegistryView, ViewEndpoint};
+use mesh_model::fact::{RegistryView, ViewEndpoint, WireHealth};
 use tokio_util::sync::CancellationToken;
 
 use super::World;
@@ -165,6 +165,18 @@ impl Watched {
     /// Waits until the service has these ports.
     pub async fn has(&self, service: &str, ports: &[u16]) {
         self.0.has("the content is followed", service, ports).await;
+    }
+    /// Waits until new requests may go to these ports, and no others.
+    pub async fn routes(&self, service: &str, ports: &[u16]) {
+        self.0
+            .until("what is routable is followed", |now| {
+                let all = view(now, service).map(|view| view.endpoints.clone());
+                let mut all = all.unwrap_or_default();
+                let ill = [WireHealth::Unhealthy, WireHealth::Draining].map(i32::from);
+                all.retain(|one| !ill.contains(&one.health));
+                ports_of(&all) == ports
+            })
+            .await;
     }
     /// The service has these ports, and still after the hold.
     pub async fn stays(&self, service: &str, ports: &[u16]) {

@@ -15,33 +15,33 @@ struct Readers {
 
 /// How the readers are doing.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(crate) struct Board {
     out: Sink,
     readers: Mutex<Readers>,
 }
 
 impl Board {
-    pub(super) fn new(out: Sink) -> Self {
+    pub(crate) fn new(out: Sink) -> Self {
         Self {
             out,
             readers: Mutex::default(),
         }
     }
     /// A reader begins; nothing is complete before it has read.
-    pub(super) fn expect(&self, reader: &str) {
+    pub(crate) fn expect(&self, reader: &str) {
         self.change(|readers| {
             readers.pending.insert(reader.to_owned());
         });
     }
     /// It has read.
-    pub(super) fn good(&self, reader: &str) {
+    pub(crate) fn good(&self, reader: &str) {
         self.change(|readers| {
             readers.pending.remove(reader);
             readers.bad.remove(reader);
         });
     }
     /// It has failed.
-    pub(super) fn bad(&self, reader: &str, error: &SourceError) {
+    pub(crate) fn bad(&self, reader: &str, error: &SourceError) {
         self.change(|readers| {
             readers
                 .bad
@@ -49,7 +49,7 @@ impl Board {
         });
     }
     /// It has ended.
-    pub(super) fn forget(&self, reader: &str) {
+    pub(crate) fn forget(&self, reader: &str) {
         self.good(reader);
     }
 
