@@ -13,7 +13,12 @@ mod tests {
     };
 
     use data_encoding::BASE64;
-    use mesh_model::config::{Access, EtcdLayout, SourceConfig, SourceKind};
+    use mesh_model::{
+        config::{Access, EtcdLayout, RegistrationConfig, SourceConfig, SourceKind},
+        endpoint::{Health, Locality},
+        name::{Namespace, ServiceId, ServiceName},
+        service::AppProtocol,
+    };
     use mesh_registry::{
         contract::{
             Hook, ID, Registered, Setup, Watched, World, laws, matrix,
@@ -22,6 +27,7 @@ mod tests {
             wire::{Fault, Wire},
         },
         open::open,
+        registrar::{self, Registrar, Registration, Renewal},
         source::Source,
     };
     use serde_json::{Value, json};
@@ -400,6 +406,156 @@ mod tests {
         run.has("web", &[1, 2, 3]).await;
         run.is("synced").await;
         run.end().await;
+    }
+
+    fn registrar(etcd: &Etcd, layout: EtcdLayout) -> Arc<dyn Registrar> {
+        let access = Access {
+            addresses: vec![format!("http://{}", etcd.wire.address())],
+            ..Access::default()
+        };
+        let kind = SourceKind::Etcd {
+            access,
+            layout,
+            prefix: layout.prefix().to_owned(),
+        };
+        let source = SourceConfig {
+            id: ID.to_owned(),
+            publish: true,
+            kind,
+            services: None,
+        };
+        let config = RegistrationConfig {
+            source,
+            services: None,
+            ttl: Duration::from_secs(5),
+            address: None,
+            tags: Vec::new(),
+        };
+        registrar::open(&config).unwrap()
+    }
+
+    fn registration() -> Registration {
+        let service = ServiceId::new(Namespace::default(), ServiceName::new("web").unwrap());
+        Registration {
+            id: Registration::id_of("h1", &service, 80),
+            service,
+            address: SocketAddr::from(([10, 0, 0, 1], 80)),
+            protocol: AppProtocol::Http,
+            weight: 3,
+            locality: Locality::default(),
+            labels: BTreeMap::from([("version".to_owned(), "2".to_owned())]),
+        }
+    }
+
+    /// What stands under the key of an instance.
+    fn stands(etcd: &Etcd, key: &str) -> Option<String> {
+        let answer = etcd.say("/v3/kv/range", &json!({"key": coded(key)}));
+        let value = answer["kvs"][0]["value"].as_str()?;
+        Some(String::from_utf8(BASE64.decode(value.as_bytes()).unwrap()).unwrap())
+    }
+
+    const KEY: &str = "/meshd/v1/services/default/web/h1-web-80";
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_registration_is_kept_drained_and_taken_out() {
+        let Some(root) = needed("etcd", "etcd-registrar") else {
+            return;
+        };
+        let mut etcd = Etcd::start(&root, Setup::Plain);
+        let run = Watched::new(&etcd);
+        let registrar = registrar(&etcd, EtcdLayout::Meshd);
+        assert_eq!(
+            registrar.life(),
+            Duration::from_secs(10),
+            "less is no life for a lease"
+        );
+        let of = Arc::new(registration());
+        let lease = registrar.register(&of, Health::Healthy).await.unwrap();
+        run.has("web", &[80]).await;
+        assert!(stands(&etcd, KEY).unwrap().contains("\"healthy\""));
+        let renewed = registrar.renew(&lease, Health::Unhealthy).await.unwrap();
+        assert_eq!(renewed, Renewal::Kept);
+        assert!(stands(&etcd, KEY).unwrap().contains("\"unhealthy\""));
+        registrar.drain(&lease).await.unwrap();
+        assert!(stands(&etcd, KEY).unwrap().contains("\"draining\""));
+        // Another address in the same place, without a moment in between.
+        let moved = Arc::new(Registration {
+            address: SocketAddr::from(([10, 0, 0, 1], 81)),
+            ..registration()
+        });
+        let lease = registrar
+            .replace(lease, &moved, Health::Healthy)
+            .await
+            .unwrap();
+        run.has("web", &[81]).await;
+        // Its key is taken away, or is somebody else's.
+        etcd.at_once(&[], &[KEY.to_owned()]);
+        assert_eq!(
+            registrar.renew(&lease, Health::Healthy).await.unwrap(),
+            Renewal::Lost
+        );
+        let lease = registrar.register(&moved, Health::Healthy).await.unwrap();
+        // The registry loses its memory.
+        etcd.server.kill();
+        assert!(registrar.renew(&lease, Health::Healthy).await.is_err());
+        etcd.server.start_again(false);
+        assert_eq!(
+            registrar.renew(&lease, Health::Healthy).await.unwrap(),
+            Renewal::Lost
+        );
+        let lease = registrar.register(&moved, Health::Healthy).await.unwrap();
+        assert!(stands(&etcd, KEY).is_some());
+        registrar.deregister(lease.clone()).await.unwrap();
+        assert_eq!(stands(&etcd, KEY), None);
+        registrar.deregister(lease).await.unwrap();
+        run.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_nobody_renews_expires_in_every_layout() {
+        let Some(root) = needed("etcd", "etcd-expiry") else {
+            return;
+        };
+        let etcd = Etcd::start(&root, Setup::Plain);
+        let mut keys = Vec::new();
+        for (_, layout) in EtcdLayout::ALL {
+            let registrar = registrar(&etcd, layout);
+            let lease = registrar
+                .register(&Arc::new(registration()), Health::Unknown)
+                .await
+                .unwrap();
+            let prefix = match layout {
+                EtcdLayout::Meshd => "/meshd/v1/services/default/",
+                EtcdLayout::Grpc => "/",
+                other => &format!("{}/", other.prefix()),
+            };
+            let key = format!("{prefix}web/h1-web-80");
+            let key = if layout == EtcdLayout::Grpc {
+                key.trim_start_matches('/').to_owned()
+            } else {
+                key
+            };
+            assert!(stands(&etcd, &key).is_some(), "{key}");
+            if layout != EtcdLayout::Meshd {
+                // There is no word for it: the key goes and comes back.
+                assert_eq!(
+                    registrar.renew(&lease, Health::Unhealthy).await.unwrap(),
+                    Renewal::Kept
+                );
+                assert_eq!(stands(&etcd, &key), None, "{key}");
+                assert_eq!(
+                    registrar.renew(&lease, Health::Healthy).await.unwrap(),
+                    Renewal::Kept
+                );
+                assert!(stands(&etcd, &key).is_some(), "{key}");
+            }
+            keys.push(key);
+        }
+        let end = Instant::now() + Duration::from_secs(30);
+        while keys.iter().any(|key| stands(&etcd, key).is_some()) {
+            assert!(Instant::now() < end, "a lease that nobody renews ends");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// The times from a write to its publication, for people: they decide nothing.

@@ -276,7 +276,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
         }
         Mood::Leaderless if leader.is_some() => end(&sender, 14, "etcdserver: no leader").await,
         _ if !known => end(&sender, 16, "etcdserver: invalid auth token").await,
-        _ if path.ends_with("/Watch/Watch") => {
+        _ if path.ends_with("Watch/Watch") => {
             let tracker = TaskTracker::new();
             tracker.spawn(watched(shared, request.into_body(), sender));
         }

@@ -232,6 +232,7 @@ impl<'s> Session<'s> {
         }
         sync.commit();
         self.progress.position = Some(position);
+        self.tell();
         Ok(())
     }
 

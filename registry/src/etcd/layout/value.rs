@@ -59,7 +59,11 @@ pub(super) fn read(kind: EtcdLayout, id: &str, value: &[u8]) -> Result<ServiceSe
     Ok(set)
 }
 
+/// One JSON object: a list would be taken for the fields in their order.
 fn json<'v, T: Deserialize<'v>>(value: &'v [u8]) -> Result<T, Fault> {
+    if value.trim_ascii_start().first() != Some(&b'{') {
+        return Err(fault("it is no JSON object"));
+    }
     serde_json::from_slice(value).map_err(|error| fault(error.to_string()))
 }
 
