@@ -26,7 +26,7 @@ pub mod wire;
 
 pub use laws::laws;
 pub use matrix::{Case, matrix};
-pub use run::{ID, Watched};
+pub use run::{HOST, HOST_AT, ID, Watched};
 
 /// An endpoint as the far side registers it: the port at 10.0.0.1, and whether it is healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +128,9 @@ pub trait World {
     fn change(&mut self, _service: &str, _port: u16) -> Hook {
         Err(Na::Unwritten)
     }
-    /// Sets the service to an endpoint with an IPv6 address and, where it can, one with a host name; the
-    /// addresses as the mesh must see them, such as `[fd00::1]:80` and `db.test:5432`.
+    /// Sets the service to an endpoint with an IPv6 address and, where it can, one with the host name [`HOST`];
+    /// the addresses as they were registered, such as `[fd00::1]:80` and `db.test:5432`: the mesh must see the
+    /// first, and [`HOST_AT`] for the second.
     fn put_addresses(&mut self, _service: &str) -> Hook<Vec<String>> {
         Err(Na::Unwritten)
     }

@@ -33,6 +33,8 @@ pub mod fake;
 pub mod file;
 /// Which removals wait before they count.
 mod hold;
+/// Host names that registries give instead of addresses.
+mod hosts;
 /// The HTTP client that sources share.
 pub mod http;
 /// Kubernetes Services and EndpointSlices.
@@ -79,6 +81,7 @@ mod view;
 pub mod zookeeper;
 
 pub use demand::Demand;
+pub use hosts::Lookup;
 pub use published::{Published, PublishedView, SourceRow};
 pub use saved::RestoreError;
 pub use sink::{ServiceSet, Sink, SyncGuard};

@@ -4,17 +4,21 @@
 //! coalesced: 20 ms of quiet, at most 100 ms. Never: lets one source delay or blank another.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_model::{config::SourceConfig, endpoint::ServiceKey};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     demand::Wanted,
+    hosts::{Hosts, Lookup},
     metrics, open,
     published::{Published, PublishedView, row, same},
     saved,
@@ -40,6 +44,8 @@ pub struct Settings {
     pub first_wait: Duration,
     /// Longest wait after failures; 30 s.
     pub longest_wait: Duration,
+    /// How the host names of endpoints are looked up; the system's resolver.
+    pub lookup: Lookup,
 }
 
 impl Default for Settings {
@@ -50,6 +56,7 @@ impl Default for Settings {
             at_most: Duration::from_millis(100),
             first_wait: Duration::from_millis(250),
             longest_wait: Duration::from_secs(30),
+            lookup: Lookup::default(),
         }
     }
 }
@@ -68,6 +75,8 @@ struct Shared {
     settings: Settings,
     slots: Mutex<BTreeMap<String, Slot>>,
     wanted: Mutex<Wanted>,
+    /// There may be host names to look up.
+    named: Notify,
     published: watch::Sender<Arc<Published>>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -102,6 +111,7 @@ pub fn start_with(
         settings,
         slots: Mutex::default(),
         wanted: Mutex::new(Wanted::everything()),
+        named: Notify::new(),
         published: watch::channel(Arc::default()).0,
         tracker: TaskTracker::new(),
         stop,
@@ -119,6 +129,12 @@ pub fn start_with(
             .add(config.clone(), view, Arc::new(move || open::open(&again)));
     }
     registry.0.publish();
+    let names = Arc::clone(&registry.0).look_up();
+    let stop = registry.0.stop.clone();
+    registry
+        .0
+        .tracker
+        .spawn(stop.run_until_cancelled_owned(names));
     (registry, error)
 }
 
@@ -336,6 +352,29 @@ impl Shared {
         }
     }
 
+    /// Keeps the host names of endpoints resolved.
+    async fn look_up(self: Arc<Self>) {
+        let mut hosts = Hosts::default();
+        loop {
+            let wanted: BTreeSet<Arc<str>> = {
+                let slots = self.slots();
+                slots.values().flat_map(|slot| slot.view.hosts()).collect()
+            };
+            let (found, rest) = hosts.look(&self.settings.lookup, &wanted).await;
+            let mut changed = false;
+            for slot in self.slots().values_mut() {
+                changed |= slot.view.resolved(&found);
+            }
+            if changed {
+                self.publish();
+            }
+            tokio::select! {
+                () = self.named.notified() => {}
+                () = tokio::time::sleep(rest), if !wanted.is_empty() => {}
+            }
+        }
+    }
+
     /// Waits for quiet, so that a burst is one publication.
     async fn quiet(&self, outlet: &Outlet) {
         let end = Instant::now() + self.settings.at_most;
@@ -366,6 +405,9 @@ impl Shared {
                 }
             }
             slot.view.expire(now);
+            if slot.view.has_hosts() {
+                self.named.notify_one();
+            }
         }
         self.publish();
         if let (Some(tally), Some(reported)) = (changed, reported) {

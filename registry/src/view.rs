@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -59,6 +60,10 @@ pub(crate) struct View {
     last_success_ms: u64,
     refusal: Option<String>,
     counters: Counters,
+    /// Services with endpoints that have a host name.
+    named: BTreeSet<ServiceKey>,
+    /// What the names lead to.
+    names: BTreeMap<Arc<str>, Arc<[IpAddr]>>,
 }
 
 impl View {
@@ -75,7 +80,42 @@ impl View {
             last_success_ms: 0,
             refusal: None,
             counters: Counters::default(),
+            named: BTreeSet::new(),
+            names: BTreeMap::new(),
         }
+    }
+
+    /// True when there is any host name.
+    pub(crate) fn has_hosts(&self) -> bool {
+        !self.named.is_empty()
+    }
+
+    /// The host names that endpoints have instead of addresses.
+    pub(crate) fn hosts(&self) -> BTreeSet<Arc<str>> {
+        let entries = self.named.iter().filter_map(|key| self.services.get(key));
+        entries
+            .flat_map(|entry| hosts(&entry.set, &entry.held))
+            .cloned()
+            .collect()
+    }
+
+    /// Takes what names lead to now; names that are not in it keep what they led to. True when facts changed.
+    pub(crate) fn resolved(&mut self, found: &BTreeMap<Arc<str>, Arc<[IpAddr]>>) -> bool {
+        let before = self.names.clone();
+        let wanted = self.hosts();
+        self.names.retain(|name, _| wanted.contains(name));
+        for (name, addresses) in found.iter().filter(|(name, _)| wanted.contains(*name)) {
+            self.names.insert(Arc::clone(name), Arc::clone(addresses));
+        }
+        if before == self.names {
+            return false;
+        }
+        for key in self.named.clone() {
+            if let Some(entry) = self.take(&key) {
+                self.put(key, entry.set, entry.version, entry.held, entry.absent);
+            }
+        }
+        true
     }
 
     /// Takes a service as it was at the last run; everything that the source says is newer.
@@ -339,6 +379,7 @@ impl View {
     fn take(&mut self, key: &ServiceKey) -> Option<Entry> {
         let entry = self.services.remove(key)?;
         self.endpoints = self.endpoints.saturating_sub(entry.set.endpoints.len());
+        self.named.remove(key);
         Some(entry)
     }
 
@@ -353,6 +394,9 @@ impl View {
         let fact = Arc::new(self.fact(&key, &set, &held));
         self.take(&key);
         self.endpoints += set.endpoints.len();
+        if hosts(&set, &held).next().is_some() {
+            self.named.insert(key.clone());
+        }
         self.services.insert(
             key,
             Entry {
@@ -365,6 +409,30 @@ impl View {
         );
     }
 
+    /// The endpoint as facts: one for each address that its name leads to, none before that is known.
+    fn view_endpoints(
+        &self,
+        endpoint: &Endpoint,
+        health: Health,
+    ) -> impl Iterator<Item = ViewEndpoint> {
+        let (first, port, named) = match &endpoint.address {
+            Address::Socket(address) => {
+                let id = endpoint.id.to_string();
+                (Some(view_endpoint(endpoint, id, *address, health)), 0, None)
+            }
+            Address::Host { host, port } => (None, *port, self.names.get(host)),
+        };
+        let named = named.map_or(&[][..], |addresses| addresses);
+        let named: Vec<ViewEndpoint> = named
+            .iter()
+            .map(|ip| {
+                let id = format!("{}@{ip}", endpoint.id);
+                view_endpoint(endpoint, id, (*ip, port).into(), health)
+            })
+            .collect();
+        first.into_iter().chain(named)
+    }
+
     fn fact(
         &self,
         key: &ServiceKey,
@@ -374,11 +442,12 @@ impl View {
         let mut endpoints: Vec<ViewEndpoint> = set
             .endpoints
             .iter()
-            .filter_map(|endpoint| view_endpoint(endpoint, endpoint.health))
+            .map(|endpoint| (endpoint, endpoint.health))
             .chain(
                 held.values()
-                    .filter_map(|(endpoint, _)| view_endpoint(endpoint, doubted(endpoint.health))),
+                    .map(|(endpoint, _)| (endpoint, doubted(endpoint.health))),
             )
+            .flat_map(|(endpoint, health)| self.view_endpoints(endpoint, health))
             .collect();
         endpoints.sort_by(|one, other| one.id.cmp(&other.id));
         RegistryView {
@@ -396,6 +465,21 @@ impl View {
     }
 }
 
+/// The host names among these.
+fn hosts<'e>(
+    set: &'e ServiceSet,
+    held: &'e BTreeMap<Arc<str>, (Endpoint, u64)>,
+) -> impl Iterator<Item = &'e Arc<str>> {
+    let all = set
+        .endpoints
+        .iter()
+        .chain(held.values().map(|(one, _)| one));
+    all.filter_map(|endpoint| match &endpoint.address {
+        Address::Host { host, .. } => Some(host),
+        Address::Socket(_) => None,
+    })
+}
+
 /// A held endpoint is used when nothing better is left, and never better than it was.
 fn doubted(health: Health) -> Health {
     match health {
@@ -404,11 +488,13 @@ fn doubted(health: Health) -> Health {
     }
 }
 
-/// The endpoint as a fact; `None` for a host name: facts carry addresses, a source resolves first.
-fn view_endpoint(endpoint: &Endpoint, health: Health) -> Option<ViewEndpoint> {
-    let Address::Socket(address) = &endpoint.address else {
-        return None;
-    };
+/// The endpoint as a fact.
+fn view_endpoint(
+    endpoint: &Endpoint,
+    id: String,
+    address: SocketAddr,
+    health: Health,
+) -> ViewEndpoint {
     let mut labels = (*endpoint.metadata).clone();
     if let Some(locality) = &endpoint.locality {
         let places = [
@@ -424,14 +510,14 @@ fn view_endpoint(endpoint: &Endpoint, health: Health) -> Option<ViewEndpoint> {
             }
         }
     }
-    Some(ViewEndpoint {
-        id: endpoint.id.to_string(),
-        address: mesh_model::address::canonical(*address).to_string(),
+    ViewEndpoint {
+        id,
+        address: mesh_model::address::canonical(address).to_string(),
         health: WireHealth::from(health).into(),
         weight: endpoint.weight.max(1),
         priority: u32::from(endpoint.priority),
         labels,
-    })
+    }
 }
 
 #[cfg(test)]

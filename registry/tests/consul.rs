@@ -255,6 +255,10 @@ mod tests {
             Ok(vec!["[fd00::1]:80".into(), "db.test:5432".into()])
         }
         fn fill(&mut self, endpoints: usize) -> Hook {
+            // Not the agent's own node: it takes out what it does not know.
+            let node =
+                r#"[{"Node": {"Verb": "set", "Node": {"Node": "far", "Address": "10.0.0.1"}}}]"#;
+            self.told("/v1/txn", node);
             // Consul itself is one.
             let all: Vec<(usize, usize)> =
                 (0..endpoints - 1).map(|at| (at / 10, at % 10)).collect();
@@ -262,7 +266,7 @@ mod tests {
                 let operations: Vec<serde_json::Value> = group
                     .iter()
                     .map(|(service, port)| {
-                        serde_json::json!({"Service": {"Verb": "set", "Node": "lab", "Service": {
+                        serde_json::json!({"Service": {"Verb": "set", "Node": "far", "Service": {
                             "ID": format!("s{service}-{port}"), "Service": format!("s{service}"),
                             "Address": "10.0.0.1", "Port": port + 1}}})
                     })

@@ -2,13 +2,18 @@
 //!
 //! In: a world's opener. Out: waits for laws, with a deadline, and a panic that names the broken one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use mesh_model::fact::{RegistryView, ViewEndpoint, WireHealth};
 use tokio_util::sync::CancellationToken;
 
 use super::World;
 use crate::{
+    hosts::Lookup,
     published::Published,
     start::{Registry, Settings, start_with},
     status::SourceStatus,
@@ -16,6 +21,10 @@ use crate::{
 
 /// The id under which the suite runs a source.
 pub const ID: &str = "contract/x";
+/// The host name of the suite, and where it leads: endpoints with it are published with that address.
+pub const HOST: &str = "db.test";
+/// Where [`HOST`] leads.
+pub const HOST_AT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 53));
 /// How long a law may take to come true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The removal hold of the suite.
@@ -36,6 +45,12 @@ impl Run {
             removal_hold: HOLD,
             first_wait: Duration::from_millis(20),
             longest_wait: Duration::from_millis(100),
+            lookup: Lookup::new(|name| async move {
+                match name.as_str() {
+                    HOST => Ok(vec![HOST_AT]),
+                    _ => Err(std::io::Error::other("it is not in this test")),
+                }
+            }),
             ..Settings::default()
         };
         let (registry, error) = start_with(&[], saved, settings, stop.clone());
@@ -101,7 +116,11 @@ impl Run {
     reason = "a broken law fails the test that runs the suite"
 )]
 pub(crate) fn fail<T>(law: &str, now: &Published) -> T {
-    panic!("the law is broken: {law}\nseen: {now:#?}")
+    let seen: String = format!("{now:#?}").chars().take(6_000).collect();
+    panic!(
+        "the law is broken: {law}\nsources: {:#?}\nseen: {seen}",
+        now.sources
+    )
 }
 
 pub(crate) fn hold(law: &str, holds: bool, now: &Published) {

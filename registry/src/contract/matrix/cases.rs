@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{HOLD, Hook, Na, PATIENCE, Registered, Run, World, up};
 use crate::{
-    contract::run::{fail, held, hold, is_synced, ports_of, seen, status, view},
+    contract::run::{HOST, HOST_AT, fail, held, hold, is_synced, ports_of, seen, status, view},
     fake::{FakeRegistry, endpoint},
     published::Published,
 };
@@ -145,7 +145,10 @@ pub(super) async fn addresses<W: World>(world: &mut W) -> Hook {
     let wanted = world.put_addresses("web")?;
     world.put("api", &[up(9)]);
     let run = Run::new(world, None);
-    let mut wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let mut wanted: Vec<String> = wanted
+        .iter()
+        .map(|one| one.replace(HOST, &HOST_AT.to_string()))
+        .collect();
     wanted.sort_unstable();
     assert!(
         wanted.iter().any(|one| one.starts_with('[')),
