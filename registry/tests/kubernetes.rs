@@ -18,6 +18,7 @@ mod tests {
     use http::{HeaderValue, Method, header};
     use mesh_model::config::{Access, SourceConfig, SourceKind, SourceTls};
     use mesh_registry::{
+        Settings,
         contract::{
             Hook, ID, Registered, Setup, Watched, World, laws, matrix,
             server::{Plan, Server, authority, free_ports, http as plain, needed},
@@ -27,7 +28,7 @@ mod tests {
         http::{Client, Credential, Request},
         open::open,
         source::Source,
-        start,
+        start, start_with,
     };
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
@@ -139,6 +140,13 @@ mod tests {
         known: BTreeMap<String, BTreeSet<String>>,
         /// The secret that the client's token is bound to.
         bound: String,
+        /// The client's user, where it is another one than its setup says.
+        user: Option<Value>,
+        /// The client's namespaces and selector.
+        only: Vec<String>,
+        selector: String,
+        /// What Services are labelled with.
+        labels: Value,
     }
 
     fn etcd(root: &Path) -> (Server, SocketAddr) {
@@ -184,6 +192,29 @@ mod tests {
         (Server::start(plan, tempfile::tempdir().unwrap()), at)
     }
 
+    /// Writes an authority of clients, and an administrator's certificate and key.
+    fn client_certificate(folder: &Path) {
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = rcgen::CertifiedIssuer::self_signed(authority, key).unwrap();
+        let mut person = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        person
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, "system:masters");
+        person
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "me");
+        person
+            .extended_key_usages
+            .push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let person = person.signed_by(&key, &authority).unwrap();
+        fs::write(folder.join("clients.pem"), authority.pem()).unwrap();
+        fs::write(folder.join("me.crt"), person.pem()).unwrap();
+        fs::write(folder.join("me.key"), key.serialize_pem()).unwrap();
+    }
+
     impl Cluster {
         fn start(roots: &(PathBuf, PathBuf), setup: Setup) -> Self {
             let (store, store_at) = etcd(&roots.1);
@@ -197,6 +228,7 @@ mod tests {
                 format!("{ADMIN},admin,1,\"system:masters\"\n"),
             )
             .unwrap();
+            client_certificate(folder.path());
             let [port] = free_ports();
             let at = SocketAddr::from(([127, 0, 0, 1], port));
             let (program, files) = (roots.0.join("kube-apiserver"), folder.path().to_owned());
@@ -235,6 +267,7 @@ mod tests {
                     command.arg(format!("--token-auth-file={}", file("tokens.csv")));
                     command.arg(format!("--tls-cert-file={}", file("server.pem")));
                     command.arg(format!("--tls-private-key-file={}", file("server.key")));
+                    command.arg(format!("--client-ca-file={}", file("clients.pem")));
                     command.arg(format!("--cert-dir={}", state.display()));
                     command
                 }),
@@ -267,6 +300,10 @@ mod tests {
                 },
                 known: BTreeMap::new(),
                 bound: String::new(),
+                user: None,
+                only: Vec::new(),
+                selector: String::new(),
+                labels: json!({}),
             };
             cluster.prepare();
             cluster
@@ -276,6 +313,7 @@ mod tests {
             match self.setup {
                 Setup::Large => {
                     self.create("/api/v1/namespaces", json!({"metadata": {"name": "many"}}));
+                    self.only = vec!["many".into()];
                 }
                 Setup::Token => {
                     let rbac = "/apis/rbac.authorization.k8s.io/v1";
@@ -304,6 +342,26 @@ mod tests {
 
         fn file(&self, name: &str) -> PathBuf {
             self.api.folder().join(name)
+        }
+
+        /// An account in `default` that may list and watch in `shop` alone, and a token of it.
+        fn narrow_token(&self) -> String {
+            let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop";
+            let accounts = "/api/v1/namespaces/default/serviceaccounts";
+            self.create("/api/v1/namespaces", json!({"metadata": {"name": "shop"}}));
+            self.create(accounts, json!({"metadata": {"name": "narrow"}}));
+            self.create(&format!("{rbac}/roles"), json!({"metadata": {"name": "narrow"}, "rules": [
+                {"apiGroups": ["", "discovery.k8s.io"], "resources": ["services", "endpointslices"], "verbs": ["list", "watch"]}]}));
+            let account =
+                json!({"kind": "ServiceAccount", "name": "narrow", "namespace": "default"});
+            self.create(&format!("{rbac}/rolebindings"), json!({"metadata": {"name": "narrow"}, "subjects": [account],
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "narrow"}}));
+            let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+            let made = self.admin.ask(
+                &[(Method::POST, format!("{accounts}/narrow/token"), asked)],
+                false,
+            );
+            made[0]["status"]["token"].as_str().unwrap().to_owned()
         }
 
         /// A token of the account, bound to a secret: when that is deleted the token is worth nothing.
@@ -336,10 +394,10 @@ mod tests {
                 let roots = fs::read(self.file("ca.pem")).unwrap();
                 cluster["certificate-authority-data"] = json!(BASE64.encode(&roots));
             }
-            let user = if self.setup == Setup::Token {
-                json!({"tokenFile": "token"})
-            } else {
-                json!({"token": ADMIN})
+            let user = match (&self.user, self.setup) {
+                (Some(user), _) => user.clone(),
+                (None, Setup::Token) => json!({"tokenFile": "token"}),
+                _ => json!({"token": ADMIN}),
             };
             let config = json!({
                 "apiVersion": "v1", "kind": "Config", "current-context": "lab",
@@ -351,7 +409,6 @@ mod tests {
         }
 
         fn config(&self, id: &str) -> SourceConfig {
-            let only = self.setup == Setup::Large;
             SourceConfig {
                 id: id.to_owned(),
                 publish: true,
@@ -359,11 +416,8 @@ mod tests {
                 kind: SourceKind::Kubernetes {
                     kubeconfig: Some(self.file("config")),
                     context: None,
-                    namespaces: only
-                        .then(|| self.namespace.to_owned())
-                        .into_iter()
-                        .collect(),
-                    selector: String::new(),
+                    namespaces: self.only.clone(),
+                    selector: self.selector.clone(),
                 },
             }
         }
@@ -395,8 +449,7 @@ mod tests {
 
         fn service(&self, name: &str) -> (Method, String, Value) {
             let path = format!("/api/v1/namespaces/{}/services", self.namespace);
-            let object =
-                json!({"metadata": {}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
+            let object = json!({"metadata": {"labels": self.labels}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
             Self::applied(&path, "v1", "Service", name, object)
         }
 
@@ -639,6 +692,89 @@ mod tests {
         cluster.put("web", &[up(2), up(3), up(4)]);
         run.has("web", &[2, 3, 4]).await;
         run.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_login_is_taken_and_rights_may_be_narrow() {
+        let Some(roots) = roots("kubernetes-logins") else {
+            return;
+        };
+        let mut cluster = Cluster::start(&roots, Setup::Plain);
+        cluster.put("web", &[up(1), up(2)]);
+        let inline = |name: &str| json!(BASE64.encode(&fs::read(cluster.file(name)).unwrap()));
+        let printed = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": ADMIN}});
+        let users = [
+            json!({"client-certificate-data": inline("me.crt"), "client-key-data": inline("me.key")}),
+            json!({"client-certificate": "me.crt", "client-key": "me.key"}),
+            json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "echo", "args": [printed.to_string()]}}),
+        ];
+        for user in users {
+            cluster.user = Some(user);
+            cluster.login();
+            let run = Watched::new(&cluster);
+            run.has("web", &[1, 2]).await;
+            run.is("synced").await;
+            run.end().await;
+        }
+        // One namespace is refused, the other is followed.
+        let token = cluster.narrow_token();
+        cluster.user = Some(json!({"token": token}));
+        cluster.login();
+        cluster.only = vec!["default".into(), "shop".into()];
+        cluster.namespace = "shop";
+        cluster.put("web", &[7].map(up));
+        let run = Watched::new(&cluster);
+        run.has("web", &[7]).await;
+        run.is("auth-failed").await;
+        cluster.put("web", &[7, 8].map(up));
+        run.has("web", &[7, 8]).await;
+        run.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_selector_picks_services_as_their_labels_change() {
+        let Some(roots) = roots("kubernetes-selector") else {
+            return;
+        };
+        let mut cluster = Cluster::start(&roots, Setup::Plain);
+        cluster.selector = "mesh in (on),!old".into();
+        cluster.put("web", &[up(1)]);
+        cluster.labels = json!({"mesh": "on"});
+        cluster.put("api", &[up(9)]);
+        let stop = CancellationToken::new();
+        let settings = Settings {
+            removal_hold: Duration::ZERO,
+            ..Settings::default()
+        };
+        let (registry, _none) = start_with(
+            &[cluster.config("kubernetes/selector")],
+            None,
+            settings,
+            stop.clone(),
+        );
+        let mut views = registry.views();
+        let mut until = async |wanted: &[&str]| {
+            let seen = views.wait_for(|now| {
+                let names: Vec<&str> = now
+                    .views
+                    .values()
+                    .map(|one| one.view.service.as_str())
+                    .collect();
+                names == wanted
+            });
+            tokio::time::timeout(Duration::from_secs(20), seen)
+                .await
+                .unwrap()
+                .unwrap();
+        };
+        until(&["api"]).await;
+        cluster.put("web", &[up(1), up(2)]);
+        until(&["api", "web"]).await;
+        cluster.labels = json!({});
+        cluster.put("api", &[up(9)]);
+        until(&["web"]).await;
+        stop.cancel();
+        registry.ended().await;
     }
 
     /// From the moment before a write to its publication.
