@@ -2,6 +2,8 @@
 
 mod admin;
 mod admission;
+mod adopt;
+mod announce;
 mod arguments;
 mod boot;
 mod capture;

@@ -34,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::{self, Identity, JoinServer, Probes, Reach, Tokens},
+    announce::{self, Announcements},
     capture::{CaptureRoom, NamesFile},
     certificates::{self, Certificates, Settings, Wanted},
     clock,
@@ -66,6 +67,8 @@ pub(crate) struct Running {
     pub(crate) compiled: watch::Receiver<Option<Arc<Compiled>>>,
     /// The discovery sources.
     pub(crate) registry: Registry,
+    /// The registries that are told of this host's services.
+    pub(crate) announcements: Announcements,
     /// Answers other hosts that pass on a join.
     pub(crate) joins: JoinServer,
     /// The certificates that this host presents.
@@ -144,6 +147,10 @@ impl Running {
         let (compiled_into, compiled) = watch::channel(None);
         let (drain, draining) = watch::channel(false);
         let health = health(ground, &tasks, &stop);
+        let told = announce::Inputs {
+            health: health.clone(),
+            drain: draining.clone(),
+        };
         let capture = CaptureRoom::open(ground, stop.clone())?;
         let mut reconcile = Reconcile {
             ground: Arc::clone(ground),
@@ -174,6 +181,8 @@ impl Running {
             stop.clone(),
         )?;
         tasks.spawn(reconcile.run(stop.clone()));
+        // What is announced can be reached: the listeners are open.
+        let announcements = Announcements::start(ground, told, stop.clone());
         Ok(Self {
             identity,
             tokens,
@@ -181,6 +190,7 @@ impl Running {
             reader,
             compiled,
             registry,
+            announcements,
             joins,
             certificates,
             quotas: Quotas::default(),
@@ -332,6 +342,7 @@ impl Running {
     }
 
     async fn end(&self) {
+        self.announcements.end().await;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait())

@@ -70,6 +70,7 @@ pub(super) fn findings(daemon: &Daemon, running: Option<&Running>) -> Vec<Findin
                 .iter()
                 .flat_map(mesh_registry::SourceRow::findings),
         );
+        all.extend(running.announcements.findings());
         all.extend(running.cluster.findings().iter().cloned());
         all.extend(certificate_findings(running));
     }
