@@ -6,12 +6,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{print::Format, time::duration, wait::Share};
 
+mod adopt;
 mod ask;
 mod host;
 mod mesh;
 mod registry;
 mod resources;
 
+pub(crate) use adopt::AdoptArgs;
 pub(crate) use ask::{
     CheckArgs, CostArgs, CurlArgs, EdgesArgs, EndpointsArgs, ExplainArgs, ServicesArgs, StatArgs,
     TapArgs, WhyArgs,
@@ -141,6 +143,8 @@ pub(crate) enum Command {
     Services(ServicesArgs),
     /// Endpoints of services, and whether this host would use them
     Endpoints(EndpointsArgs),
+    /// Take services that a registry knows on this host into the mesh, callers unchanged
+    Adopt(AdoptArgs),
     /// What discovery sources say, and how they are
     #[command(subcommand)]
     Registry(RegistryCommand),
@@ -160,7 +164,7 @@ pub(crate) enum Command {
     History(HistoryArgs),
     /// Restore an earlier content, as a new commit
     Rollback(RollbackArgs),
-    /// Keep a change made with --confirm-within
+    /// Keep a change made with --confirm-within, or what `adopt --try` tries
     Confirm(ConfirmArgs),
     /// Routes for people in a hurry
     #[command(subcommand)]
@@ -270,7 +274,7 @@ mod tests {
     fn every_command_of_the_table_exists() {
         let command = Arguments::command();
         for name in
-            "init join token leave members operator services endpoints enrol apply get edit \
+            "init join token leave members operator adopt services endpoints enrol apply get edit \
             delete diff history rollback confirm registry route status check explain why stat curl bypass \
             unbypass backup restore validate completions version"
                 .split_whitespace()
@@ -308,7 +312,7 @@ mod tests {
     fn every_changing_verb_has_the_four_flags() {
         let command = Arguments::command();
         for path in
-            "init|join|token create|leave|operator add|operator revoke|enrol|apply|edit|delete|\
+            "init|join|token create|leave|operator add|operator revoke|adopt|enrol|apply|edit|delete|\
             rollback|confirm|route split|bypass|unbypass|restore"
                 .split('|')
         {

@@ -14,6 +14,7 @@ use crate::{
     sign,
 };
 
+mod adopt;
 mod apply;
 mod backup;
 mod bypass;
@@ -106,6 +107,7 @@ pub(crate) async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Operator(OperatorCommand::Key) => operator::key(s),
         Command::Services(args) => services::run(s, &args).await,
         Command::Endpoints(args) => endpoints::run(s, &args).await,
+        Command::Adopt(args) => adopt::run(s, &args).await,
         Command::Registry(RegistryCommand::Status) => registry::status(s).await,
         Command::Registry(RegistryCommand::Dump(args)) => registry::dump(s, &args).await,
         Command::Registry(RegistryCommand::Diff(args)) => registry::diff(s, &args).await,

@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::daemon::Daemon;
 
+mod adopt;
 mod answer;
 mod check;
 mod lifecycle;

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     admission::IdentityError,
-    clock,
+    adopt, clock,
     config::{self, Loaded},
     daemon::{Daemon, Request},
     disk::Disk,
@@ -41,6 +41,7 @@ pub(crate) fn daemon(config_path: &Path, loaded: Loaded) -> anyhow::Result<ExitC
             .ground
             .tasks
             .spawn(notify::watchdog(daemon.ground.stop.clone()));
+        daemon.ground.tasks.spawn(adopt::watch(Arc::clone(&daemon)));
         if crate::admission::exists(&daemon.ground.boot.state_dir) {
             resume(&daemon).await?;
         }
@@ -104,6 +105,8 @@ fn open(
         disk: Arc::new(disk),
         host,
         findings: ArcSwap::from_pointee(Vec::new()),
+        released: ArcSwap::default(),
+        trial: tokio::sync::Notify::new(),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
@@ -167,12 +170,13 @@ async fn attend(daemon: &Arc<Daemon>, mut requests: mpsc::Receiver<Request>) -> 
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return Ok(()),
-                Asked::Reload => reload(daemon),
+                Asked::Reload => drop(reload(daemon)),
             },
             request = requests.recv() => match request {
                 None => return Ok(()),
                 Some(Request::Activate(answer)) => drop(answer.send(activate(daemon).await)),
                 Some(Request::Leave(answer)) => drop(answer.send(leave(daemon).await)),
+                Some(Request::Reload(answer)) => drop(answer.send(reload(daemon))),
                 Some(Request::Capture(answer)) => drop(answer.send(recapture(daemon).await)),
             },
         }
@@ -245,8 +249,10 @@ async fn recapture(daemon: &Arc<Daemon>) -> Result<(), String> {
     }
 }
 
-fn reload(daemon: &Daemon) {
+/// Takes what the files say now, or keeps what there is and says why.
+fn reload(daemon: &Daemon) -> Result<(), String> {
     notify::reloading();
+    let mut outcome = Ok(());
     match config::load(&daemon.config_path) {
         Ok(loaded) => {
             daemon
@@ -264,22 +270,27 @@ fn reload(daemon: &Daemon) {
             daemon
                 .ground
                 .raise("restart-needed", "configuration", restart);
+            daemon.ground.released.store(Arc::default());
             daemon.ground.live.send_replace(Arc::new(loaded.live));
             tracing::info!("configuration read again");
         }
-        Err(faults) => daemon.ground.raise(
-            "bad-configuration",
-            "configuration",
-            Some(Finding::new(
+        Err(faults) => {
+            let what = config::faults_text(&faults).trim().replace('\n', " | ");
+            outcome = Err(what.clone());
+            let finding = Finding::new(
                 "bad-configuration",
                 Severity::Error,
                 "configuration",
-                config::faults_text(&faults).trim().replace('\n', " | "),
+                what,
                 "the last good configuration stays; correct the files and `systemctl reload meshd`",
-            )),
-        ),
+            );
+            daemon
+                .ground
+                .raise("bad-configuration", "configuration", Some(finding));
+        }
     }
     notify::ready(daemon.phase());
+    outcome
 }
 
 async fn close(daemon: &Arc<Daemon>) {

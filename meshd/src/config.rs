@@ -20,9 +20,25 @@ pub(crate) struct Loaded {
 
 const MAX_FILE: u64 = 4 << 20;
 
-/// Reads `path`, `conf.d/*.toml` and `services.d/*.toml` beside it, in this order, each by name.
-/// A missing main file means defaults, so that a fresh install runs idle.
+/// As [`load_files`], with the services that are tried; a trial that does not fit the rest is left out.
 pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<ConfigError>> {
+    let loaded = load_files(path, &[])?;
+    let tried = toml_files(&crate::adopt::trial::directory(&loaded.boot.state_dir));
+    if tried.is_empty() {
+        return Ok(loaded);
+    }
+    match load_files(path, &tried) {
+        Ok(with) => Ok(with),
+        Err(faults) => {
+            tracing::warn!(faults = %faults_text(&faults), "what is tried does not fit the configuration");
+            Ok(loaded)
+        }
+    }
+}
+
+/// Reads `path`, `conf.d/*.toml` and `services.d/*.toml` beside it, in this order, each by name, and `more`.
+/// A missing main file means defaults, so that a fresh install runs idle.
+fn load_files(path: &Path, more: &[PathBuf]) -> Result<Loaded, Vec<ConfigError>> {
     let mut faults = Vec::new();
     let mut files = Vec::new();
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
@@ -33,6 +49,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<ConfigError>> {
         for file in toml_files(&directory.join(folder)) {
             take(&file, &mut files, &mut faults);
         }
+    }
+    for file in more {
+        take(file, &mut files, &mut faults);
     }
     let uids = named_users(&files);
     match mesh_model::config::read(&Sources { files, uids }) {

@@ -15,6 +15,8 @@ pub(crate) enum Request {
     Activate(oneshot::Sender<Result<(), String>>),
     /// Close them and forget the mesh.
     Leave(oneshot::Sender<Result<(), String>>),
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<(), String>>),
     /// The bypass marker changed.
     Capture(oneshot::Sender<Result<(), String>>),
 }

@@ -1,13 +1,14 @@
 //! What every room of the control side stands on: settings, the disk, known problems, the end of it all.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arc_swap::ArcSwap;
 use mesh_model::{
     config::{Boot, Live},
     finding::Finding,
+    name::ServiceId,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{admission::Site, clock, disk::Disk, intake::Host};
@@ -25,6 +26,10 @@ pub(crate) struct Ground {
     pub(crate) host: Host,
     /// Problems outside the plan, by subject; see [`Ground::raise`].
     pub(crate) findings: ArcSwap<Vec<Finding>>,
+    /// Services of this host that are offered to nobody any more, though they are still served.
+    pub(crate) released: ArcSwap<BTreeSet<ServiceId>>,
+    /// Told when a trial of adopted services begins.
+    pub(crate) trial: Notify,
     /// Ends every task.
     pub(crate) stop: CancellationToken,
     /// Owns every task.
@@ -35,6 +40,15 @@ impl Ground {
     /// Where this host stands, for admission.
     pub(crate) fn admission_site(&self) -> Site {
         Site::new(&self.boot, &self.host)
+    }
+
+    /// Offers these services to nobody any more, until the configuration is read again.
+    pub(crate) fn release(&self, services: impl IntoIterator<Item = ServiceId>) {
+        let mut all = BTreeSet::clone(&self.released.load());
+        all.extend(services);
+        self.released.store(Arc::new(all));
+        // The same settings, looked at again.
+        self.live.send_modify(|_| {});
     }
 
     /// Sets the problem with this code and subject, or takes it away; logs only what changed.

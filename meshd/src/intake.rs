@@ -3,7 +3,7 @@
 //!
 //! In: configuration, health, views, what `plan` found of resources. Out: records, whole set each time.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::local::HealthMap;
 use mesh_model::{
@@ -14,6 +14,7 @@ use mesh_model::{
         HostInfo, Record, RecordKind, RegistryView, ResourceStatus, SourceTerms, WireHealth,
         Workload, WorkloadPort,
     },
+    name::ServiceId,
 };
 
 /// What does not change while the daemon runs.
@@ -39,6 +40,8 @@ pub(crate) struct Statement<'a> {
     pub(crate) applied: ([u8; 16], u64),
     /// Its services and sources.
     pub(crate) live: &'a Live,
+    /// Of these the ones that are offered to nobody any more.
+    pub(crate) released: &'a BTreeSet<ServiceId>,
     /// Their health.
     pub(crate) health: &'a HealthMap,
     /// Services that are asked to finish: offered as draining.
@@ -58,7 +61,9 @@ pub(crate) fn records(statement: &Statement<'_>) -> Vec<Record> {
         RecordKind::Host,
         &host_info(statement),
     )];
-    for service in &statement.live.services {
+    let offered =
+        |service: &&std::sync::Arc<LocalService>| !statement.released.contains(&service.service);
+    for service in statement.live.services.iter().filter(offered) {
         let key = format!("workload/{}/{}", service.service, service.instance);
         records.push(record(
             key,

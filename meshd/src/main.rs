@@ -3,7 +3,6 @@
 mod admin;
 mod admission;
 mod adopt;
-mod announce;
 mod arguments;
 mod boot;
 mod capture;

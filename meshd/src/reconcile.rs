@@ -256,6 +256,7 @@ impl Reconcile {
             authority: self.authority,
             applied,
             live,
+            released: &self.ground.released.load(),
             health,
             draining,
             strict: &strict,

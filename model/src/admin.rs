@@ -1,7 +1,7 @@
 //! Requests and answers between `meshctl` and `meshd`: JSON over HTTP/1.1 on the unix socket.
 //!
 //! Everybody who may open the socket (group `meshd`) may ask. `init`, `join`, `token`, `leave`,
-//! `operator`, `bypass`, `enrol`, `curl` and `backup` are for root and the daemon's own user, by the
+//! `operator`, `bypass`, `enrol`, `adopt`, `reload`, `curl` and `backup` are for root and the daemon's own user, by the
 //! kernel's word on the caller (`SO_PEERCRED`). Edits need an operator's signature, whoever sends them.
 //!
 //! | method and path | request | answer |
@@ -26,6 +26,11 @@
 //! | `GET /v1/cost?source=&destination=&over=MS` | | `live::Cost` |
 //! | `GET /v1/registry` | | `Vec<registry::SourceRow>` |
 //! | `GET /v1/registry/views?source=&service=` | | `Vec<registry::ViewRow>` |
+//! | `GET /v1/adopt` | | `adopt::Adoption` |
+//! | `POST /v1/adopt/try` | `adopt::Try` | `{}` |
+//! | `POST /v1/adopt/confirm` | `{}` | `{}`: what is tried is given up; its files were written before |
+//! | `POST /v1/adopt/release` | `adopt::Release` | `{}` when every caller can know |
+//! | `POST /v1/reload` | `{}` | `{}`; 422 `Refusal` |
 //! | `POST /v1/tap` | `live::TapFilter` | stream of `live::TapRecord`, one JSON object a line |
 //! | `POST /v1/init` | `Init` | `InitAnswer` |
 //! | `POST /v1/join` | `Join` | stream of `JoinStep`, one JSON object a line |
@@ -42,6 +47,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{catalog::Liveness, commit::CommitId, endpoint::Health, finding::Finding};
 
+/// Programs that could be services.
+pub mod adopt;
 /// What is seen of traffic while it runs.
 pub mod live;
 /// Discovery sources.

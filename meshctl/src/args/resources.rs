@@ -109,8 +109,8 @@ pub(crate) struct RollbackArgs {
 /// Flags of `confirm`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfirmArgs {
-    /// The revision that --confirm-within printed
-    pub(crate) revision: String,
+    /// The revision that --confirm-within printed; without one, what `adopt --try` tries
+    pub(crate) revision: Option<String>,
     #[command(flatten)]
     pub(crate) change: super::ChangeArgs,
 }

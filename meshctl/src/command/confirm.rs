@@ -12,7 +12,10 @@ use crate::{
 
 /// Confirms.
 pub(crate) async fn run(session: &Session, args: &ConfirmArgs) -> Result<Exit, Failure> {
-    let row = story::commit(&session.client, &args.revision).await?;
+    let Some(revision) = &args.revision else {
+        return super::adopt::confirm(session, &args.change.reason).await;
+    };
+    let row = story::commit(&session.client, revision).await?;
     let edit = EditArgs {
         change: args.change.clone(),
         confirm_within: None,

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, body::Incoming};
 
 use super::{
-    Caller,
+    Caller, adopt,
     answer::{Answer, from_outcome, refuse, unknown},
     check, lifecycle, live, registry,
     request::{self, Query, parse},
@@ -61,6 +61,7 @@ async fn read(daemon: &Arc<Daemon>, parts: &[&str], query: &Query) -> Answer {
         ["v1", "commits", id] => from_outcome(resources::commit(daemon, id).await),
         ["v1", "converged"] => from_outcome(resources::converged(daemon, query)),
         ["v1", "check"] => from_outcome(Ok(check::rows(daemon).await)),
+        ["v1", "adopt"] => from_outcome(adopt::list(daemon).await),
         ["v1", "registry"] => from_outcome(registry::sources(daemon)),
         ["v1", "registry", "views"] => from_outcome(registry::views(daemon, query)),
         ["v1", "why", id] => from_outcome(story::why(daemon, id).await),
@@ -99,6 +100,8 @@ async fn write(
             Ok(request) => from_outcome(story::curl(daemon, &request).await),
             Err(refused) => from_outcome::<()>(Err(refused)),
         },
+        ["v1", "adopt", what] => adopt::write(daemon, what, body).await,
+        ["v1", "reload"] => from_outcome(adopt::reload(daemon).await),
         _ => lifecycle::write(daemon, parts, body).await,
     }
 }
