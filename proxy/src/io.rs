@@ -9,7 +9,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::TlsStream;
+
+use crate::tls::TlsStream;
 
 pub(crate) use stream::Stream;
 
@@ -96,7 +97,7 @@ impl Io {
     pub(crate) fn reset(self) {
         match self {
             Self::Tcp(io) => abort(&io),
-            Self::Tls(io) => abort(io.get_ref().0),
+            Self::Tls(io) => abort(io.io()),
             Self::Stream(io) => io.reset(),
         }
     }

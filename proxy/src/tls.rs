@@ -10,10 +10,38 @@ use mesh_model::{
     principal::SpiffeId,
     snapshot::{Snapshot, cell::Reader},
 };
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{
+    ClientConfig, CommonState, ServerConfig, client::UnbufferedClientConnection,
+    server::UnbufferedServerConnection,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use names::Names;
+use side::Side as _;
+
+pub(crate) use stream::TlsStream;
+
+/// Bytes on their way.
+mod chunk;
+/// What the other end may do wrong.
+mod fault;
+/// The keys of one direction.
+mod keys;
+/// Names that clients ask for.
+mod names;
+/// Records on the wire.
+mod record;
+/// A stream without its socket.
+mod session;
+/// Handshakes.
+mod shake;
+/// Both sides of a handshake, as one.
+mod side;
+/// A stream of TLS over a connection.
+mod stream;
+#[cfg(test)]
+mod tests;
 
 /// The protocol between our own daemons.
 pub(crate) const MESH: &[u8] = b"mesh-h2/1";
@@ -38,6 +66,7 @@ pub(crate) struct Tls {
     reader: Reader,
     credentials: Credentials,
     server: Arc<ServerConfig>,
+    names: Arc<Names>,
     clients: RefCell<HashMap<ClientKey, Arc<ClientConfig>>>,
 }
 
@@ -56,10 +85,16 @@ impl Tls {
     /// Nothing cached.
     pub(crate) fn new(reader: Reader, credentials: Credentials) -> Self {
         let server = configurations::tunnel_server(reader.clone(), credentials.clone());
+        let mut server = ServerConfig::clone(&server);
+        let names = Arc::new(Names::new(Arc::clone(&server.cert_resolver)));
+        server.cert_resolver = Arc::clone(&names) as _;
+        // For `shake::end`, which takes them over within this room.
+        server.enable_secret_extraction = true;
         Self {
             reader,
             credentials,
-            server,
+            server: Arc::new(server),
+            names,
             clients: RefCell::default(),
         }
     }
@@ -72,40 +107,37 @@ impl Tls {
     }
 
     /// The server's side of a handshake.
-    pub(crate) async fn accept(
+    pub(crate) async fn accept<I: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Verified)> {
-        let stream = TlsAcceptor::from(Arc::clone(&self.server))
-            .accept(stream)
-            .await?;
-        let name = stream
-            .get_ref()
-            .1
-            .server_name()
-            .map(str::to_ascii_lowercase);
-        let stream = TlsStream::Server(stream);
-        let mut verified = verified(&stream)?;
-        verified.server_name = name.map(Arc::from);
-        Ok((stream, verified))
+        mut stream: I,
+    ) -> io::Result<(TlsStream<I>, Verified)> {
+        let config = Arc::clone(&self.server);
+        let side = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let mut name = None;
+        // Whoever asks between two steps of this handshake asks in one of its own.
+        let looked = || name = self.names.take().or_else(|| name.take());
+        let (side, rest) = shake::shake(side, &mut stream, looked).await?;
+        let mut verified = verified(side.common())?;
+        verified.server_name = name;
+        Ok((TlsStream::new(stream, shake::end(side, rest)?), verified))
     }
 
     /// The client's side of a handshake, as `local`.
-    pub(crate) async fn connect(
+    pub(crate) async fn connect<I: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        mut stream: I,
         local: &SpiffeId,
         tunnel: &Tunnel,
-    ) -> io::Result<(TlsStream<TcpStream>, Verified)> {
+    ) -> io::Result<(TlsStream<I>, Verified)> {
         let config = self.client(local, tunnel)?;
         let name = match tunnel.server_name.as_deref() {
             Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
             None => ServerName::from(tunnel.address.ip()),
         };
-        let stream = TlsConnector::from(config).connect(name, stream).await?;
-        let stream = TlsStream::Client(stream);
-        let verified = verified(&stream)?;
-        Ok((stream, verified))
+        let side = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+        let (side, rest) = shake::shake(side, &mut stream, || ()).await?;
+        let verified = verified(side.common())?;
+        Ok((TlsStream::new(stream, shake::end(side, rest)?), verified))
     }
 
     fn client(&self, local: &SpiffeId, tunnel: &Tunnel) -> io::Result<Arc<ClientConfig>> {
@@ -121,6 +153,9 @@ impl Tls {
             tunnel.kind,
         )
         .map_err(io::Error::other)?;
+        let mut config = ClientConfig::clone(&config);
+        config.enable_secret_extraction = true;
+        let config = Arc::new(config);
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= CLIENTS {
             clients.clear();
@@ -130,8 +165,7 @@ impl Tls {
     }
 }
 
-fn verified(stream: &TlsStream<TcpStream>) -> io::Result<Verified> {
-    let (_, session) = stream.get_ref();
+fn verified(session: &CommonState) -> io::Result<Verified> {
     let chain: Vec<_> = session
         .peer_certificates()
         .unwrap_or_default()

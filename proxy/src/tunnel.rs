@@ -17,7 +17,6 @@ use h2::{RecvStream, server::SendResponse};
 use mesh_identity::verify::Usage;
 use mesh_model::address::canonical;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     hbone, http,
     io::Io,
     link::{Driver, Link, Terms},
-    tls::{self, Verified},
+    tls::{self, TlsStream, Verified},
     worker::Worker,
 };
 

@@ -94,6 +94,21 @@ impl Stream {
         Poll::Ready(Ok(piece))
     }
 
+    /// Sends the beginning of a piece, without a copy where it is large; how much of it.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        piece: &Bytes,
+    ) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(cx, piece.len().min(PIECE)))?;
+        let part = piece.slice(..room);
+        match &mut self.carrier {
+            Carrier::Link(stream) => stream.send(part, false),
+            Carrier::Other { send, .. } => send.send_data(part, false).map_err(broken)?,
+        }
+        Poll::Ready(Ok(room))
+    }
+
     /// Ready when `pending` has something, or the end came.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending.is_empty() && !self.ended {

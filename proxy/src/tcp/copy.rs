@@ -8,17 +8,18 @@ use std::{
     cell::Cell,
     future::poll_fn,
     io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
 
 use crate::{alarm::Alarm, buffers::Buffers, io::Io};
+use any::Transfer;
 use plain::Lane;
 
+/// One direction between any connections.
+mod any;
 /// One direction between plain connections.
 mod plain;
 
@@ -170,138 +171,14 @@ impl Lanes {
                 (there, back.poll(cx, buffers, (account, sent), up, down)?)
             }
             Self::Any { there, back } => {
-                let there = there.poll(cx, buffers, account, received, down, up)?;
-                (there, back.poll(cx, buffers, account, sent, up, down)?)
+                let there = there.poll(cx, (account, received), down, up)?;
+                (there, back.poll(cx, (account, sent), up, down)?)
             }
         };
         if there.is_ready() && back.is_ready() {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending
-        }
-    }
-}
-
-/// Bytes that were read and are not yet written.
-#[derive(Debug)]
-enum Held {
-    Nothing,
-    Block {
-        block: Box<[u8]>,
-        start: usize,
-        end: usize,
-    },
-    Piece(Bytes),
-}
-
-impl Held {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Nothing => &[],
-            Self::Block { block, start, end } => block.get(*start..*end).unwrap_or_default(),
-            Self::Piece(piece) => piece,
-        }
-    }
-    fn advance(&mut self, length: usize) {
-        match self {
-            Self::Nothing => {}
-            Self::Block { start, .. } => *start += length,
-            Self::Piece(piece) => piece.advance(length),
-        }
-    }
-    fn release(&mut self, buffers: &Buffers) {
-        if let Self::Block { block, .. } = std::mem::replace(self, Self::Nothing) {
-            buffers.keep_block(block);
-        }
-    }
-}
-
-/// One direction between any connections.
-#[derive(Debug)]
-struct Transfer {
-    held: Held,
-    ended: bool,
-    done: bool,
-}
-
-impl Transfer {
-    fn new(first: BytesMut) -> Self {
-        Self {
-            held: Held::Piece(first.freeze()),
-            ended: false,
-            done: false,
-        }
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffers: &Buffers,
-        account: &Account,
-        moved: &Cell<u64>,
-        from: &mut Io,
-        to: &mut Io,
-    ) -> Poll<io::Result<()>> {
-        if self.done {
-            return Poll::Ready(Ok(()));
-        }
-        for _ in 0..TURN {
-            while !self.held.bytes().is_empty() {
-                let length = ready!(Pin::new(&mut *to).poll_write(cx, self.held.bytes()))?;
-                if length == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.held.advance(length);
-                account.moved(moved, length);
-            }
-            self.held.release(buffers);
-            if self.ended {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                self.done = true;
-                account.closed_half();
-                return Poll::Ready(Ok(()));
-            }
-            if self.poll_fill(cx, buffers, from)?.is_pending() {
-                // What was written may still lie in the TLS session.
-                ready!(Pin::new(&mut *to).poll_flush(cx))?;
-                return Poll::Pending;
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffers: &Buffers,
-        from: &mut Io,
-    ) -> Poll<io::Result<()>> {
-        if let Io::Stream(stream) = from {
-            let piece = ready!(stream.poll_piece(cx))?;
-            self.ended = piece.is_empty();
-            self.held = Held::Piece(piece);
-            return Poll::Ready(Ok(()));
-        }
-        let mut block = buffers.block();
-        let mut space = ReadBuf::new(&mut block);
-        let read = Pin::new(from).poll_read(cx, &mut space);
-        let end = space.filled().len();
-        match read {
-            Poll::Ready(Ok(())) => {
-                self.ended = end == 0;
-                self.held = Held::Block {
-                    block,
-                    start: 0,
-                    end,
-                };
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                buffers.keep_block(block);
-                Poll::Pending
-            }
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{Account, TURN};
-use crate::buffers::{Buffers, PIPE, Pipe};
+use crate::buffers::{Block, Buffers, PIPE, Pipe};
 
 /// Bytes after which a direction is worth a pipe.
 const SPLICE_AFTER: u64 = 64 << 10;
@@ -29,7 +29,7 @@ enum Held {
     Nothing,
     First(BytesMut),
     Block {
-        block: Box<[u8]>,
+        block: Block,
         start: usize,
         end: usize,
     },
@@ -143,9 +143,8 @@ impl Lane {
             return;
         }
         match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Block { block, .. } => buffers.keep_block(block),
             Held::Pipe { pipe, .. } => buffers.keep_pipe(pipe),
-            Held::Nothing | Held::First(_) => {}
+            Held::Nothing | Held::First(_) | Held::Block { .. } => {}
         }
     }
 
@@ -171,7 +170,7 @@ impl Lane {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        let mut block = buffers.block();
+        let mut block = Block::take();
         let mut space = ReadBuf::new(&mut block);
         let read = Pin::new(from).poll_read(cx, &mut space);
         let end = space.filled().len();
@@ -179,7 +178,6 @@ impl Lane {
             let start = 0;
             self.held = Held::Block { block, start, end };
         } else {
-            buffers.keep_block(block);
             self.ended = matches!(read, Poll::Ready(Ok(())));
         }
         read
