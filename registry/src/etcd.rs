@@ -110,10 +110,11 @@ impl Source for EtcdSource {
         // The table outlives a connection: that is what the watch goes on from.
         loop {
             let began = Instant::now();
-            let error = match dialer.connect().await {
+            let error = match Box::pin(dialer.connect()).await {
                 Err(error) => error,
                 Ok(link) => {
-                    let Err(error) = Session::new(&link, &mut progress, &out).run().await;
+                    let session = Session::new(&link, &mut progress, &out);
+                    let Err(error) = Box::pin(session.run()).await;
                     dialer.leave();
                     error
                 }

@@ -21,6 +21,8 @@ use crate::{status::SourceStatus, version::Version};
 pub const MAX_ENDPOINTS: usize = 10_000;
 /// Most services of one source.
 pub const MAX_SERVICES: usize = 100_000;
+/// This many sets at a time are no burst.
+const FEW: usize = 16;
 /// Most bytes of metadata of one endpoint.
 pub const MAX_METADATA: usize = 4_096;
 
@@ -108,6 +110,8 @@ pub(crate) struct Batch {
     pub(crate) updates: BTreeMap<ServiceKey, Update>,
     /// The latest status.
     pub(crate) status: Option<SourceStatus>,
+    /// Services that could not be read, with the reason; `None` once they could.
+    pub(crate) troubles: BTreeMap<ServiceKey, Option<String>>,
     /// Updates that were refused, with the reason.
     pub(crate) refused: Vec<String>,
     /// Changes that a sweep found although a watch should have told of them.
@@ -121,6 +125,7 @@ impl Batch {
         self.seen.is_none()
             && self.updates.is_empty()
             && self.status.is_none()
+            && self.troubles.is_empty()
             && self.refused.is_empty()
             && self.drift == 0
             && self.unreadable == 0
@@ -199,6 +204,15 @@ impl Sink {
         self.with(|batch| batch.status = Some(status));
     }
 
+    /// This service alone could not be read, or can be again: what is known of it stays, holds of its endpoints
+    /// among it, and the source as a whole is as its status says.
+    pub fn trouble(&self, key: &ServiceKey, error: Option<String>) {
+        let key = with_namespace(key.clone());
+        self.with(|batch| {
+            batch.troubles.insert(key, error);
+        });
+    }
+
     /// A sweep found a change of which no watch had told.
     pub fn drifted(&self) {
         self.with(|batch| batch.drift = batch.drift.saturating_add(1));
@@ -224,6 +238,15 @@ impl Outlet {
     /// Resolves when something was reported.
     pub(crate) async fn filled(&self) {
         self.0.filled.notified().await;
+    }
+    /// True when what was reported are single sets, a few, and all of them are such.
+    pub(crate) fn all_few(&self, such: impl Fn(&ServiceKey, &ServiceSet) -> bool) -> bool {
+        let batch = self.0.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_such = |(key, update): (&ServiceKey, &Update)| match update {
+            Update::Replace(set, _) => such(key, set),
+            Update::Absent(_) => false,
+        };
+        batch.seen.is_none() && batch.updates.len() <= FEW && batch.updates.iter().all(is_such)
     }
     /// Takes what was reported; `None` when there is nothing.
     pub(crate) fn take(&self) -> Option<Batch> {

@@ -60,6 +60,8 @@ pub(crate) struct View {
     last_success_ms: u64,
     refusal: Option<String>,
     counters: Counters,
+    /// Services that could not be read the last time, while the source as a whole could.
+    troubles: BTreeMap<ServiceKey, String>,
     /// Services with endpoints that have a host name.
     named: BTreeSet<ServiceKey>,
     /// What the names lead to.
@@ -80,6 +82,7 @@ impl View {
             last_success_ms: 0,
             refusal: None,
             counters: Counters::default(),
+            troubles: BTreeMap::new(),
             named: BTreeSet::new(),
             names: BTreeMap::new(),
         }
@@ -155,6 +158,12 @@ impl View {
         if let Some(status) = batch.status {
             self.set_status(status, now_ms);
         }
+        for (key, error) in batch.troubles {
+            match error {
+                Some(error) => self.troubles.insert(key, error),
+                None => self.troubles.remove(&key),
+            };
+        }
         (changed, doubt)
     }
 
@@ -183,6 +192,7 @@ impl View {
         let over: Vec<ServiceKey> = self
             .services
             .iter()
+            .filter(|(key, _)| !self.troubles.contains_key(*key))
             .filter(|(_, entry)| entry.held.values().any(|(_, until)| *until <= now_ms))
             .map(|(key, _)| key.clone())
             .collect();
@@ -210,8 +220,9 @@ impl View {
             return None;
         }
         self.services
-            .values()
-            .flat_map(|entry| entry.held.values())
+            .iter()
+            .filter(|(key, _)| !self.troubles.contains_key(*key))
+            .flat_map(|(_, entry)| entry.held.values())
             .map(|(_, until)| *until)
             .min()
     }
@@ -251,6 +262,11 @@ impl View {
         self.counters
     }
 
+    /// Services that could not be read the last time, while the source as a whole could, with the reasons.
+    pub(crate) fn troubles(&self) -> &BTreeMap<ServiceKey, String> {
+        &self.troubles
+    }
+
     /// Number of services.
     pub(crate) fn service_count(&self) -> usize {
         self.services.len()
@@ -268,6 +284,18 @@ impl View {
             .as_ref()
             .map_or_else(String::new, |port| format!("/{port}"));
         format!("view/{}/{namespace}/{}{port}", self.source, key.name)
+    }
+
+    /// True when the set has every endpoint that the service has now.
+    pub(crate) fn is_kept_by(&self, key: &ServiceKey, set: &ServiceSet) -> bool {
+        let stays = |known: &Endpoint| {
+            set.endpoints
+                .binary_search_by(|other| other.id.cmp(&known.id))
+                .is_ok()
+        };
+        self.services
+            .get(key)
+            .is_none_or(|entry| entry.set.endpoints.iter().all(stays))
     }
 
     fn unseen(&self, seen: &BTreeSet<ServiceKey>) -> Vec<ServiceKey> {

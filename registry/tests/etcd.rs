@@ -67,17 +67,17 @@ mod tests {
                         format!("http://{admin}"),
                         format!("http://127.0.0.1:{peer}"),
                     );
-                    let mut listen = near.clone();
+                    let mut listen = vec![near.clone()];
                     let mut command = Command::new(&program);
                     if setup == Setup::Tls {
-                        listen.push_str(&format!(",https://127.0.0.1:{tls}"));
+                        listen.push(format!("https://127.0.0.1:{tls}"));
                         command.args(["--cert-file", &pem, "--key-file", &key]);
                     }
                     command.args(["--name", "lab", "--log-level", "warn", "--unsafe-no-fsync"]);
                     command.arg("--data-dir").arg(state.join("etcd"));
                     command.args([
                         "--listen-client-urls",
-                        &listen,
+                        &listen.join(","),
                         "--advertise-client-urls",
                         &near,
                     ]);
@@ -191,7 +191,7 @@ mod tests {
             );
         }
 
-        fn endpoint(&self, service: &str, one: Registered, weight: u32) -> (String, String) {
+        fn endpoint(service: &str, one: Registered, weight: u32) -> (String, String) {
             let address = format!("10.0.0.1:{}", one.port);
             let health = if one.healthy { "unknown" } else { "unhealthy" };
             let value = json!({"address": address, "health": health, "weight": weight});
@@ -211,7 +211,7 @@ mod tests {
         fn put(&mut self, service: &str, endpoints: &[Registered]) {
             let puts: Vec<_> = endpoints
                 .iter()
-                .map(|one| self.endpoint(service, *one, 1))
+                .map(|one| Self::endpoint(service, *one, 1))
                 .collect();
             let keys: Vec<String> = puts.iter().map(|(key, _)| key.clone()).collect();
             let mut old = self
@@ -271,7 +271,7 @@ mod tests {
             true
         }
         fn change(&mut self, service: &str, port: u16) -> Hook {
-            let heavy = self.endpoint(service, up(port), 7);
+            let heavy = Self::endpoint(service, up(port), 7);
             self.at_once(&[heavy], &[]);
             Ok(())
         }
@@ -296,7 +296,7 @@ mod tests {
             for group in all.chunks(100) {
                 let puts: Vec<_> = group
                     .iter()
-                    .map(|(service, port)| self.endpoint(&format!("s{service}"), up(*port), 1))
+                    .map(|(service, port)| Self::endpoint(&format!("s{service}"), up(*port), 1))
                     .collect();
                 self.at_once(&puts, &[]);
             }
@@ -339,6 +339,22 @@ mod tests {
             self.server.start_again(true);
             Ok(())
         }
+    }
+
+    /// What the build takes for protoc's work is what protoc makes of the client that is built.
+    #[test]
+    fn the_kept_protocol_is_that_of_the_client() {
+        let real = Command::new("protoc").arg("--version").output();
+        if !real.is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED etcd-protocol: protoc is not there: scripts/setup.sh test");
+            return;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/protoc.sh");
+        let output = Command::new(script).arg("check").output().unwrap();
+        assert!(
+            output.status.success(),
+            "run registry/proto/protoc.sh renew: {output:?}"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,12 @@
 //! addresses gives one. Files are read again for every connection. Never: waits without a deadline for a
 //! connection, or goes on with a member that answers no ping.
 
-use std::{future::Future, io, path::PathBuf, time::Duration};
+use std::{future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use etcd_client::{Channel, ConnectOptions};
 use http::{HeaderName, Uri, uri::Scheme};
 use hyper::{
+    body::Incoming,
     client::conn::http2::{self, SendRequest},
     rt::Executor,
 };
@@ -35,6 +36,7 @@ use crate::{
         tls::{Pem, Tls},
     },
     source::SourceError,
+    tally::Tally,
 };
 
 /// For a connection, TLS included.
@@ -99,7 +101,7 @@ impl Dialer {
             let Some(target) = self.targets.get(at) else {
                 continue;
             };
-            match self.open(target).await {
+            match Box::pin(self.open(target)).await {
                 Ok(link) => {
                     self.next = at;
                     return Ok(link);
@@ -145,8 +147,8 @@ impl Dialer {
             (Some(name), Some(file)) => Some((name.clone(), password(file).await.map_err(about)?)),
             _ => None,
         };
-        let client = match greet(channel.clone(), user).await {
-            Err(error) if is_without_auth(&error) => greet(channel, None).await,
+        let client = match Box::pin(greet(channel.clone(), user)).await {
+            Err(error) if is_without_auth(&error) => Box::pin(greet(channel, None)).await,
             other => other,
         };
         Ok(Link {
@@ -157,8 +159,8 @@ impl Dialer {
     }
 }
 
-async fn password(file: &PathBuf) -> Result<String, HttpError> {
-    let path = file.clone();
+async fn password(file: &Path) -> Result<String, HttpError> {
+    let path = file.to_owned();
     let read = tokio::task::spawn_blocking(move || secret::text(&path)).await;
     read.unwrap_or_else(|_panic| Err(HttpError::Late("password")))
 }
@@ -175,7 +177,7 @@ async fn greet(
         options = options.with_user(name, password);
     }
     let client = etcd_client::Client::from_channel(channel, Some(options));
-    timeout(ANSWER, client)
+    timeout(ANSWER, Box::pin(client))
         .await
         .unwrap_or_else(|_late| Err(etcd_client::Error::IoError(io::ErrorKind::TimedOut.into())))
 }
@@ -192,8 +194,9 @@ fn channel(
         Scheme::HTTP
     };
     let (authority, prefix) = (target.authority.clone(), target.prefix.clone());
+    let tally = Tally::current();
     let service = service_fn(move |mut request: http::Request<Body>| {
-        let mut sender = sender.clone();
+        let (mut sender, tally) = (sender.clone(), Arc::clone(&tally));
         let path = format!("{prefix}{}", request.uri().path());
         let uri = Uri::builder()
             .scheme(scheme.clone())
@@ -205,13 +208,24 @@ fn channel(
         }
         async move {
             *request.uri_mut() = uri?;
-            let answer = sender.send_request(request).await?;
-            Ok::<_, tower::BoxError>(answer.map(Body::new))
+            let answer = sender.send_request(request).await;
+            tally.request(answer.as_ref().map_or(0, told));
+            Ok::<_, tower::BoxError>(answer?.map(Body::new))
         }
     });
     Channel::Custom(BoxCloneSyncService::new(
         service.map_err(tower::BoxError::from),
     ))
+}
+
+/// The code of a refusal (gRPC's), otherwise the status.
+fn told(answer: &http::Response<Incoming>) -> u16 {
+    let code = answer
+        .headers()
+        .get("grpc-status")
+        .and_then(|code| code.to_str().ok()?.parse().ok());
+    code.filter(|code| *code != 0)
+        .unwrap_or_else(|| answer.status().as_u16())
 }
 
 async fn dial(target: &Target, tls: &Tls, work: Tracked) -> Result<SendRequest<Body>, HttpError> {
@@ -228,7 +242,8 @@ async fn dial(target: &Target, tls: &Tls, work: Tracked) -> Result<SendRequest<B
         .map_err(HttpError::Connect)?;
     stream.set_nodelay(true).map_err(HttpError::Connect)?;
     if *secured {
-        shake(tls.secure(host, stream).await?, work).await
+        let secured = Box::pin(tls.secure(host, stream)).await?;
+        Box::pin(shake(secured, work)).await
     } else {
         shake(stream, work).await
     }

@@ -31,10 +31,10 @@ pub struct EtcdRegistrar {
     layout: Layout,
     life: Duration,
     /// Made anew after every failure, so that the next call finds a member that lives.
-    line: Mutex<Line>,
+    shared: Mutex<Shared>,
 }
 
-struct Line {
+struct Shared {
     dialer: Dialer,
     link: Option<Arc<Link>>,
 }
@@ -62,20 +62,20 @@ impl EtcdRegistrar {
         Ok(Self {
             layout: Layout::new(*layout, prefix),
             life: config.ttl.max(LEAST_LIFE),
-            line: Mutex::new(Line {
+            shared: Mutex::new(Shared {
                 dialer: Dialer::new(access)?,
                 link: None,
             }),
         })
     }
 
-    async fn link(&self) -> Result<Arc<Link>, SourceError> {
-        let mut line = self.line.lock().await;
-        if let Some(link) = &line.link {
+    async fn way(&self) -> Result<Arc<Link>, SourceError> {
+        let mut shared = self.shared.lock().await;
+        if let Some(link) = &shared.link {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(line.dialer.connect().await?);
-        line.link = Some(Arc::clone(&link));
+        let link = Arc::new(Box::pin(shared.dialer.connect()).await?);
+        shared.link = Some(Arc::clone(&link));
         Ok(link)
     }
 
@@ -87,22 +87,22 @@ impl EtcdRegistrar {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let link = self.link().await?;
-        let answer = timeout(ANSWER, question(link.client.clone()))
+        let way = Box::pin(self.way()).await?;
+        let answer = timeout(ANSWER, Box::pin(question(way.client.clone())))
             .await
             .unwrap_or_else(|_late| Err(Error::IoError(std::io::ErrorKind::TimedOut.into())));
         match answer {
             Err(error) if !is_leaseless(&error) => {
-                let mut line = self.line.lock().await;
-                if line
+                let mut shared = self.shared.lock().await;
+                if shared
                     .link
                     .as_ref()
-                    .is_some_and(|known| Arc::ptr_eq(known, &link))
+                    .is_some_and(|known| Arc::ptr_eq(known, &way))
                 {
-                    line.link = None;
-                    line.dialer.leave();
+                    shared.link = None;
+                    shared.dialer.leave();
                 }
-                Err(failed(&link.subject, error))
+                Err(failed(&way.subject, error))
             }
             other => Ok(other),
         }

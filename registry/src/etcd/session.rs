@@ -161,7 +161,7 @@ impl<'s> Session<'s> {
             .with_revision(at.revision);
         let prefix = self.progress.table.layout().prefix().to_owned();
         let (Some(all), Some(one)) = (
-            self.ask(prefix.as_str().as_bytes(), counted).await?,
+            self.ask(prefix.as_bytes(), counted).await?,
             self.ask(
                 &key,
                 GetOptions::new()
@@ -242,7 +242,7 @@ impl<'s> Session<'s> {
         let (mut entries, mut from, mut limit) = (Vec::new(), prefix.clone(), PAGE);
         let mut pinned: Option<(u64, i64)> = None;
         loop {
-            let mut options = self.range_from(&prefix).with_limit(limit);
+            let mut options = rest_of(&prefix).with_limit(limit);
             if let Some((_, revision)) = pinned {
                 options = options.with_revision(revision);
             }
@@ -258,8 +258,8 @@ impl<'s> Session<'s> {
             let header = answer
                 .header()
                 .ok_or_else(|| self.wrong("an answer has no header"))?;
-            let (cluster, revision) =
-                *pinned.get_or_insert((header.cluster_id(), header.revision()));
+            let now = (header.cluster_id(), header.revision());
+            let (cluster, revision) = *pinned.get_or_insert(now);
             if header.cluster_id() != cluster || header.revision() < revision {
                 return Err(self.wrong("the pages are of two clusters"));
             }
@@ -282,13 +282,6 @@ impl<'s> Session<'s> {
             }
             from.clone_from(&last.key);
             from.push(0);
-        }
-    }
-
-    fn range_from(&self, prefix: &[u8]) -> GetOptions {
-        match end_of(prefix) {
-            Some(end) => GetOptions::new().with_range(end),
-            None => GetOptions::new().with_from_key(),
         }
     }
 
@@ -504,6 +497,14 @@ async fn probe(mut kv: KvClient, subject: &str, prefix: String, cluster: u64) ->
                 };
             }
         }
+    }
+}
+
+/// From a key on to the last one that begins with `prefix`.
+fn rest_of(prefix: &[u8]) -> GetOptions {
+    match end_of(prefix) {
+        Some(end) => GetOptions::new().with_range(end),
+        None => GetOptions::new().with_from_key(),
     }
 }
 
