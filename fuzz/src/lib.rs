@@ -7,14 +7,14 @@
 mod decoders;
 /// Our reading of HTTP/1 beside hyper's.
 pub mod differential;
-/// HTTP/1, paths and first bytes.
+/// HTTP/1, HTTP/2 between daemons, paths and first bytes.
 mod wire;
 
 /// A law over any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name; what stands before `_` is the folder of its corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("config", decoders::config),
     ("dns", decoders::dns),
     ("documents", decoders::documents),
@@ -24,6 +24,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("http1_differential", differential::judge),
     ("http1_head", wire::http1_head),
     ("http1_requests", wire::http1_requests),
+    ("link", wire::link),
     ("path", wire::path),
     ("registry_file", decoders::registry_file),
     ("token", decoders::token),

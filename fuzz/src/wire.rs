@@ -1,4 +1,4 @@
-//! HTTP/1, paths and first bytes.
+//! HTTP/1, HTTP/2 between daemons, paths and first bytes.
 
 use mesh_proxy::fuzz::{self, End};
 
@@ -28,6 +28,11 @@ pub(crate) fn http1_requests(bytes: &[u8]) {
             "more bytes make good what was refused"
         );
     }
+}
+
+/// Either end of HTTP/2 between daemons.
+pub(crate) fn link(bytes: &[u8]) {
+    fuzz::link(bytes);
 }
 
 /// Paths as routes and policies see them.

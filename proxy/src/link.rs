@@ -17,6 +17,9 @@ mod frame;
 pub(crate) mod head;
 /// Header compression.
 mod hpack;
+/// Laws over any bytes.
+#[cfg(feature = "fuzz")]
+mod judge;
 /// What waits to be sent.
 mod outbox;
 /// A queue of mostly one.
@@ -33,6 +36,8 @@ mod watch;
 pub(crate) use drive::Driver;
 pub(crate) use frame::Reason;
 pub(crate) use head::Head;
+#[cfg(feature = "fuzz")]
+pub(crate) use judge::judge;
 pub(crate) use stream::{Fields, Stream};
 
 use state::State;
@@ -117,6 +122,11 @@ impl Link {
             stream: Stream::new(self.clone(), key, id),
             ended,
         })
+    }
+
+    /// True once the other end's settings are known, or it has ended.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.borrow().settled
     }
 
     /// Ready once the other end's settings are known, or it has ended.

@@ -127,10 +127,13 @@ async fn linked(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer<'
     let mut driver = Driver::new(link.clone(), stream);
     let origin = peer.origin();
     let session = http::session(Rc::clone(worker), Rc::clone(&origin));
-    let mut expired = pin!(tokio::time::sleep(peer.left()));
+    let left = peer.left();
+    // It says something at once; from then on it may stay until its certificate ends.
+    let greeted = worker.config.limits.handshake.min(left);
+    let mut expired = pin!(tokio::time::sleep(greeted));
     let mut draining = pin!(worker.drain.draining());
     let mut close = pin!(peer.close.cancelled());
-    let mut leaving = false;
+    let (mut leaving, mut met) = (false, false);
     let why = poll_fn(|cx| {
         let moved = driver.poll(cx);
         while let Some(asked) = link.accept() {
@@ -146,6 +149,15 @@ async fn linked(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer<'
             return moved.map(Some);
         }
         if close.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if !met && link.is_settled() {
+            met = true;
+            expired
+                .as_mut()
+                .reset(tokio::time::Instant::now() + left.saturating_sub(greeted));
+        }
+        if !met && expired.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
         if !leaving {

@@ -23,13 +23,17 @@ const ROOM: usize = 16 << 10;
 const LARGE: usize = FRAME + frame::HEAD;
 /// Reads before streams get their turn.
 const TURNS: usize = 4;
-/// How long the other end may take no byte of what waits for it, and how long the last frames to one that is cut
-/// off may take.
+/// Bytes that wait for a calling end before it is listened to no longer: it asks for more than it takes. A serving
+/// end is always listened to, so that never both wait for each other.
+const FULL: usize = 1 << 20;
+/// How long the other end may take no byte of what waits for it, and how long the last frames, and its end after
+/// ours, may take.
 const BLOCKED: Duration = Duration::from_mins(1);
 const LAST: Duration = Duration::from_secs(1);
 
 /// Moves the bytes of one link; to be polled by its task until it is ready.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of its own")]
 pub(crate) struct Driver<I> {
     link: Link,
     io: I,
@@ -45,6 +49,8 @@ pub(crate) struct Driver<I> {
     blocked: Option<Instant>,
     /// Since when everything that is left are last frames.
     last: Option<Instant>,
+    /// Our direction was ended.
+    shut: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
@@ -60,6 +66,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             alarm: Alarm::default(),
             blocked: None,
             last: None,
+            shut: false,
         }
     }
 
@@ -74,6 +81,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<Arc<str>> {
+        let full = is_full(state);
         let mut more = false;
         for turn in 0..TURNS {
             match self.poll_read(cx, state) {
@@ -81,21 +89,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
                 Poll::Ready(()) | Poll::Pending => break,
             }
         }
-        if more {
-            cx.waker().wake_by_ref();
-        }
         if let Poll::Ready(Err(error)) = self.poll_write(cx, state) {
             state.end(&Arc::from(error.to_string()));
             return Poll::Ready(why(state));
         }
+        if more || (full && !is_full(state)) {
+            cx.waker().wake_by_ref();
+        }
         let sent = state.out.is_empty() && !self.unflushed;
         let leaves = state.leaving == Leaving::Final || state.refused;
-        if (leaves && state.active() == 0 && state.opened.is_empty()) || state.ended.is_some() {
+        let left = leaves && sent && state.active() == 0 && state.opened.is_empty();
+        if left || state.ended.is_some() {
             // Nothing is left but to say it.
             let last = *self.last.get_or_insert(state.now);
             state.end(&Arc::from("it was left"));
-            let over = sent && Pin::new(&mut self.io).poll_shutdown(cx).is_ready();
-            if over || self.ended || self.alarm.poll(cx, last.checked_add(LAST)).is_ready() {
+            if self.poll_close(cx, sent) || self.alarm.poll(cx, last.checked_add(LAST)).is_ready() {
                 return Poll::Ready(why(state));
             }
             return Poll::Pending;
@@ -112,9 +120,38 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         Poll::Pending
     }
 
+    /// Ends our direction once everything is `sent`, and waits for the end of the other: a socket that is closed
+    /// with unread bytes takes back what the other end has not read yet. True when nothing is left to do.
+    fn poll_close(&mut self, cx: &mut Context<'_>, sent: bool) -> bool {
+        if self.ended {
+            return true;
+        }
+        if sent && !self.shut {
+            match Pin::new(&mut self.io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.shut = true,
+                Poll::Ready(Err(_gone)) => return true,
+                Poll::Pending => {}
+            }
+        }
+        if !self.shut {
+            return false;
+        }
+        for _ in 0..TURNS {
+            self.input.clear();
+            self.input.reserve(ROOM);
+            match pin!(self.io.read_buf(&mut self.input)).poll(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return false,
+            }
+        }
+        cx.waker().wake_by_ref();
+        false
+    }
+
     /// Reads once; ready when something came, the end too.
     fn poll_read(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<()> {
-        if self.ended || state.ended.is_some() {
+        if self.ended || state.ended.is_some() || is_full(state) {
             return Poll::Pending;
         }
         let wanted = if self.hungry { LARGE } else { ROOM };
@@ -180,6 +217,11 @@ impl<I> Drop for Driver<I> {
         // Whoever still holds a stream must learn of it.
         self.link.0.borrow_mut().end(&Arc::from("it was closed"));
     }
+}
+
+/// True while so much waits for a calling end that it has to take some of it first.
+fn is_full(state: &State) -> bool {
+    !state.terms.client && state.out.len() >= FULL
 }
 
 fn why(state: &State) -> Arc<str> {

@@ -8,6 +8,7 @@ const OVERHEAD: usize = 32;
 /// Lists kept for the next users, and the text that one of them may hold.
 const KEPT: usize = 256;
 const TEXT: usize = 8 << 10;
+const FIELDS: usize = 256;
 
 /// Fields in order; those of HTTP/2's own begin with a colon.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ pub(crate) fn take() -> Box<Head> {
 
 /// Gives one back.
 pub(crate) fn put(mut head: Box<Head>) {
-    if head.text.capacity() > TEXT {
+    if head.text.capacity() > TEXT || head.list.capacity() > FIELDS {
         return;
     }
     head.clear();

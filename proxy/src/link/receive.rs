@@ -9,18 +9,22 @@ use super::{
     frame::{self, Head, Reason},
     head,
     queue::Queue,
-    state::{FRAME, LARGEST, Leaving, State},
+    state::{FRAME, LARGEST, Leaving, Partial, State},
 };
 
-/// Bytes from which a piece of a body is not copied out of what was read.
-const LARGE: usize = 4 << 10;
+/// Bytes from which a piece of a body is not copied out of what was read: it holds the whole of that, which is
+/// never much more.
+const LARGE: usize = 8 << 10;
 /// Bytes of a piece below which it is a crumb, and how many of them may wait one by one.
 const CRUMB: usize = 512;
 const CRUMBS: usize = 16;
-/// Bytes of a compressed head.
+/// Bytes of a compressed head, and the most parts of one.
 const BLOCK: usize = 128 << 10;
-/// Bytes of answers to pings and settings that may wait for a peer to take them.
-const ANSWERS: usize = 64 << 10;
+const PARTS: u32 = 64;
+/// Settings in one frame: there are not ten of them.
+const SETTINGS: usize = 64;
+/// Bytes that may wait for a peer that asks for answers and takes none.
+const ANSWERS: usize = 4 << 20;
 
 impl State {
     /// Takes the whole frames that `input` begins with.
@@ -141,13 +145,9 @@ impl State {
             return self.refuse(key, Reason::FLOW_CONTROL_ERROR);
         }
         entry.window -= counted;
-        let padding = u32::try_from(counted)
-            .unwrap_or(u32::MAX)
-            .saturating_sub(u32::try_from(piece.len()).unwrap_or(u32::MAX));
-        // Padding is read by nobody.
-        entry.owed += padding;
-        entry.read = last;
         let length = piece.len();
+        let padding = usize::try_from(counted).unwrap_or(0).saturating_sub(length);
+        entry.read = last;
         if length > 0 {
             keep(&mut entry.inbox, piece);
         }
@@ -157,6 +157,10 @@ impl State {
         self.held += length;
         if length > 0 || last {
             self.watch.useful();
+        }
+        // Padding is read by nobody.
+        if padding > 0 {
+            self.release(key, padding);
         }
         if last {
             self.settle(key);
@@ -182,24 +186,29 @@ impl State {
         if head.has(frame::END_HEADERS) {
             return self.on_block(head.stream, last, block);
         }
-        self.partial = Some((head.stream, last, block.to_vec()));
+        self.partial = Some(Partial {
+            stream: head.stream,
+            last,
+            block: block.to_vec(),
+            parts: 1,
+        });
         Ok(())
     }
 
     fn on_continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
-        let (stream, last, mut block) = self.partial.take().ok_or(Reason::PROTOCOL_ERROR)?;
-        if stream != head.stream {
+        let mut partial = self.partial.take().ok_or(Reason::PROTOCOL_ERROR)?;
+        if partial.stream != head.stream {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        let too_much = block.len() + payload.len() > BLOCK;
-        if too_much || (payload.is_empty() && !self.watch.idle()) {
+        partial.parts += 1;
+        if partial.block.len() + payload.len() > BLOCK || partial.parts > PARTS {
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
-        block.extend_from_slice(payload);
+        partial.block.extend_from_slice(payload);
         if head.has(frame::END_HEADERS) {
-            return self.on_block(stream, last, &block);
+            return self.on_block(partial.stream, partial.last, &partial.block);
         }
-        self.partial = Some((stream, last, block));
+        self.partial = Some(partial);
         Ok(())
     }
 
@@ -210,8 +219,8 @@ impl State {
         if self.decoder.read(block, &mut fields).is_err() {
             return Err(Reason::COMPRESSION_ERROR);
         }
-        self.watch.useful();
         if let Some(key) = self.key_of(id) {
+            self.watch.useful();
             if self.terms.client {
                 self.on_answer(key, fields, last);
             } else {
@@ -220,22 +229,19 @@ impl State {
             return Ok(());
         }
         if !self.is_idle(id) {
-            // Of a stream that has ended.
+            // Of a stream that has ended, or that nobody was to open any more.
             head::put(fields);
-            return Ok(());
+            let within = self.watch.idle();
+            return within.then_some(()).ok_or(Reason::ENHANCE_YOUR_CALM);
         }
         if self.terms.client || id.is_multiple_of(2) {
             return Err(Reason::PROTOCOL_ERROR);
         }
+        self.watch.useful();
         self.on_opened(id, fields, last)
     }
 
     fn on_opened(&mut self, id: u32, fields: Box<head::Head>, last: bool) -> Result<(), Reason> {
-        if self.leaving == Leaving::Final {
-            // The other end was told that it will not be looked at.
-            head::put(fields);
-            return Ok(());
-        }
         self.last = id;
         if !self.watch.request() {
             return Err(Reason::ENHANCE_YOUR_CALM);
@@ -309,15 +315,14 @@ impl State {
         if head.stream == 0 || self.is_idle(head.stream) {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        let (now, client) = (self.now, self.terms.client);
+        let client = self.terms.client;
         let Some(key) = self.key_of(head.stream) else {
             return Ok(());
         };
         let Some(entry) = self.entry(key) else {
             return Ok(());
         };
-        let at_once = now.duration_since(entry.begun) < std::time::Duration::from_secs(1);
-        let taken_back = !client && !entry.responded && at_once;
+        let taken_back = !client && !entry.looked_at;
         // A whole answer stays one when the other end needs no more of the request.
         if reason == Reason::NO_ERROR && client && entry.read {
             entry.written = true;
@@ -348,6 +353,9 @@ impl State {
         if !rest.is_empty() {
             return Err(Reason::FRAME_SIZE_ERROR);
         }
+        if settings.len() > SETTINGS {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
         for [name_high, name_low, a, b, c, d] in settings {
             let name = u16::from_be_bytes([*name_high, *name_low]);
             self.on_setting(name, u32::from_be_bytes([*a, *b, *c, *d]))?;
@@ -359,8 +367,7 @@ impl State {
 
     /// Answers a frame; one that asks for ever more and takes nothing is cut off.
     fn answer(&mut self, kind: u8, flags: u8, payload: &[u8]) -> Result<(), Reason> {
-        self.answers += frame::HEAD + payload.len();
-        if self.answers > ANSWERS {
+        if self.out.len() > ANSWERS {
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
         self.put(kind, flags, 0, payload);
@@ -460,7 +467,8 @@ impl State {
         if self.terms.client {
             id.is_multiple_of(2) || id >= self.next
         } else {
-            id.is_multiple_of(2) || id > self.last
+            // Streams that were opened too late are not looked at, nor is what belongs to them.
+            id.is_multiple_of(2) || (id > self.last && self.leaving != Leaving::Final)
         }
     }
 

@@ -65,7 +65,6 @@ impl Hasher for Direct {
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact of its own")]
 pub(super) struct Entry {
     pub(super) id: u32,
-    pub(super) begun: Instant,
     /// Heads of the answer that nobody has read yet, interim ones before the last.
     pub(super) heads: Queue<Box<Head>>,
     pub(super) answered: bool,
@@ -83,8 +82,8 @@ pub(super) struct Entry {
     pub(super) reader: Option<Waker>,
     /// This end sends nothing more.
     pub(super) written: bool,
-    /// The head of the answer was sent.
-    pub(super) responded: bool,
+    /// The serving end: it was taken to be answered.
+    pub(super) looked_at: bool,
     /// What we may still send.
     pub(super) room: i64,
     pub(super) writer: Option<Waker>,
@@ -113,6 +112,17 @@ impl Entry {
             waker.wake();
         }
     }
+}
+
+/// A head whose block is not whole.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) stream: u32,
+    /// Whether it ends the stream.
+    pub(super) last: bool,
+    /// Its bytes so far, and in how many parts they came.
+    pub(super) block: Vec<u8>,
+    pub(super) parts: u32,
 }
 
 /// How far the end of a link has gone.
@@ -159,12 +169,9 @@ pub(super) struct State {
     pub(super) peer_streams: u32,
     pub(super) settled: bool,
     settlers: Vec<Waker>,
-    /// A head whose block is not whole: stream, whether it ends the stream, its bytes so far.
-    pub(super) partial: Option<(u32, bool, Vec<u8>)>,
+    pub(super) partial: Option<Partial>,
     /// Bytes of the preface that have not come.
     pub(super) preface: &'static [u8],
-    /// Bytes of answers that were written since everything had been sent.
-    pub(super) answers: usize,
     /// An open question.
     pub(super) question: Option<[u8; 8]>,
     questions: u64,
@@ -206,7 +213,6 @@ impl State {
             settlers: Vec::new(),
             partial: None,
             preface: if terms.client { &[] } else { PREFACE },
-            answers: 0,
             question: None,
             questions: 0,
             asker: None,
@@ -272,9 +278,6 @@ impl State {
     /// The driver ends its turn: what comes from here on wakes it.
     pub(super) fn rest(&mut self) {
         self.woken = false;
-        if self.out.is_empty() {
-            self.answers = 0;
-        }
         if self.active == 0 {
             self.out.shrink();
         }
@@ -303,7 +306,6 @@ impl State {
     pub(super) fn add(&mut self, id: u32, read: bool, written: bool, handled: bool) -> u32 {
         let entry = Entry {
             id,
-            begun: self.now,
             heads: Queue::new(),
             answered: false,
             inbox: Queue::new(),
@@ -315,7 +317,7 @@ impl State {
             owed_since: self.now,
             reader: None,
             written,
-            responded: false,
+            looked_at: false,
             room: i64::from(self.peer_window),
             writer: None,
             broken: None,
@@ -363,7 +365,8 @@ impl State {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.ended.is_some() || self.refused || self.leaving != Leaving::No
+        let used_up = self.terms.client && i64::from(self.next) >= LARGEST;
+        self.ended.is_some() || self.refused || self.leaving != Leaving::No || used_up
     }
 
     pub(super) fn most(&self) -> u32 {
@@ -371,7 +374,7 @@ impl State {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        !self.is_closed() && self.active < self.most() && i64::from(self.next) < LARGEST
+        !self.is_closed() && self.active < self.most()
     }
 
     /// Opens a stream.
@@ -415,6 +418,7 @@ impl State {
                 self.settle(key);
                 continue;
             }
+            entry.looked_at = true;
             return Some((key, entry.id, head, ended));
         }
     }
@@ -713,8 +717,12 @@ impl State {
         }
         self.by_id.clear();
         self.active = 0;
-        for (_, head, _) in self.opened.drain(..) {
+        for (key, head, _) in std::mem::take(&mut self.opened) {
             head::put(head);
+            if let Some(entry) = self.entry(key) {
+                entry.handled = false;
+            }
+            self.settle(key);
         }
         self.has_settled();
         self.answered();

@@ -38,7 +38,7 @@ impl Stream {
         if entry.broken.is_some() || entry.written {
             return;
         }
-        (entry.responded, entry.written) = (true, ended);
+        entry.written = ended;
         state.send_head(self.id, ended, write);
         if ended {
             state.settle(self.key);

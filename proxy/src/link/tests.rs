@@ -16,6 +16,7 @@ use super::{
     state::{FRAME, PREFACE, WINDOW},
 };
 
+mod bounds;
 mod other;
 mod raw;
 

@@ -58,7 +58,7 @@ impl Watch {
         !most
     }
 
-    /// A request was taken back before anything of its answer was sent.
+    /// A request was taken back before it was looked at.
     pub(super) fn taken_back(&mut self) {
         self.taken_back += 1;
     }

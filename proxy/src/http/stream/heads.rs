@@ -142,9 +142,22 @@ fn is_bodiless(response: &Response) -> bool {
 }
 
 /// Reads trailers; what they may not name is left out.
-pub(super) fn fields_from(head: &Head) -> Fields {
-    let ordinary = |(name, value): &(&[u8], &[u8])| is_name(name) && octet::is_value(value);
-    convert::trailers_from(head.iter().filter(ordinary))
+pub(super) fn fields_from(head: &Head) -> Result<Fields, HeadError> {
+    if head.is_too_large() {
+        return Err(HeadError::HeadTooLarge);
+    }
+    for (number, (name, value)) in head.iter().enumerate() {
+        if number >= FIELD_LIMIT + ADDED {
+            return Err(HeadError::TooManyFields);
+        }
+        if !is_name(name) {
+            return Err(HeadError::FieldName);
+        }
+        if !octet::is_value(value) {
+            return Err(HeadError::FieldValue);
+        }
+    }
+    Ok(convert::trailers_from(head.iter()))
 }
 
 /// What HTTP/2 itself says of a request.

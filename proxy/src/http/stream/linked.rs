@@ -96,11 +96,11 @@ impl Stream {
             if let Some(piece) = piece.map_err(|broken| BodyError::Stream(broken.into()))? {
                 self.chunk = piece;
             } else {
-                self.trailers = self.link.take_trailers().map(|head| {
+                if let Some(head) = self.link.take_trailers() {
                     let fields = heads::fields_from(&head);
                     link::head::put(head);
-                    Box::new(fields)
-                });
+                    self.trailers = Some(Box::new(fields?));
+                }
                 self.is_read = true;
             }
             if !self.counts() {

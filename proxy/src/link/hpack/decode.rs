@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use super::{OVERHEAD, TABLE, fixed, huffman, number};
 use crate::link::head::Head;
 
+/// Room for a decoded text that is kept for the next one.
+const TEXT: usize = 1 << 10;
+
 /// A block that cannot be read: both ends no longer remember the same, the connection is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::link) struct Malformed;
@@ -76,6 +79,11 @@ impl Decoder {
                 self.literal(&mut rest, 6, head, true)?;
             } else {
                 self.literal(&mut rest, 4, head, false)?;
+            }
+        }
+        for text in [&mut self.name, &mut self.value] {
+            if text.capacity() > TEXT {
+                *text = Vec::new();
             }
         }
         Ok(())

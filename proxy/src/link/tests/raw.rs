@@ -5,9 +5,9 @@ use super::*;
 /// Kind, flags, stream, payload.
 type Answer = (u8, u8, u32, Vec<u8>);
 
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+pub(super) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = BytesMut::new();
     frame::put(&mut out, kind, flags, stream, payload);
     out.to_vec()
@@ -30,7 +30,7 @@ fn serve(frames: &[Vec<u8>]) -> (Result<(), Reason>, Link, Vec<Answer>) {
 }
 
 /// `:method: POST` and nothing else; what it means is not looked at here.
-fn headers(flags: u8, stream: u32) -> Vec<u8> {
+pub(super) fn headers(flags: u8, stream: u32) -> Vec<u8> {
     frame_of(frame::HEADERS, flags, stream, &[0x83])
 }
 
