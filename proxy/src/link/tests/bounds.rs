@@ -115,17 +115,22 @@ fn padding_is_given_back() {
 fn who_takes_no_answers_is_not_asked_for_more() {
     run(async {
         let (mut client, io) = tokio::io::duplex(10_000);
-        let server = Link::new(SERVER);
+        let server = Link::new(Terms {
+            streams: 1 << 20,
+            ..SERVER
+        });
         drive(&server, io);
         let serving = server.clone();
         tokio::task::spawn_local(async move {
             let long = vec![b'a'; 2_000];
             loop {
-                let asked = accept(&serving).await;
-                asked.stream.send_head(true, |fields| {
-                    answer(fields);
-                    fields.once(b"x-long", &long);
-                });
+                while let Some(asked) = serving.accept() {
+                    asked.stream.send_head(true, |fields| {
+                        answer(fields);
+                        fields.once(b"x-long", &long);
+                    });
+                }
+                tokio::task::yield_now().await;
             }
         });
         client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
@@ -141,7 +146,8 @@ fn who_takes_no_answers_is_not_asked_for_more() {
             assert!(asked < 100_000, "it takes everything");
         }
         let waits = server.0.borrow().out.len();
-        assert!((1 << 20..(1 << 20) + 200_000).contains(&waits), "{waits}");
+        // One reading of the socket on top: a few hundred requests.
+        assert!((1 << 20..3 << 20).contains(&waits), "{waits}");
         // The last one was cut somewhere: every one before it is answered.
         let mut answered = 0;
         let mut input = BytesMut::new();
