@@ -29,10 +29,14 @@ mod fields;
 mod poll;
 /// Answers to instances.
 mod read;
+/// Announces to it.
+mod registrar;
 /// What deltas keep.
 mod state;
 #[cfg(test)]
 mod tests;
+
+pub use registrar::EurekaRegistrar;
 
 use poll::Poller;
 
@@ -94,7 +98,7 @@ impl Source for EurekaSource {
             reach: Reach::All,
             pushes: false,
             health: true,
-            weights: false,
+            weights: true,
             latency: self.poll,
         }
     }

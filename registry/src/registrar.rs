@@ -119,6 +119,7 @@ pub fn open(config: &RegistrationConfig) -> Result<Arc<dyn Registrar>, SourceErr
     match &config.source.kind {
         SourceKind::Consul { .. } => Ok(Arc::new(crate::consul::ConsulRegistrar::new(config)?)),
         SourceKind::Etcd { .. } => Ok(Arc::new(crate::etcd::EtcdRegistrar::new(config)?)),
+        SourceKind::Eureka { .. } => Ok(Arc::new(crate::eureka::EurekaRegistrar::new(config)?)),
         SourceKind::Serverset { .. } => crate::serverset::registrar::open(config),
         SourceKind::Curator { .. } => crate::curator::registrar::open(config),
         other => {
@@ -129,4 +130,4 @@ pub fn open(config: &RegistrationConfig) -> Result<Arc<dyn Registrar>, SourceErr
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

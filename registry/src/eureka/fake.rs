@@ -244,6 +244,26 @@ fn answer(state: &mut State, asked: &Asked) -> Reply {
                 _ => Reply::status(404, ""),
             }
         }
+        ("DELETE", [app, id, "status"]) => {
+            let word = asked
+                .query
+                .split('&')
+                .find_map(|part| part.strip_prefix("value="));
+            let known = state
+                .apps
+                .get(&app.to_uppercase())
+                .and_then(|all| all.get(*id))
+                .cloned();
+            let Some(mut one) = known else {
+                return Reply::status(404, "");
+            };
+            if one.overridden != "UNKNOWN" {
+                one.overridden = "UNKNOWN".to_owned();
+                one.status = word.unwrap_or("UNKNOWN").to_owned();
+                state.put(app, id, one);
+            }
+            Reply::status(200, "")
+        }
         ("DELETE", [app, id]) => {
             let there = state.remove(app, id);
             Reply::status(if there { 200 } else { 404 }, "")

@@ -25,6 +25,9 @@ use crate::place::{address, fitting};
 /// Most instances of one answer: beyond, it is refused.
 const MAX_INSTANCES: usize = 500_000;
 
+/// The largest weight.
+const MAX_WEIGHT: u32 = 65_535;
+
 /// The statuses, in the order of their names: so the hash counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Status {
@@ -73,6 +76,8 @@ pub(crate) struct Instance {
     /// As counted by the hash.
     pub(crate) status: Status,
     pub(crate) health: Health,
+    /// As metadata `weight` has it; 1 where it does not.
+    pub(crate) weight: u32,
     /// `None`: there is nothing that could be dialled.
     pub(crate) address: Option<Address>,
     pub(crate) locality: Option<Arc<Locality>>,
@@ -171,11 +176,16 @@ impl Reader {
         let names = raw
             .virtual_names(self.secure)
             .map(|names| one_of(&mut self.texts, Arc::from(names.to_ascii_lowercase())));
+        let weight = raw
+            .metadata
+            .get("weight")
+            .and_then(|text| text.parse().ok());
         let mut metadata = raw.metadata;
         metadata.retain(|key, _| !key.starts_with('@'));
         Instance {
             status,
             health: effective.unwrap_or(status).health(),
+            weight: weight.unwrap_or(1).clamp(1, MAX_WEIGHT),
             address,
             locality,
             metadata: one_of(&mut self.maps, Arc::new(fitting(metadata))),

@@ -166,7 +166,7 @@ fn endpoint(id: &str, one: &Instance) -> Option<Endpoint> {
         id: Arc::from(id),
         address: one.address.clone()?,
         health: one.health,
-        weight: 1,
+        weight: one.weight,
         priority: 0,
         locality: one.locality.clone(),
         metadata: Arc::clone(&one.metadata),

@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -70,6 +73,10 @@ struct Shared {
     marked: Notify,
     /// The leader is another one: the stream must be opened there.
     moved: Notify,
+    /// The leader's place among the addresses; [`usize::MAX`]: it is none of them.
+    leads: AtomicUsize,
+    /// The place at which the stream was opened.
+    opened: AtomicUsize,
 }
 
 impl Shared {
@@ -119,10 +126,13 @@ impl Shared {
 
     /// One stream to its end.
     async fn stream(&self, request: &Request) -> SourceError {
+        // Through others the stream comes late, or in pieces.
+        self.client.begin_with(self.leads.load(Ordering::Relaxed));
         let mut lines = match self.client.lines(request, SILENCE).await {
             Ok(lines) => lines,
             Err(error) => return error,
         };
+        self.opened.store(self.client.first(), Ordering::Relaxed);
         self.board.good(EVENTS);
         // What happened before it was opened is nowhere but in the list.
         self.mark(Hint::All);
@@ -149,16 +159,20 @@ impl Shared {
     async fn leader(self: Arc<Self>) {
         let mut known = None;
         let mut alive = true;
+        let mut moved_at = None;
         loop {
             match self.ask_leader().await {
                 Ok(leader) => {
                     self.board.good(LEADER);
                     let place = leader.as_deref().and_then(|at| self.client.place_of(at));
-                    if let Some(place) = place {
-                        self.client.begin_with(place);
-                    }
+                    self.leads
+                        .store(place.unwrap_or(usize::MAX), Ordering::Relaxed);
+                    let elsewhere =
+                        place.is_some_and(|at| at != self.opened.load(Ordering::Relaxed));
+                    let lately = moved_at.is_some_and(|at: Instant| at.elapsed() < LIST);
                     let other = leader.is_some() && known.is_some() && known != leader;
-                    if other || !alive {
+                    if other || !alive || (elsewhere && !lately) {
+                        moved_at = Some(Instant::now());
                         self.client.redial();
                         self.moved.notify_one();
                         self.mark(Hint::All);
@@ -213,6 +227,8 @@ pub(super) async fn run(
         dirty: Mutex::default(),
         marked: Notify::new(),
         moved: Notify::new(),
+        leads: AtomicUsize::new(usize::MAX),
+        opened: AtomicUsize::new(usize::MAX),
     });
     shared.board.expect(APPS);
     let mut tasks = JoinSet::new();

@@ -235,22 +235,18 @@ async fn the_stream_is_opened_at_the_leader() {
     let run = Watched::new(&far);
     run.has("web", &[1]).await;
     run.is("synced").await;
-    let reads = |fake: &Fake| {
-        fake.stage
-            .asked()
-            .iter()
-            .filter(|line| line.contains("/v2/leader"))
-            .count()
+    let opened = || {
+        let asked = far.fake.stage.asked();
+        asked.iter().any(|line| line.contains("/v2/events"))
     };
     let end = tokio::time::Instant::now() + Duration::from_secs(20);
-    while reads(&far.fake) == 0 {
-        assert!(
-            tokio::time::Instant::now() < end,
-            "the leader is asked: {:?}",
-            far.fake.stage.asked()
-        );
+    while !opened() {
+        let asked = far.fake.stage.asked();
+        assert!(tokio::time::Instant::now() < end, "the leader's: {asked:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    far.put("web", &[up(1), up(2)]);
+    run.has("web", &[1, 2]).await;
     run.end().await;
 }
 

@@ -61,7 +61,7 @@ fn what_older_servers_answer() {
         one.locality.as_ref().unwrap().zone.as_deref(),
         Some("us-east-1c")
     );
-    assert_eq!(one.metadata["weight"], "5");
+    assert_eq!(one.weight, 5);
     assert_eq!(one.virtual_names.as_deref(), Some("api-secure"));
 }
 

@@ -11,6 +11,7 @@ fn told(app: &str, id: &str, status: Option<Status>, names: &str) -> Told {
         instance: status.map(|status| Instance {
             status,
             health: Health::Healthy,
+            weight: 1,
             address: Some(Address::Socket("10.0.0.1:80".parse().unwrap())),
             locality: None,
             metadata: Arc::default(),
