@@ -268,23 +268,29 @@ impl Rounds {
             }
         };
         one.next = Instant::now() + wait;
+        self.out.trouble(&one.key, one.error.clone());
         self.tell();
     }
 
-    /// The status: nothing before each service was asked for, unless something is wrong already.
+    /// The status: nothing before each service was asked for, unless something is wrong already. One broken
+    /// name is its own trouble; when nothing can be read, the source is in trouble.
     fn tell(&self) {
-        let mut wrong = self.watched.iter().filter_map(|one| {
-            let error = one.error.as_ref()?;
-            Some(format!("{}: {error}", one.key.name))
-        });
-        if let Some(error) = wrong.next() {
-            let more = wrong.count();
-            let error = match more {
-                0 => error,
-                more => format!("{error}; and {more} more"),
+        let wrong = || {
+            self.watched
+                .iter()
+                .filter_map(|one| Some((one, one.error.as_ref()?)))
+        };
+        let failing = wrong().count();
+        let asked = self.watched.iter().filter(|one| one.asked).count();
+        if let Some((one, error)) = wrong().next()
+            && failing == asked
+        {
+            let error = match failing - 1 {
+                0 => format!("{}: {error}", one.key.name),
+                more => format!("{}: {error}; and {more} more", one.key.name),
             };
             self.out.status(SourceStatus::Degraded { error });
-        } else if self.watched.iter().all(|one| one.asked) {
+        } else if asked == self.watched.len() {
             self.out.status(SourceStatus::Synced);
         }
     }

@@ -44,6 +44,9 @@ pub struct SourceRow {
     pub held: usize,
     /// Why the newest set of some service was refused.
     pub refusal: Option<String>,
+    /// Services that could not be read the last time, while the source as a whole could: each with the reason,
+    /// at most 16 of them.
+    pub unread: Vec<String>,
 }
 
 impl SourceRow {
@@ -70,6 +73,17 @@ impl SourceRow {
                 "registry-refused",
                 format!("a set was refused: {refusal}"),
                 "make it smaller; the last good set is used",
+            );
+        }
+        if let Some(first) = self.unread.first() {
+            let more = match self.unread.len() - 1 {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            say(
+                "registry-service-unread",
+                format!("{first}{more}; the last good content is used"),
+                "repair what is registered there; other services are not touched by it",
             );
         }
         if self.held > 0 {
@@ -125,5 +139,11 @@ pub(crate) fn row(id: &str, config: &SourceConfig, latency: Duration, view: &Vie
         endpoints: view.facts().map(|(_, fact)| fact.endpoints.len()).sum(),
         held: view.held_count(),
         refusal: view.refusal().map(str::to_owned),
+        unread: view
+            .troubles()
+            .iter()
+            .take(16)
+            .map(|(key, error)| format!("{}: {error}", key.name))
+            .collect(),
     }
 }

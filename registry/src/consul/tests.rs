@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 use crate::{
-    contract::{ID, Registered, Watched, World, laws, up},
-    longpoll::fake::{Fake, Kind, Mood},
+    contract::{HOST, Hook, ID, Na, Registered, Setup, Watched, World, laws, matrix, up},
+    longpoll::fake::{Fake, Kind, Mood, hooks},
 };
 
 struct Far {
@@ -64,11 +64,32 @@ impl World for Far {
         };
         Arc::new(move || crate::open::open(&config))
     }
+    hooks!();
 }
 
 #[tokio::test]
 async fn it_obeys() {
     laws(Far::new).await;
+}
+
+#[tokio::test]
+async fn it_passes_every_case() {
+    let dir = tempfile::tempdir().unwrap();
+    matrix("consul-fake", |setup| {
+        let mut far = Far::new();
+        match setup {
+            Setup::Plain | Setup::Large => {}
+            Setup::Token => {
+                let file = dir.path().join("token");
+                fs::write(&file, "first").unwrap();
+                far.fake.token("first");
+                far.token = Some(file);
+            }
+            Setup::Tls => return Err(Na::Twin),
+        }
+        Ok(far)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -172,11 +172,16 @@ impl Server {
                 .child
                 .as_mut()
                 .is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
-            if ended || Instant::now() > end {
+            if Instant::now() > end {
                 let log = self.log();
                 let tail: Vec<&str> = log.lines().rev().take(30).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
                 panic!("{} did not come up:\n{}", self.plan.name, tail.join("\n"));
+            }
+            // A port may be held for a moment by what the killed one left behind.
+            if ended {
+                std::thread::sleep(Duration::from_millis(100));
+                self.child = self.spawned(&state).ok();
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -112,7 +112,7 @@ impl World for Far {
         Ok(())
     }
     fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
-        let all = ["[fd00::1]:80", "db.test:5432"];
+        let all = ["[fd00::10]:80", "db.test:5432"];
         let written = all.map(|at| (key(service, at.len()), format!(r#"{{"address":"{at}"}}"#)));
         self.set(service, written.to_vec());
         Ok(all.map(str::to_owned).to_vec())

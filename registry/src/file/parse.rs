@@ -1,16 +1,16 @@
 //! One file's text to services, or the line that is wrong. The whole file counts, or nothing of it.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use mesh_model::{
-    address::{Address, canonical},
+    address::Address,
     endpoint::{Endpoint, Health, Locality, ServiceKey},
     name::{Namespace, ServiceName, is_label},
     service::AppProtocol,
 };
 use serde::Deserialize;
 
-use crate::sink::ServiceSet;
+use crate::{place::address, sink::ServiceSet};
 
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -199,7 +199,7 @@ impl ServiceText {
 
 impl EndpointText {
     fn check(self) -> Result<Endpoint, String> {
-        let address = socket(&self.address)?;
+        let address = dialled(&self.address)?;
         let weight = self.weight.unwrap_or(1);
         if !(1..=1_000_000).contains(&weight) {
             return Err(format!(
@@ -215,7 +215,7 @@ impl EndpointText {
             id: self
                 .id
                 .map_or_else(|| Arc::from(address.to_string()), Arc::from),
-            address: Address::Socket(address),
+            address,
             health: self.health,
             weight,
             priority: self.priority,
@@ -227,15 +227,21 @@ impl EndpointText {
     }
 }
 
-fn socket(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_not_an_address| {
-        format!("{text:?} is not an address: write ip:port, or [ip]:port for IPv6")
-    })?;
-    let scoped = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
-    if scoped || address.port() == 0 || address.ip().is_unspecified() {
-        return Err(format!("{text:?} cannot be dialled from another host"));
+/// An address, or a host name that is resolved later.
+fn dialled(text: &str) -> Result<Address, String> {
+    let wrong = || format!("{text:?} is not an address: write ip:port, [ip]:port or name:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_not_a_port| wrong())?;
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(wrong());
     }
-    Ok(canonical(address))
+    let nowhere = || format!("{text:?} cannot be dialled from another host");
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let unspecified = bare.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+    if port == 0 || unspecified || bare.contains('%') {
+        return Err(nowhere());
+    }
+    address(host, port).ok_or_else(wrong)
 }
 
 /// The form for scripts: `host port [* weight]`, `#` comments; the file's name is the service's.
@@ -407,7 +413,7 @@ service:
             ("[[service]\n", 1, "unclosed"),
             ("[[service]]\nname = \"web\"\n", 0, "allow_empty"),
             (
-                "[[service]]\nname=\"web\"\nendpoint=[{address=\"web:80\"}]\n",
+                "[[service]]\nname=\"web\"\nendpoint=[{address=\"web:http\"}]\n",
                 0,
                 "is not an address",
             ),

@@ -50,6 +50,10 @@ struct State {
     mood: Mood,
     token: Option<String>,
     asked: Vec<String>,
+    /// Tags of instances.
+    tags: BTreeMap<(String, u16), String>,
+    /// Addresses of instances that are not at the usual one.
+    hosts: BTreeMap<(String, u16), String>,
 }
 
 /// An instance: its port, and whether its check passes.
@@ -78,6 +82,8 @@ impl Fake {
                 mood: Mood::Good,
                 token: None,
                 asked: Vec::new(),
+                tags: BTreeMap::new(),
+                hosts: BTreeMap::new(),
             })),
             woken: Arc::new(watch::channel(0).0),
         };
@@ -112,6 +118,42 @@ impl Fake {
     }
     pub(crate) fn token(&self, token: &str) {
         self.with(|state| state.token = Some(token.to_owned()));
+    }
+    /// The instance carries this tag from now on.
+    pub(crate) fn tag(&self, service: &str, port: u16, tag: &str) {
+        self.with(|state| {
+            state.index += 1;
+            state
+                .tags
+                .insert((service.to_owned(), port), tag.to_owned());
+            if let Some((at, _)) = state.services.get_mut(service) {
+                *at = state.index;
+            }
+        });
+    }
+    /// The instance is at this address.
+    pub(crate) fn host(&self, service: &str, port: u16, host: &str) {
+        self.with(|state| {
+            state
+                .hosts
+                .insert((service.to_owned(), port), host.to_owned());
+        });
+    }
+    /// So many endpoints in all, Consul's own among them.
+    pub(crate) fn fill(&self, endpoints: usize) {
+        let own = usize::from(self.kind == Kind::Consul);
+        let all: Vec<Instance> = (1..=100).map(|port| (port, true)).collect();
+        for at in 0..endpoints / 100 {
+            let less = if at == 0 { own } else { 0 };
+            self.put(&format!("s{at}"), &all[less..]);
+        }
+    }
+    /// It forgets everything.
+    pub(crate) fn empty(&self) {
+        self.with(|state| {
+            state.services.clear();
+            state.index = 2;
+        });
     }
     /// Another history: the index begins anew.
     pub(crate) fn rebuild(&self) {
@@ -266,7 +308,7 @@ impl Fake {
                     .unwrap_or_default();
                 let hidden = blind || state.mood == Mood::Nodeless;
                 let all = state.services.get(name).filter(|_| !hidden);
-                self.instances(name, all.map_or(&[], |(_, all)| all))
+                self.instances(&state, name, all.map_or(&[], |(_, all)| all))
             }
         };
         let word = match self.kind {
@@ -318,22 +360,83 @@ impl Fake {
         }
     }
 
-    fn instances(&self, name: &str, all: &[Instance]) -> String {
-        let one = |one: &Instance| match self.kind {
-            Kind::Consul => format!(
-                "{{\"Node\":{{\"Node\":\"lab\",\"Address\":\"10.0.0.1\"}},\"Service\":{{\"ID\":\"{name}-{port}\",\"Address\":\"\",\"Port\":{port}}},\"Checks\":[{{\"CheckID\":\"c\",\"Status\":\"{status}\"}}]}}",
-                port = one.0,
-                status = if one.1 { "passing" } else { "critical" },
-            ),
-            Kind::Nomad => format!(
-                "{{\"ID\":\"{name}-{port}\",\"Address\":\"10.0.0.1\",\"Port\":{port},\"Tags\":[]}}",
-                port = one.0
-            ),
+    fn instances(&self, state: &State, name: &str, all: &[Instance]) -> String {
+        let one = |one: &Instance| {
+            let (port, key) = (one.0, (name.to_owned(), one.0));
+            let tags = state
+                .tags
+                .get(&key)
+                .map_or_else(String::new, |tag| format!("\"{tag}\""));
+            let host = state.hosts.get(&key).map(String::as_str);
+            match self.kind {
+                Kind::Consul => format!(
+                    "{{\"Node\":{{\"Node\":\"lab\",\"Address\":\"10.0.0.1\"}},\"Service\":{{\"ID\":\"{name}-{port}\",\"Tags\":[{tags}],\"Address\":\"{host}\",\"Port\":{port}}},\"Checks\":[{{\"CheckID\":\"c\",\"Status\":\"{status}\"}}]}}",
+                    host = host.unwrap_or_default(),
+                    status = if one.1 { "passing" } else { "critical" },
+                ),
+                Kind::Nomad => format!(
+                    "{{\"ID\":\"{name}-{port}\",\"Address\":\"{host}\",\"Port\":{port},\"Tags\":[{tags}]}}",
+                    host = host.unwrap_or("10.0.0.1"),
+                ),
+            }
         };
         // Consul itself, as every agent lists it.
         if name == "consul" && self.kind == Kind::Consul && all.is_empty() {
-            return self.instances("consul", &[(8300, true)]);
+            return self.instances(state, "consul", &[(8300, true)]);
         }
         format!("[{}]", all.iter().map(one).collect::<Vec<_>>().join(","))
     }
 }
+
+/// The hooks of the matrix that are the same for both dialects.
+macro_rules! hooks {
+    () => {
+        fn change(&mut self, service: &str, port: u16) -> Hook {
+            self.fake.tag(service, port, "v2");
+            Ok(())
+        }
+        fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
+            self.fake.host(service, 80, "fd00::1");
+            self.fake.host(service, 5432, HOST);
+            self.fake.put(service, &[(80, true), (5432, true)]);
+            Ok(vec!["[fd00::1]:80".into(), format!("{HOST}:5432")])
+        }
+        fn fill(&mut self, endpoints: usize) -> Hook {
+            self.fake.fill(endpoints);
+            Ok(())
+        }
+        fn cut(&mut self) -> Hook {
+            self.fake.mood(Mood::Cut);
+            Ok(())
+        }
+        fn kill(&mut self) -> Hook {
+            self.fake.mood(Mood::Broken);
+            Ok(())
+        }
+        fn start_again(&mut self, keep: bool) -> Hook {
+            if !keep {
+                self.fake.empty();
+            }
+            self.fake.mood(Mood::Good);
+            Ok(())
+        }
+        fn freeze(&mut self) -> Hook {
+            self.fake.mood(Mood::Silent);
+            Ok(())
+        }
+        fn thaw(&mut self) {
+            self.fake.mood(Mood::Good);
+        }
+        fn revoke_token(&mut self) -> Hook {
+            self.fake.token("nobody has it");
+            Ok(())
+        }
+        fn rotate_token(&mut self) -> Hook {
+            self.fake.token("second");
+            let file = self.token.as_ref().unwrap();
+            std::fs::write(file, "second").unwrap();
+            Ok(())
+        }
+    };
+}
+pub(crate) use hooks;

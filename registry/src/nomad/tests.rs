@@ -2,18 +2,20 @@
 
 use super::*;
 use crate::{
-    contract::{ID, Registered, Watched, World, laws, up},
-    longpoll::fake::{Fake, Kind, Mood},
+    contract::{HOST, Hook, ID, Na, Registered, Setup, Watched, World, laws, matrix, up},
+    longpoll::fake::{Fake, Kind, Mood, hooks},
 };
 
 struct Far {
     fake: Fake,
+    token: Option<std::path::PathBuf>,
 }
 
 impl Far {
     fn new() -> Self {
         Self {
             fake: Fake::start(Kind::Nomad),
+            token: None,
         }
     }
 }
@@ -44,6 +46,7 @@ impl World for Far {
     fn opener(&self) -> Arc<dyn Fn() -> Box<dyn Source> + Send + Sync> {
         let access = Access {
             addresses: vec![self.fake.address.clone()],
+            token_file: self.token.clone(),
             ..Access::default()
         };
         let kind = SourceKind::Nomad {
@@ -59,11 +62,32 @@ impl World for Far {
         };
         Arc::new(move || crate::open::open(&config))
     }
+    hooks!();
 }
 
 #[tokio::test]
 async fn it_obeys() {
     laws(Far::new).await;
+}
+
+#[tokio::test]
+async fn it_passes_every_case() {
+    let dir = tempfile::tempdir().unwrap();
+    matrix("nomad-fake", |setup| {
+        let mut far = Far::new();
+        match setup {
+            Setup::Plain | Setup::Large => {}
+            Setup::Token => {
+                let file = dir.path().join("token");
+                std::fs::write(&file, "first").unwrap();
+                far.fake.token("first");
+                far.token = Some(file);
+            }
+            Setup::Tls => return Err(Na::NoTwin),
+        }
+        Ok(far)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ impl Table {
         let Some((cell, how)) = rest.split_once(": ") else {
             return;
         };
-        let Some((source, case)) = cell.split_once(' ') else {
+        let Some((source, case)) = cell.rsplit_once(' ') else {
             return;
         };
         if CASES.iter().any(|(known, _)| *known == case) {

@@ -1,0 +1,311 @@
+//! A real agent, and the way to it that can be broken.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_model::config::{Access, SourceConfig, SourceKind};
+use mesh_registry::{
+    contract::{
+        Hook, ID, Registered, Setup, World,
+        server::{Plan, Server, authority, free_ports, http, told},
+        wire::{Fault, Wire},
+    },
+    open::open,
+    source::Source,
+};
+
+pub(crate) const MASTER: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A real agent, and the way to it that can be broken.
+pub(crate) struct Agent {
+    pub(crate) server: Server,
+    setup: Setup,
+    pub(crate) admin: SocketAddr,
+    wire: Wire,
+    /// What was put, for a change in place.
+    known: BTreeMap<String, Vec<Registered>>,
+    /// The id of the client's token.
+    token: String,
+}
+
+impl Agent {
+    pub(crate) fn start(root: &Path, setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [web, tls, dns, rpc, serf] = free_ports();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        if setup == Setup::Tls {
+            authority::write(folder.path()).unwrap();
+        }
+        let secured = if setup == Setup::Tls {
+            i32::from(tls)
+        } else {
+            -1
+        };
+        let mut settings = serde_json::json!({
+            "node_name": "lab", "server": true, "bootstrap_expect": 1, "bind_addr": "127.0.0.1",
+            "log_level": "warn", "disable_update_check": true, "raft_protocol": 3, "performance": {"raft_multiplier": 1},
+            "leave_on_terminate": false,
+            "ports": {"http": web, "https": secured, "dns": dns, "grpc": -1, "server": rpc, "serf_lan": serf, "serf_wan": -1},
+        });
+        let added = match setup {
+            Setup::Token => serde_json::json!({
+                "acl": {"enabled": true, "default_policy": "deny", "tokens": {"master": MASTER, "agent": MASTER}}}),
+            Setup::Tls => serde_json::json!({
+                "cert_file": path("server.pem"), "key_file": path("server.key")}),
+            Setup::Plain | Setup::Large => serde_json::json!({}),
+        };
+        for (key, value) in added.as_object().unwrap() {
+            settings[key] = value.clone();
+        }
+        let config = folder.path().join("consul.json");
+        fs::write(&config, settings.to_string()).unwrap();
+        let program = root.join("usr/bin/consul");
+        let admin = SocketAddr::from(([127, 0, 0, 1], web));
+        let plan = Plan {
+            name: "consul".into(),
+            root: root.to_owned(),
+            command: Box::new(move |state| {
+                let mut command = Command::new(&program);
+                command.arg("agent").arg("-config-file").arg(&config);
+                command.arg("-data-dir").arg(state);
+                command
+            }),
+            ready: Box::new(move || is_ready(admin)),
+            within: Duration::from_secs(20),
+        };
+        let to = if setup == Setup::Tls {
+            SocketAddr::from(([127, 0, 0, 1], tls))
+        } else {
+            admin
+        };
+        let mut agent = Self {
+            server: Server::start(plan, folder),
+            setup,
+            admin,
+            wire: Wire::new(to).unwrap(),
+            known: BTreeMap::new(),
+            token: String::new(),
+        };
+        if setup == Setup::Token {
+            agent.new_token();
+        }
+        agent
+    }
+
+    fn told(&self, path: &str, body: &str) -> String {
+        told(self.admin, "PUT", path, &[("X-Consul-Token", MASTER)], body)
+    }
+
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.server.folder().join("token")
+    }
+
+    fn new_token(&mut self) {
+        let rules = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
+        let name = format!("reader-{}", fastrand::u32(..));
+        let policy = serde_json::json!({"Name": name, "Rules": rules}).to_string();
+        self.told("/v1/acl/policy", &policy);
+        let token = serde_json::json!({"Policies": [{"Name": name}]}).to_string();
+        let made: serde_json::Value =
+            serde_json::from_str(&self.told("/v1/acl/token", &token)).unwrap();
+        self.token = made["AccessorID"].as_str().unwrap().to_owned();
+        fs::write(self.token_file(), made["SecretID"].as_str().unwrap()).unwrap();
+    }
+
+    fn register(&self, service: &str, one: Registered, address: &str, weight: u32) {
+        let id = format!("{service}-{}", one.port);
+        let status = if one.healthy { "passing" } else { "critical" };
+        let body = serde_json::json!({
+            "ID": id, "Name": service, "Address": address, "Port": one.port,
+            "Weights": {"Passing": weight, "Warning": 1},
+            "Check": {"CheckID": format!("{id}-up"), "TTL": "1h", "Status": status},
+        });
+        self.told(
+            "/v1/agent/service/register?replace-existing-checks=true",
+            &body.to_string(),
+        );
+        // A check that was there keeps its status when it is registered again.
+        let body = serde_json::json!({"Status": status}).to_string();
+        self.told(&format!("/v1/agent/check/update/{id}-up"), &body);
+    }
+
+    /// Waits until the catalog, which is what clients read, has what the agent has.
+    fn settled(&self, service: &str, wanted: &[Registered]) {
+        let path = format!("/v1/health/service/{service}");
+        let fields = [("X-Consul-Token", MASTER)];
+        let mut wanted: Vec<(u64, bool)> = wanted
+            .iter()
+            .map(|one| (one.port.into(), one.healthy))
+            .collect();
+        wanted.sort_unstable();
+        let mut found = Vec::new();
+        for _ in 0..500 {
+            let all = told(self.admin, "GET", &path, &fields, "");
+            let all: Vec<serde_json::Value> = serde_json::from_str(&all).unwrap();
+            found = all
+                .iter()
+                .map(|one| {
+                    let ill = one["Checks"].to_string().contains("\"critical\"");
+                    (one["Service"]["Port"].as_u64().unwrap(), !ill)
+                })
+                .collect();
+            found.sort_unstable();
+            if found == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{service} is {found:?}, not {wanted:?}");
+    }
+}
+
+fn is_ready(admin: SocketAddr) -> bool {
+    let led = http(admin, "GET", "/v1/status/leader", &[], "");
+    let fields = [("X-Consul-Token", MASTER)];
+    // The agent has registered itself.
+    let known = http(admin, "GET", "/v1/catalog/node/lab", &fields, "");
+    led.is_ok_and(|(status, body)| status == 200 && body.contains(':'))
+        && known.is_ok_and(|(status, body)| status == 200 && body.contains("\"consul\""))
+}
+
+impl World for Agent {
+    fn put(&mut self, service: &str, endpoints: &[Registered]) {
+        let old = self.known.insert(service.to_owned(), endpoints.to_vec());
+        for one in old.unwrap_or_default() {
+            if !endpoints.iter().any(|new| new.port == one.port) {
+                let path = format!("/v1/agent/service/deregister/{service}-{}", one.port);
+                self.told(&path, "");
+            }
+        }
+        for one in endpoints {
+            self.register(service, *one, "10.0.0.1", 1);
+        }
+        self.settled(service, endpoints);
+    }
+    fn remove(&mut self, service: &str) {
+        self.put(service, &[]);
+    }
+    fn garbage(&mut self) {
+        self.wire.fault(Fault::Garbage);
+    }
+    fn break_off(&mut self) {
+        self.wire.fault(Fault::Closed);
+    }
+    fn repair(&mut self) {
+        self.wire.fault(Fault::None);
+    }
+    fn opener(&self) -> Arc<dyn Fn() -> Box<dyn Source> + Send + Sync> {
+        let at = self.wire.address();
+        let mut access = Access::default();
+        match self.setup {
+            Setup::Tls => {
+                access.addresses = vec![format!("https://{at}")];
+                access.tls.ca = Some(self.server.folder().join("ca.pem"));
+            }
+            _ => access.addresses = vec![format!("http://{at}")],
+        }
+        if self.setup == Setup::Token {
+            access.token_file = Some(self.token_file());
+        }
+        let config = SourceConfig {
+            id: ID.to_owned(),
+            publish: true,
+            services: None,
+            kind: SourceKind::Consul {
+                access,
+                datacenter: None,
+                namespace: None,
+                partition: None,
+                tags: Vec::new(),
+                passing: false,
+            },
+        };
+        Arc::new(move || open(&config))
+    }
+    fn is_real(&self) -> bool {
+        true
+    }
+    fn change(&mut self, service: &str, port: u16) -> Hook {
+        let one = Registered {
+            port,
+            healthy: true,
+        };
+        self.register(service, one, "10.0.0.1", 7);
+        Ok(())
+    }
+    fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
+        let one = |port| Registered {
+            port,
+            healthy: true,
+        };
+        self.register(service, one(80), "fd00::1", 1);
+        self.register(service, one(5432), "db.test", 1);
+        self.known
+            .insert(service.to_owned(), vec![one(80), one(5432)]);
+        Ok(vec!["[fd00::1]:80".into(), "db.test:5432".into()])
+    }
+    fn fill(&mut self, endpoints: usize) -> Hook {
+        // Not the agent's own node: it takes out what it does not know.
+        let node = r#"[{"Node": {"Verb": "set", "Node": {"Node": "far", "Address": "10.0.0.1"}}}]"#;
+        self.told("/v1/txn", node);
+        // Consul itself is one.
+        let all: Vec<(usize, usize)> = (0..endpoints - 1).map(|at| (at / 10, at % 10)).collect();
+        for group in all.chunks(64) {
+            let operations: Vec<serde_json::Value> = group
+                .iter()
+                .map(|(service, port)| {
+                    serde_json::json!({"Service": {"Verb": "set", "Node": "far", "Service": {
+                        "ID": format!("s{service}-{port}"), "Service": format!("s{service}"),
+                        "Address": "10.0.0.1", "Port": port + 1}}})
+                })
+                .collect();
+            self.told("/v1/txn", &serde_json::Value::from(operations).to_string());
+        }
+        Ok(())
+    }
+    fn cut(&mut self) -> Hook {
+        self.wire.fault(Fault::Cut);
+        Ok(())
+    }
+    fn kill(&mut self) -> Hook {
+        self.server.kill();
+        Ok(())
+    }
+    fn start_again(&mut self, keep: bool) -> Hook {
+        if !keep {
+            self.known.clear();
+        }
+        self.server.start_again(keep);
+        Ok(())
+    }
+    fn freeze(&mut self) -> Hook {
+        self.server.freeze();
+        Ok(())
+    }
+    fn thaw(&mut self) {
+        self.server.thaw();
+    }
+    fn revoke_token(&mut self) -> Hook {
+        let path = format!("/v1/acl/token/{}", self.token);
+        let fields = [("X-Consul-Token", MASTER)];
+        told(self.admin, "DELETE", &path, &fields, "");
+        Ok(())
+    }
+    fn rotate_token(&mut self) -> Hook {
+        self.new_token();
+        Ok(())
+    }
+    fn rotate_certificate(&mut self) -> Hook {
+        self.server.kill();
+        authority::write(self.server.folder()).unwrap();
+        self.server.start_again(true);
+        Ok(())
+    }
+}
