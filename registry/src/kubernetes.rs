@@ -32,15 +32,17 @@ use crate::{
 };
 
 /// What a cluster has.
-pub(crate) mod cluster;
+mod cluster;
 /// The way to the API server.
 mod door;
 #[cfg(test)]
 mod fake;
 /// Logins as kubectl writes them.
-pub(crate) mod kubeconfig;
+mod kubeconfig;
+/// What a cluster has, one by one.
+mod object;
 /// Answers to objects.
-pub(crate) mod parse;
+mod parse;
 /// Programs that print credentials.
 mod plugin;
 #[cfg(test)]
@@ -50,7 +52,7 @@ mod watch;
 
 use cluster::{Cluster, News};
 use door::{Door, Place};
-use parse::{Content, Key, Kind, Object};
+use object::{Content, Key, Kind, Object};
 use watch::{Scope, Signals, Told, Watcher};
 
 /// Least time between two lists that a doubted removal asks for.
@@ -66,6 +68,7 @@ pub struct KubernetesSource {
     context: Option<String>,
     namespaces: Vec<String>,
     selector: String,
+    pods: bool,
     only: Option<Arc<BTreeSet<ServiceName>>>,
 }
 
@@ -77,6 +80,7 @@ impl KubernetesSource {
             context,
             namespaces,
             selector,
+            pod_labels,
         } = &config.kind
         else {
             return None;
@@ -87,11 +91,12 @@ impl KubernetesSource {
             context: context.clone(),
             namespaces: namespaces.clone(),
             selector: selector.clone(),
+            pods: *pod_labels,
             only: config.services.clone().map(Arc::new),
         })
     }
 
-    /// Services and slices of each namespace, or of all at once.
+    /// Services, slices and, where they are wanted, pods of each namespace, or of all at once.
     fn scopes(&self) -> Result<Vec<Scope>, SourceError> {
         let mut namespaces = Vec::new();
         for name in &self.namespaces {
@@ -105,18 +110,21 @@ impl KubernetesSource {
         if namespaces.is_empty() {
             namespaces.push(None);
         }
-        let both = |namespace: Option<Namespace>| {
+        let each = |namespace: Option<Namespace>| {
             let scope = |kind, selector: &str| Scope {
                 kind,
                 namespace: namespace.clone(),
                 selector: selector.to_owned(),
             };
+            let pods = self.pods.then(|| scope(Kind::Pods, ""));
             [
                 scope(Kind::Services, &self.selector),
                 scope(Kind::Slices, "kubernetes.io/service-name"),
             ]
+            .into_iter()
+            .chain(pods)
         };
-        Ok(namespaces.into_iter().flat_map(both).collect())
+        Ok(namespaces.into_iter().flat_map(each).collect())
     }
 }
 
@@ -164,7 +172,7 @@ impl Source for KubernetesSource {
                 watcher.run()
             })
             .collect();
-        let desk = Desk::new(self.only.clone(), scopes, out);
+        let desk = Desk::new(self.only.clone(), self.pods, scopes, out);
         desk.run(watchers, told, &signals).await
     }
 }
@@ -174,6 +182,17 @@ impl Source for KubernetesSource {
 struct Line {
     listed: bool,
     status: Option<SourceStatus>,
+}
+
+impl Line {
+    /// Whether services can be told of. Without the labels of pods they can: those come when they come.
+    fn is_read(&self, scope: &Scope) -> bool {
+        let failed = self
+            .status
+            .as_ref()
+            .is_some_and(|status| *status != SourceStatus::Synced);
+        self.listed || (scope.kind == Kind::Pods && failed)
+    }
 }
 
 /// Where the watchers' words become sets.
@@ -191,9 +210,14 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(only: Option<Arc<BTreeSet<ServiceName>>>, scopes: Vec<Scope>, out: Sink) -> Self {
+    fn new(
+        only: Option<Arc<BTreeSet<ServiceName>>>,
+        pods: bool,
+        scopes: Vec<Scope>,
+        out: Sink,
+    ) -> Self {
         Self {
-            cluster: Cluster::new(only),
+            cluster: Cluster::new(only, pods),
             lines: (0..scopes.len()).map(|at| (at, Line::default())).collect(),
             scopes,
             out,
@@ -280,7 +304,8 @@ impl Desk {
     }
 
     fn publish(&mut self) {
-        if !self.whole && self.lines.values().all(|line| line.listed) {
+        let mut pairs = self.scopes.iter().zip(self.lines.values());
+        if !self.whole && pairs.all(|(scope, line)| line.is_read(scope)) {
             self.whole = true;
             let mut sync = self.out.begin_sync();
             for (key, set) in self.cluster.all() {
@@ -296,7 +321,7 @@ impl Desk {
                 .iter()
                 .zip(lines.values())
                 .filter(|(scope, _)| own(scope));
-            whole || all.all(|(_, line)| line.listed)
+            whole || all.all(|(scope, line)| line.is_read(scope))
         };
         for news in self.cluster.news(complete) {
             match news {

@@ -318,6 +318,8 @@ written! {
         namespaces: Option<Vec<String>>, "all", "";
         /// `kubernetes`: label selector of Services.
         selector: Option<String>, "\"\"", "";
+        /// `kubernetes`: true makes labels of pods labels of endpoints; needs the right to list and watch pods.
+        pod_labels: Option<bool>, "false", "true, false";
     }
 }
 

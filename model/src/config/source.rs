@@ -146,6 +146,8 @@ pub enum SourceKind {
         namespaces: Vec<String>,
         /// Label selector of Services; empty: all.
         selector: String,
+        /// True: labels of pods are labels of endpoints.
+        pod_labels: bool,
     },
 }
 

@@ -148,7 +148,7 @@ impl Tls {
 
     fn load(&self, roots: Option<&Path>) -> Result<ClientConfig, HttpError> {
         let mut store = RootCertStore::empty();
-        let place = roots.unwrap_or(Path::new("the given roots"));
+        let place = roots.unwrap_or_else(|| Path::new("the given roots"));
         let certificates: Vec<_> = match (roots, &self.pem.ca) {
             (None, Some(pem)) => CertificateDer::pem_slice_iter(pem.as_bytes())
                 .filter_map(Result::ok)

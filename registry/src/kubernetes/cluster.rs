@@ -13,8 +13,11 @@ use mesh_model::{
     name::{Namespace, ServiceName},
 };
 
-use super::parse::{Content, Key, Kind, Object, Service, ServicePort, Slice};
-use crate::{place::address, sink::ServiceSet};
+use super::object::{Content, Key, Kind, Member, Object, Service, ServicePort, Slice};
+use crate::{
+    place::{address, fitting},
+    sink::ServiceSet,
+};
 
 /// Most objects of one kind.
 const MAX_OBJECTS: usize = 200_000;
@@ -29,6 +32,10 @@ pub(crate) struct Cluster {
     services: BTreeMap<Key, Service>,
     /// Slices with their version: of two that say different things of an endpoint the newer one counts.
     slices: BTreeMap<Key, (u64, Slice)>,
+    /// Labels of pods, where they are read.
+    pods: BTreeMap<Key, Arc<BTreeMap<String, String>>>,
+    /// The slices that name a pod; kept only where pods are read.
+    homes: Option<BTreeMap<Key, BTreeSet<Key>>>,
     /// The names of a service's slices.
     members: BTreeMap<Key, BTreeSet<Arc<str>>>,
     /// The names of the ports that were told of a service.
@@ -51,9 +58,10 @@ pub(crate) enum News {
 }
 
 impl Cluster {
-    pub(crate) fn new(only: Option<Arc<BTreeSet<ServiceName>>>) -> Self {
+    pub(crate) fn new(only: Option<Arc<BTreeSet<ServiceName>>>, pods: bool) -> Self {
         Self {
             only,
+            homes: pods.then(BTreeMap::new),
             ..Self::default()
         }
     }
@@ -74,6 +82,7 @@ impl Cluster {
         match content {
             Content::Service(service) => self.put_service(place.1, service),
             Content::Slice(slice) => self.put_slice(place.1, stamp.version, slice),
+            Content::Pod(labels) => self.put_pod(place.1, labels),
             Content::Unreadable => false,
         }
     }
@@ -89,9 +98,15 @@ impl Cluster {
                     self.changed.insert(key.clone());
                 }
             }
+            Kind::Pods => {
+                if self.pods.remove(key).is_some() {
+                    self.relabelled(key);
+                }
+            }
             Kind::Slices => {
                 if let Some((_, old)) = self.slices.remove(key) {
                     self.size = self.size.saturating_sub(old.members.len());
+                    self.settle(key, &old, false);
                     self.leave(key, &old.service);
                 }
             }
@@ -110,6 +125,7 @@ impl Cluster {
         let over: Vec<Key> = match kind {
             Kind::Services => self.services.keys().filter(unseen).cloned().collect(),
             Kind::Slices => self.slices.keys().filter(unseen).cloned().collect(),
+            Kind::Pods => self.pods.keys().filter(unseen).cloned().collect(),
         };
         for key in &over {
             self.gone(kind, key);
@@ -181,9 +197,9 @@ impl Cluster {
     }
 
     fn put_slice(&mut self, key: Key, version: u64, slice: Slice) -> bool {
-        let old = self.slices.get_mut(&key);
-        if let Some(old) = old.filter(|(_, old)| *old == slice) {
-            old.0 = version;
+        let old = self.slices.get(&key);
+        // The version counts too: it says which of two slices is right.
+        if old.is_some_and(|(at, old)| *at == version && *old == slice) {
             return true;
         }
         let reads = self.reads(&slice.service);
@@ -214,9 +230,57 @@ impl Cluster {
             .or_default()
             .insert(name);
         self.size += slice.members.len();
+        self.settle(&key, &slice, true);
         self.slices.insert(key, (version, slice));
         self.changed.insert(service);
         true
+    }
+
+    fn put_pod(&mut self, key: Key, labels: Arc<BTreeMap<String, String>>) -> bool {
+        let old = self.pods.get(&key);
+        if old == Some(&labels) {
+            return true;
+        }
+        if old.is_none() && self.pods.len() >= MAX_OBJECTS {
+            self.full = true;
+            return false;
+        }
+        self.relabelled(&key);
+        self.pods.insert(key, labels);
+        true
+    }
+
+    /// The services that have this pod are different.
+    fn relabelled(&mut self, pod: &Key) {
+        let homes = self.homes.as_ref().and_then(|homes| homes.get(pod));
+        for slice in homes.into_iter().flatten() {
+            if let Some((_, slice)) = self.slices.get(slice) {
+                self.changed.insert(Key {
+                    namespace: pod.namespace.clone(),
+                    name: Arc::clone(&slice.service),
+                });
+            }
+        }
+    }
+
+    /// The pods of a slice know of it, or no longer.
+    fn settle(&mut self, key: &Key, slice: &Slice, there: bool) {
+        let Some(homes) = &mut self.homes else {
+            return;
+        };
+        for member in &slice.members {
+            let Some(pod) = pod_of(&key.namespace, member) else {
+                continue;
+            };
+            if there {
+                homes.entry(pod).or_default().insert(key.clone());
+            } else if let Some(all) = homes.get_mut(&pod) {
+                all.remove(key);
+                if all.is_empty() {
+                    homes.remove(&pod);
+                }
+            }
+        }
     }
 
     /// A slice is none of the service's any more.
@@ -248,7 +312,8 @@ impl Cluster {
             let slices = self.slices_of(key);
             for port in &service.ports {
                 if ports.insert(Arc::clone(&port.name)) {
-                    news.push(News::Set(named(&port.name), set(port, &slices)));
+                    let set = set(port, &slices, |member| self.said_of(&key.namespace, member));
+                    news.push(News::Set(named(&port.name), set));
                 }
             }
         }
@@ -262,6 +327,21 @@ impl Cluster {
             over.difference(&ports)
                 .map(|port| News::Absent(named(port))),
         );
+    }
+
+    /// What is known of an endpoint: the labels of its pod, and what its slice says.
+    fn said_of(&self, namespace: &Namespace, member: &Member) -> Arc<BTreeMap<String, String>> {
+        let labels = match &self.homes {
+            Some(_) => pod_of(namespace, member).and_then(|pod| self.pods.get(&pod)),
+            None => None,
+        };
+        let Some(labels) = labels.filter(|labels| !labels.is_empty()) else {
+            return Arc::clone(&member.metadata);
+        };
+        let mut all = (**labels).clone();
+        let own = member.metadata.iter();
+        all.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        Arc::new(fitting(all))
     }
 
     /// The slices of a service, the newest last.
@@ -282,8 +362,19 @@ impl Cluster {
     }
 }
 
+fn pod_of(namespace: &Namespace, member: &Member) -> Option<Key> {
+    Some(Key {
+        namespace: namespace.clone(),
+        name: Arc::from(member.metadata.get("pod")?.as_str()),
+    })
+}
+
 /// The endpoints of one port: of equal addresses the last one counts (see [`ServiceSet`]).
-fn set(port: &ServicePort, slices: &[&Slice]) -> ServiceSet {
+fn set(
+    port: &ServicePort,
+    slices: &[&Slice],
+    said: impl Fn(&Member) -> Arc<BTreeMap<String, String>>,
+) -> ServiceSet {
     let mut protocol = port.protocol;
     let mut endpoints = Vec::new();
     for slice in slices {
@@ -299,7 +390,7 @@ fn set(port: &ServicePort, slices: &[&Slice]) -> ServiceSet {
                     weight: 1,
                     priority: 0,
                     locality: member.locality.clone(),
-                    metadata: Arc::clone(&member.metadata),
+                    metadata: said(member),
                     host: None,
                     tunnel: None,
                 })

@@ -80,6 +80,7 @@ impl World for Far {
                 context: None,
                 namespaces: self.namespaces.clone(),
                 selector: String::new(),
+                pod_labels: false,
             },
             services: None,
         };

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use http::{HeaderValue, header};
 use mesh_model::name::Namespace;
 use tokio::{
     sync::{mpsc, watch},
@@ -13,7 +14,8 @@ use tokio::{
 
 use super::{
     door::{Door, Refusal},
-    parse::{self, Event, Key, Kind, Object, Stamp},
+    object::{Key, Kind, Object, Stamp},
+    parse::{self, Event},
 };
 use crate::{backoff::Backoff, http::Request, place::escaped, source::SourceError};
 
@@ -31,6 +33,9 @@ const SILENCE: Duration = Duration::from_secs(75);
 const AUDIT: Duration = Duration::from_mins(10);
 /// Longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// Lists and objects without their content.
+const LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+const ONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// A stream that ends sooner, and brought nothing, is a failure.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 
@@ -49,10 +54,19 @@ impl Scope {
         let (root, name) = match self.kind {
             Kind::Services => ("/api/v1", "services"),
             Kind::Slices => ("/apis/discovery.k8s.io/v1", "endpointslices"),
+            Kind::Pods => ("/api/v1", "pods"),
         };
         match namespace {
             Some(namespace) => format!("{root}/namespaces/{namespace}/{name}"),
             None => format!("{root}/{name}"),
+        }
+    }
+    /// A question of this scope. Of pods only the metadata is wanted, which is a tenth of them.
+    fn asked(&self, path: String, form: &'static str, deadline: Duration) -> Request {
+        let request = Request::get(path).within(deadline);
+        match self.kind {
+            Kind::Pods => request.with(header::ACCEPT, HeaderValue::from_static(form)),
+            Kind::Services | Kind::Slices => request,
         }
     }
     fn selected(&self, query: &str) -> String {
@@ -224,7 +238,8 @@ impl Watcher {
         let (mut objects, mut nameless, mut next, mut version) =
             (Vec::new(), 0, None, String::new());
         for at in 0_usize.. {
-            let request = Request::get(self.scope.list(next.as_deref())).within(LIST_DEADLINE);
+            let path = self.scope.list(next.as_deref());
+            let request = self.scope.asked(path, LIST, LIST_DEADLINE);
             let answer = self.door.send(&request).await?;
             let wrong = |what: String| SourceError::Protocol {
                 subject: answer.subject.clone(),
@@ -274,10 +289,8 @@ impl Watcher {
     async fn verify(&mut self) -> Result<Next, Refusal> {
         let witness = self.known.first_key_value();
         let path = self.scope.probe(witness.map(|(key, _)| key));
-        let answer = self
-            .door
-            .send(&Request::get(path).within(PROBE_DEADLINE))
-            .await?;
+        let request = self.scope.asked(path, LIST, PROBE_DEADLINE);
+        let answer = self.door.send(&request).await?;
         let page =
             parse::page(self.scope.kind, &answer.body).map_err(|what| SourceError::Protocol {
                 subject: answer.subject.clone(),
@@ -303,7 +316,7 @@ impl Watcher {
         let path = self.scope.watch(&self.version, seconds);
         let began = Instant::now();
         // The silence is watched below: here it would begin anew with every look at the clock.
-        let request = Request::get(path).within(LIST_DEADLINE);
+        let request = self.scope.asked(path, ONE, LIST_DEADLINE);
         let mut lines = self.door.stream(&request, AUDIT).await?;
         self.say(Told::Well).await;
         let audit = began + jittered(AUDIT);

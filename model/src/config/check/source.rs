@@ -82,7 +82,13 @@ const KINDS: [(&str, &[&str]); 11] = [
     ("dns", &["servers", "record", "udp"]),
     (
         "kubernetes",
-        &["kubeconfig", "context", "namespaces", "selector"],
+        &[
+            "kubeconfig",
+            "context",
+            "namespaces",
+            "selector",
+            "pod_labels",
+        ],
     ),
 ];
 
@@ -166,11 +172,25 @@ fn kind(source: &FileSource, at: &At<'_>) -> Option<SourceKind> {
         "kubernetes" => Some(SourceKind::Kubernetes {
             kubeconfig: file(source.kubeconfig.as_deref(), &at.key("kubeconfig")),
             context: source.context.clone(),
-            namespaces: source.namespaces.clone().unwrap_or_default(),
+            namespaces: namespaces(source, &at.key("namespaces")),
             selector: source.selector.clone().unwrap_or_default(),
+            pod_labels: source.pod_labels.unwrap_or(false),
         }),
         _ => remote(word, source, at),
     }
+}
+
+fn namespaces(source: &FileSource, at: &At<'_>) -> Vec<String> {
+    let given = source.namespaces.clone().unwrap_or_default();
+    for (index, name) in given.iter().enumerate() {
+        if !is_label(name) {
+            at.index(index).fault(
+                format!("{name:?} is no namespace"),
+                "use 1 to 63 of a-z 0-9 and -",
+            );
+        }
+    }
+    given
 }
 
 /// Keys of other kinds do nothing here, so they are faults.

@@ -138,6 +138,7 @@ kubeconfig = "/etc/meshd/kubeconfig"
 context = "prod"
 namespaces = ["shop"]
 selector = "mesh=on"
+pod_labels = true
 
 [[merge]]
 service = "shop/words"

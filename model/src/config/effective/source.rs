@@ -135,11 +135,13 @@ fn keys(out: &mut Out, kind: &SourceKind) {
             context,
             namespaces,
             selector,
+            pod_labels,
         } => {
             path(out, "kubeconfig", kubeconfig.as_deref());
             text(out, "context", context.as_deref());
             out.list("namespaces", namespaces);
             out.text("selector", selector);
+            out.raw("pod_labels", pod_labels);
         }
     }
 }

@@ -8,7 +8,7 @@ use mesh_model::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::kubernetes::parse::{Member, SlicePort, Stamp};
+use crate::kubernetes::object::{Member, SlicePort, Stamp};
 
 fn key(name: &str) -> Key {
     Key {
@@ -197,7 +197,7 @@ fn a_port_that_no_slice_names_leads_to_the_target_or_itself() {
 #[test]
 fn only_what_is_asked_for_and_complete_is_told() {
     let only = BTreeSet::from([ServiceName::new("web").unwrap()]);
-    let mut cluster = Cluster::new(Some(Arc::new(only)));
+    let mut cluster = Cluster::new(Some(Arc::new(only)), false);
     cluster.put(Kind::Services, service("web", &[("", 80)]));
     cluster.put(Kind::Services, service("api", &[("", 80)]));
     cluster.put(
@@ -239,6 +239,58 @@ fn an_object_that_cannot_be_read_keeps_what_is_known() {
     );
     cluster.sweep(Kind::Services, None, &BTreeSet::new());
     assert_eq!(told(cluster.news(|_| true)), ["web/ gone"]);
+}
+
+#[test]
+fn labels_of_pods_are_labels_of_endpoints() {
+    let pod = |name: &str, version: &str| {
+        let labels = BTreeMap::from([("version", version), ("pod", "mine")]);
+        let labels = labels
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        object(name, 1, Content::Pod(Arc::new(labels.collect())))
+    };
+    let mut cluster = Cluster::new(None, true);
+    let said = |cluster: &mut Cluster| {
+        let mut news = cluster.news(|_| true);
+        assert!(news.len() < 2, "{news:?}");
+        news.pop().map(|news| match news {
+            News::Set(_, set) => format!("{:?}", set.endpoints[0].metadata),
+            News::Absent(_) => "gone".to_owned(),
+        })
+    };
+    cluster.put(Kind::Pods, pod("web-a", "v1"));
+    cluster.put(Kind::Services, service("web", &[("", 80)]));
+    let mut of = slice(
+        "web-1",
+        1,
+        "web",
+        &[("", 1)],
+        &[("10.0.0.1", Health::Healthy)],
+    );
+    if let Content::Slice(of) = &mut of.content {
+        let own = BTreeMap::from([("pod".to_owned(), "web-a".to_owned())]);
+        of.members[0].metadata = Arc::new(own);
+    }
+    cluster.put(Kind::Slices, of);
+    let with = |version: &str| {
+        Some(format!(
+            "{{\"pod\": \"web-a\", \"version\": \"{version}\"}}"
+        ))
+    };
+    assert_eq!(
+        said(&mut cluster),
+        with("v1"),
+        "what the slice says goes before"
+    );
+    cluster.put(Kind::Pods, pod("web-a", "v2"));
+    assert_eq!(said(&mut cluster), with("v2"));
+    cluster.put(Kind::Pods, pod("web-b", "v2"));
+    assert_eq!(said(&mut cluster), None, "nobody's");
+    cluster.sweep(Kind::Pods, None, &BTreeSet::new());
+    assert_eq!(said(&mut cluster), Some("{\"pod\": \"web-a\"}".to_owned()));
+    cluster.gone(Kind::Slices, &key("web-1"));
+    assert!(cluster.homes.is_some_and(|homes| homes.is_empty()));
 }
 
 /// One thing that happens: to which object, and how.

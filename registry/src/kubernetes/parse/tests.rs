@@ -1,6 +1,11 @@
 //! Answers as the API server writes them, and those that it should not.
 
+use std::sync::Arc;
+
+use mesh_model::{endpoint::Health, service::AppProtocol};
+
 use super::*;
+use crate::kubernetes::object::{Content, Slice};
 
 /// As kube-apiserver 1.34 answers, shortened.
 const SLICES: &str = r#"{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1",
@@ -130,6 +135,20 @@ fn services() {
         "what it says goes before how it is named"
     );
     assert!(ports[2].is_empty());
+}
+
+#[test]
+fn pods() {
+    let text = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"51"},"items":[
+        {"metadata":{"name":"web-a","namespace":"shop","uid":"p","resourceVersion":"50","labels":{"app":"web","version":"v1"},"annotations":{"a":"b"}}},
+        {"metadata":{"name":"bare","namespace":"shop","uid":"q","resourceVersion":"51"}}]}"#;
+    let page = page(Kind::Pods, text.as_bytes()).unwrap();
+    let labels = |at: usize| match &page.objects[at].content {
+        Content::Pod(labels) => format!("{labels:?}"),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(labels(0), r#"{"app": "web", "version": "v1"}"#);
+    assert_eq!(labels(1), "{}");
 }
 
 #[test]
