@@ -92,6 +92,9 @@ pub(crate) async fn watch(daemon: Arc<Daemon>) {
     }
 }
 
+/// Services that registries register of themselves: their own protocols, which secure themselves.
+const THEIR_OWN: [&str; 3] = ["consul", "nomad", "nomad-client"];
+
 /// What proposals are made from.
 #[derive(Debug)]
 pub(crate) struct Known<'a> {
@@ -138,6 +141,9 @@ fn found<'a>(known: &'a Known<'_>) -> Vec<Found<'a>> {
         let Ok(service) = ServiceId::parse(&format!("{}/{}", view.namespace, view.service)) else {
             continue;
         };
+        if THEIR_OWN.contains(&service.name.as_str()) {
+            continue;
+        }
         for one in &view.endpoints {
             let address: Option<SocketAddr> = one.address.parse().ok().map(canonical);
             if let Some(address) = address.filter(|address| own(address.ip())) {

@@ -92,7 +92,8 @@ pub struct Outbound {
     pub by_address: Map<SocketAddr, Arc<Frontend>>,
     /// By host name (every accepted spelling, lower case), then port: for the explicit listener.
     pub by_host: Map<Box<str>, BTreeMap<u16, Arc<Frontend>>>,
-    /// By an endpoint's own address: the call goes to that endpoint, through its tunnel.
+    /// By an endpoint's own address: the call goes to that endpoint, through its tunnel. One that has lost its
+    /// tunnel stays for connections that were captured before; new ones are not.
     pub direct: Map<SocketAddr, Direct>,
     /// Backends by service and port: what dtabs and routes name.
     pub backends: BTreeMap<(ServiceId, u16), Arc<Backend>>,

@@ -27,7 +27,8 @@ pub(crate) type Subsets = BTreeMap<(ServiceId, u16, Arc<str>), Arc<Backend>>;
 pub(crate) struct Backends {
     pub(crate) by_service: BTreeMap<(ServiceId, u16), Arc<Backend>>,
     pub(crate) subsets: Subsets,
-    /// Other hosts' endpoints with a tunnel, healthy or not, by their own addresses.
+    /// Other hosts' endpoints by their own addresses: with a tunnel, healthy or not; without one, where there was
+    /// one before.
     pub(crate) direct: Map<SocketAddr, Direct>,
     /// Where calls go while no daemon runs, ordered.
     pub(crate) fallback: BTreeMap<(ServiceId, u16), Vec<SocketAddr>>,
@@ -56,7 +57,7 @@ pub(crate) fn build(
                     .iter()
                     .filter(|one| (one.home.as_ref() == Some(id)) == home)
                 {
-                    backends.add_direct(id, *number, one);
+                    backends.add_direct(id, *number, one, previous);
                 }
             }
         }
@@ -103,11 +104,24 @@ impl Backends {
         self.by_service.insert(key, whole);
     }
 
-    fn add_direct(&mut self, id: &ServiceId, port: u16, one: &Considered) {
+    fn add_direct(
+        &mut self,
+        id: &ServiceId,
+        port: u16,
+        one: &Considered,
+        previous: Option<&Snapshot>,
+    ) {
         // A host says itself where its programs are. Only what lies where its tunnel has to answer is
         // believed, or a stolen host key could have calls of any address sent to itself.
         let at_home = |tunnel: &Tunnel| tunnel.address.ip() == one.endpoint.address.ip();
-        if one.refused || !one.endpoint.tunnel.as_ref().is_some_and(at_home) {
+        // Connections that were captured outlive a tunnel: they go on to the same address as it is now.
+        let address = &one.endpoint.address;
+        let lingers = || {
+            one.left_out.is_none()
+                && previous.is_some_and(|previous| previous.outbound.direct.contains_key(address))
+        };
+        let believed = one.endpoint.tunnel.as_ref().map_or_else(lingers, at_home);
+        if one.refused || one.endpoint.local || !believed {
             return;
         }
         let Some(backend) = self.by_service.get(&(id.clone(), port)) else {

@@ -9,7 +9,7 @@ use std::{
 use mesh_model::{
     config::Capture,
     name::{Namespace, ServiceId},
-    snapshot::{Frontend, Map, Outbound},
+    snapshot::{Direct, Frontend, Map, Outbound},
 };
 
 use crate::{Input, VirtualPort, backends::Backends, services::Services};
@@ -173,7 +173,9 @@ pub(crate) fn virtuals(
 
 /// Other hosts' endpoints whose own addresses are captured, ordered.
 pub(crate) fn direct(outbound: &Outbound) -> Vec<SocketAddr> {
-    let mut found: Vec<SocketAddr> = outbound.direct.keys().copied().collect();
+    let secured = |direct: &&Direct| direct.endpoint.tunnel.is_some();
+    let all = outbound.direct.values().filter(secured);
+    let mut found: Vec<SocketAddr> = all.map(|direct| direct.endpoint.address).collect();
     found.sort();
     found
 }

@@ -50,6 +50,7 @@ fn known<'a>(addresses: &'a [IpAddr], services: &'a [Arc<LocalService>]) -> Know
             view("shared", "10.0.0.1:8083"),
             view("gone", "10.0.0.1:8084"),
             view("far", "10.0.0.2:8080"),
+            view("consul", "10.0.0.1:8080"),
             view("web", "10.0.0.1:9090"),
         ],
         addresses,

@@ -445,3 +445,27 @@ fn a_host_captures_no_calls_of_addresses_that_are_not_its_own() {
     });
     assert_eq!(captured(&world), []);
 }
+
+/// A service that was adopted and is given back: connections that were captured go on, new ones are left alone.
+#[test]
+fn what_was_captured_goes_on_when_its_tunnel_is_gone() {
+    let text = |work: &str| {
+        format!(
+            "mesh m.internal mesh.internal\nhost h1 10.0.0.1 own\nhost h2 10.0.0.2\n{work}\
+             view h2 consul/dc1 web 10.0.0.2:8080\n"
+        )
+    };
+    let (with, without) = (
+        World::parse(&text("work h2 web 8080>8080/http\n")),
+        World::parse(&text("")),
+    );
+    let address = "10.0.0.2:8080".parse().unwrap();
+    let before = compile(&with.input()).unwrap();
+    assert_eq!(before.direct, [address]);
+    let after = again(&without, &before);
+    assert_eq!(after.direct, []);
+    let direct = &after.snapshot.outbound.direct[&address];
+    assert!(direct.endpoint.tunnel.is_none());
+    let fresh = compile(&without.input()).unwrap();
+    assert!(fresh.snapshot.outbound.direct.is_empty());
+}
