@@ -21,7 +21,7 @@ enum Against {
 /// A limit: scenario, column, with what it is compared, and the most that is allowed.
 struct Limit(&'static str, Column, Against, f64);
 
-const LIMITS: [Limit; 23] = [
+const LIMITS: [Limit; 34] = [
     Limit(
         "h1",
         Column::CpuUsPerRequest,
@@ -125,6 +125,32 @@ const LIMITS: [Limit; 23] = [
     Limit("slow_head", Column::RssKb, Against::Peer(Proxy::Envoy), 1.0),
     Limit("slow_read", Column::RssKb, Against::Peer(Proxy::Envoy), 1.0),
     Limit("slow_head", Column::Failed, Against::Number, 0.0),
+    Limit("registry_consul", Column::P50Us, Against::Number, 20_000.0),
+    Limit("registry_consul", Column::P99Us, Against::Number, 100_000.0),
+    Limit("registry_etcd", Column::P50Us, Against::Number, 20_000.0),
+    Limit("registry_etcd", Column::P99Us, Against::Number, 100_000.0),
+    Limit(
+        "registry_serverset",
+        Column::P50Us,
+        Against::Number,
+        20_000.0,
+    ),
+    Limit(
+        "registry_serverset",
+        Column::P99Us,
+        Against::Number,
+        100_000.0,
+    ),
+    Limit("registry_file", Column::P99Us, Against::Number, 150_000.0),
+    Limit("registry_ingest", Column::CpuS, Against::Number, 2.0),
+    Limit(
+        "registry_ingest",
+        Column::BytesPerEndpoint,
+        Against::Number,
+        400.0,
+    ),
+    Limit("registry_burst", Column::Ms, Against::Number, 500.0),
+    Limit("registry_idle", Column::IdleRps, Against::Number, 0.5),
 ];
 
 /// A limit and what was measured.

@@ -29,11 +29,13 @@ pub(crate) enum Scenario {
     Slow,
     /// Ten thousand endpoints replaced under load.
     Swap,
+    /// Real registries: from a write to its publication, and many endpoints.
+    Registries,
 }
 
 impl Scenario {
     /// All of them, in the order of running.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::H1,
         Self::Redir,
         Self::H2h1,
@@ -46,6 +48,7 @@ impl Scenario {
         Self::Idle,
         Self::Slow,
         Self::Swap,
+        Self::Registries,
     ];
 
     /// As it is written in `SCENARIO=`.
@@ -63,6 +66,7 @@ impl Scenario {
             Self::Idle => "idle",
             Self::Slow => "slow",
             Self::Swap => "swap",
+            Self::Registries => "registries",
         }
     }
 }

@@ -39,6 +39,14 @@ pub(crate) enum Column {
     RssKb,
     /// Requests or connections without a right answer.
     Failed,
+    /// CPU time, seconds.
+    CpuS,
+    /// Time on the clock, milliseconds.
+    Ms,
+    /// Growth of resident memory for one endpoint.
+    BytesPerEndpoint,
+    /// Requests a second while nothing changes.
+    IdleRps,
 }
 
 /// Which of several rounds stands for all.
@@ -66,6 +74,10 @@ impl Column {
             Self::KbPerConnection => "kb_per_connection",
             Self::RssKb => "rss_kb",
             Self::Failed => "failed",
+            Self::CpuS => "cpu_s",
+            Self::Ms => "ms",
+            Self::BytesPerEndpoint => "bytes_per_endpoint",
+            Self::IdleRps => "idle_requests_s",
         }
     }
 
@@ -84,6 +96,10 @@ impl Column {
             Self::KbPerConnection => "KB/connection",
             Self::RssKb => "RSS MB",
             Self::Failed => "failed",
+            Self::CpuS => "CPU s",
+            Self::Ms => "ms",
+            Self::BytesPerEndpoint => "bytes/endpoint",
+            Self::IdleRps => "idle requests/s",
         }
     }
 
@@ -91,15 +107,20 @@ impl Column {
     pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::CpuSPerGb => format!("{value:.3}"),
+            Self::CpuS | Self::IdleRps => format!("{value:.2}"),
             Self::CpuUsPerRequest
             | Self::CpuUserUsPerRequest
             | Self::GbitS
             | Self::CpuUsPerConnection
             | Self::KbPerConnection => format!("{value:.1}"),
             Self::RssKb => format!("{:.1}", value / 1024.0),
-            Self::Rps | Self::P50Us | Self::P99Us | Self::ConnectionsS | Self::Failed => {
-                format!("{value:.0}")
-            }
+            Self::Rps
+            | Self::P50Us
+            | Self::P99Us
+            | Self::ConnectionsS
+            | Self::Failed
+            | Self::Ms
+            | Self::BytesPerEndpoint => format!("{value:.0}"),
         }
     }
 
@@ -107,11 +128,17 @@ impl Column {
     /// sampled by the kernel, so there, and of latencies, the middle is meant; failures add up.
     fn stands(self) -> Stands {
         match self {
-            Self::CpuUsPerRequest | Self::CpuSPerGb | Self::CpuUsPerConnection => Stands::Least,
-            Self::Rps | Self::GbitS | Self::ConnectionsS | Self::RssKb => Stands::Most,
-            Self::CpuUserUsPerRequest | Self::P50Us | Self::P99Us | Self::KbPerConnection => {
-                Stands::Median
+            Self::CpuUsPerRequest | Self::CpuSPerGb | Self::CpuUsPerConnection | Self::CpuS => {
+                Stands::Least
             }
+            Self::Rps | Self::GbitS | Self::ConnectionsS | Self::RssKb => Stands::Most,
+            Self::CpuUserUsPerRequest
+            | Self::P50Us
+            | Self::P99Us
+            | Self::KbPerConnection
+            | Self::Ms
+            | Self::BytesPerEndpoint
+            | Self::IdleRps => Stands::Median,
             Self::Failed => Stands::Sum,
         }
     }

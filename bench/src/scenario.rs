@@ -14,6 +14,8 @@ use crate::{
 
 /// Memory of idle connections.
 mod idle;
+/// Real registries.
+mod registries;
 /// HTTP at saturation, and at constant rates.
 mod requests;
 /// Memory under slow clients.
@@ -27,12 +29,20 @@ mod tcp;
 pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
     let (machine, begun) = (Machine::read(), Instant::now());
     anyhow::ensure!(machine.cpus >= 2, "it needs two CPUs");
-    report::say("starting hosts, backends and proxies");
-    let mut stage = Stage::set(order)?;
     let mut results = Results::default();
-    for (proxy, why) in &stage.absent {
-        report::fault("all", *proxy, why);
-        results.faults.push(("all".to_owned(), *proxy, why.clone()));
+    let mut stage = None;
+    if order
+        .scenarios
+        .iter()
+        .any(|one| *one != Scenario::Registries)
+    {
+        report::say("starting hosts, backends and proxies");
+        let set = Stage::set(order)?;
+        for (proxy, why) in &set.absent {
+            report::fault("all", *proxy, why);
+            results.faults.push(("all".to_owned(), *proxy, why.clone()));
+        }
+        stage = Some(set);
     }
     for scenario in &order.scenarios {
         report::say(&format!(
@@ -40,7 +50,11 @@ pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
             scenario.name(),
             begun.elapsed().as_secs()
         ));
-        one(*scenario, order, &mut stage, &mut results)?;
+        match (&mut stage, scenario) {
+            (_, Scenario::Registries) => registries::run(order, &mut results)?,
+            (Some(stage), scenario) => one(*scenario, order, stage, &mut results)?,
+            (None, _) => {}
+        }
     }
     let verdicts = limit::judge(&results, &|proxy| order.wants(proxy.name()));
     report::table(&results);
@@ -81,6 +95,7 @@ fn one(
         Scenario::Idle => idle::run(order, stage, results),
         Scenario::Slow => slow::run(order, stage, results)?,
         Scenario::Swap => swap::run(order, stage, results)?,
+        Scenario::Registries => registries::run(order, results)?,
     }
     Ok(())
 }

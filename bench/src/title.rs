@@ -52,12 +52,27 @@ pub(crate) fn title(scenario: &str) -> String {
             "swap",
             "2,000 requests/s, 10,000 endpoints replaced every second",
         ),
+        (
+            "registry_ingest",
+            "100,000 endpoints of 10,000 services read from etcd, until they are published",
+        ),
+        (
+            "registry_burst",
+            "1,000 of 10,000 services changed in etcd at once, until the last one is published",
+        ),
+        (
+            "registry_idle",
+            "10,000 services of etcd followed while nothing changes",
+        ),
     ];
     if let Some((_, title)) = fixed.iter().find(|(name, _)| *name == scenario) {
         return (*title).to_owned();
     }
     if let Some(name) = scenario.strip_suffix("_half") {
         return format!("{}: at half of the slowest peer's peak", title(name));
+    }
+    if let Some(kind) = scenario.strip_prefix("registry_") {
+        return format!("{kind}: from a write until it is published");
     }
     let mut words = scenario.split('_').skip(1);
     let kind = match words.next() {
