@@ -24,8 +24,12 @@ mod events;
 /// A scripted server.
 #[cfg(test)]
 mod fake;
+/// Fields of its JSON.
+mod fields;
 /// Lists, single reads and hints, in their order.
 mod follow;
+/// The stream of events, and the leader.
+mod hints;
 /// Where tasks listen.
 mod ports;
 /// Applications to services.

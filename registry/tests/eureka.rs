@@ -48,7 +48,7 @@ mod tests {
 
     fn launch(root: &Path, setup: Setup) -> (Server, SocketAddr, SocketAddr) {
         let folder = tempfile::tempdir().unwrap();
-        let [port, plain] = free_ports();
+        let [port, clear] = free_ports();
         if setup == Setup::Tls {
             authority::write(folder.path()).unwrap();
         }
@@ -73,8 +73,8 @@ mod tests {
                 arguments.push(format!("--password.file={}", path("server-password")));
             }
             Setup::Tls => {
-                admin = at(plain);
-                arguments.push(format!("--plain.port={plain}"));
+                admin = at(clear);
+                arguments.push(format!("--plain.port={clear}"));
                 arguments.push(format!(
                     "--server.ssl.certificate=file:{}",
                     path("server.pem")

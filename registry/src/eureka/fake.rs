@@ -56,8 +56,11 @@ impl Fake {
             said: Vec::new(),
         }));
         let play = Arc::clone(&state);
-        let stage = Stage::open(secured, move |asked| answer(&mut lock(&play), asked));
-        Self { stage, state }
+        let server = Stage::open(secured, move |asked| answer(&mut lock(&play), asked));
+        Self {
+            stage: server,
+            state,
+        }
     }
 
     pub(crate) fn quirk(&self, quirk: Quirk) {
@@ -141,10 +144,11 @@ impl State {
         for one in self.apps.values().flat_map(BTreeMap::values) {
             *counts.entry(&one.status).or_default() += 1;
         }
-        counts
-            .iter()
-            .map(|(status, count)| format!("{status}_{count}_"))
-            .collect()
+        let mut text = String::new();
+        for (status, count) in &counts {
+            write!(text, "{status}_{count}_").unwrap();
+        }
+        text
     }
 
     fn page<'i>(

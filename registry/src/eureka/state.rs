@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write,
     sync::Arc,
 };
 
@@ -83,10 +84,11 @@ impl Applications {
         for instance in self.0.values().flat_map(BTreeMap::values) {
             *counts.entry(instance.status).or_default() += 1;
         }
-        counts
-            .iter()
-            .map(|(status, count)| format!("{}_{count}_", status.word()))
-            .collect()
+        let mut text = String::new();
+        for (status, count) in &counts {
+            let _infallible = write!(text, "{}_{count}_", status.word());
+        }
+        text
     }
 
     /// How many instances of `self` are not in `other`.
@@ -125,8 +127,8 @@ impl Applications {
             for (id, one) in all {
                 for name in virtual_names(one) {
                     if wanted(&name) && !self.0.contains_key(&name) {
-                        let named = (format!("{app}/{id}"), one);
-                        by_virtual_name.entry(name).or_default().push(named);
+                        let one = (format!("{app}/{id}"), one);
+                        by_virtual_name.entry(name).or_default().push(one);
                     }
                 }
             }

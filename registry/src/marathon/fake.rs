@@ -39,9 +39,9 @@ impl Fake {
             mute: false,
         }));
         let (play, stream) = (Arc::clone(&state), events.clone());
-        let stage = Stage::open(secured, move |asked| answer(&lock(&play), &stream, asked));
+        let server = Stage::open(secured, move |asked| answer(&lock(&play), &stream, asked));
         Self {
-            stage,
+            stage: server,
             state,
             events,
         }

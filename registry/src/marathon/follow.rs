@@ -7,21 +7,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::{StreamExt, stream};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use mesh_model::{endpoint::ServiceKey, name::ServiceName};
-use tokio::{sync::Notify, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    events::{Framer, Hint, WANTED, is_id},
-    read::{App, Part, Reader, Taste, text},
+    events::is_id,
+    hints::{Dirty, Hints, MANY},
+    read::{App, Part, Reader, Taste},
 };
 use crate::{
     backoff::Backoff,
@@ -41,177 +39,12 @@ const LIST: Duration = Duration::from_mins(1);
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Tasks that become ready without an event are looked at this often.
 const WAITING: Duration = Duration::from_secs(2);
-/// More applications than this at once are read as a list.
-const MANY: usize = 64;
 /// So many applications are read side by side.
 const AT_ONCE: usize = 8;
-/// A stream without any line for this long is dead.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Between two questions for the leader, while all is well and while it is not.
-const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
-/// For such a question.
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// For the head of a list.
 const LIST_DEADLINE: Duration = Duration::from_secs(15);
 
 const APPS: &str = "the applications";
-const EVENTS: &str = "the events";
-const LEADER: &str = "the leader";
-
-/// What is to be read again.
-#[derive(Debug, Default)]
-struct Dirty {
-    all: bool,
-    apps: BTreeSet<Arc<str>>,
-}
-
-/// What the tasks share.
-struct Shared {
-    client: Client,
-    board: Board,
-    dirty: Mutex<Dirty>,
-    marked: Notify,
-    /// The leader is another one: the stream must be opened there.
-    moved: Notify,
-    /// The leader's place among the addresses; [`usize::MAX`]: it is none of them.
-    leads: AtomicUsize,
-    /// The place at which the stream was opened.
-    opened: AtomicUsize,
-}
-
-impl Shared {
-    fn mark(&self, hint: Hint) {
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        match hint {
-            Hint::App(id) if dirty.apps.len() < MANY => {
-                dirty.apps.insert(id);
-            }
-            _ => dirty.all = true,
-        }
-        drop(dirty);
-        self.marked.notify_one();
-    }
-
-    fn take(&self) -> Dirty {
-        std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Reads the stream of events, again and again.
-    async fn events(self: Arc<Self>) {
-        let mut waits = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-        let query: Vec<String> = WANTED
-            .iter()
-            .map(|kind| format!("event_type={kind}"))
-            .collect();
-        let request = Request::get(format!("/v2/events?{}", query.join("&"))).with(
-            header::ACCEPT,
-            HeaderValue::from_static("text/event-stream"),
-        );
-        loop {
-            let opened = Instant::now();
-            let error = tokio::select! {
-                error = self.stream(&request) => error,
-                () = self.moved.notified() => {
-                    waits.reset();
-                    continue;
-                }
-            };
-            self.board.bad(EVENTS, &error);
-            if opened.elapsed() >= LIST {
-                waits.reset();
-            }
-            tokio::time::sleep(waits.next(fastrand::f64())).await;
-        }
-    }
-
-    /// One stream to its end.
-    async fn stream(&self, request: &Request) -> SourceError {
-        // Through others the stream comes late, or in pieces.
-        self.client.begin_with(self.leads.load(Ordering::Relaxed));
-        let mut lines = match self.client.lines(request, SILENCE).await {
-            Ok(lines) => lines,
-            Err(error) => return error,
-        };
-        self.opened.store(self.client.first(), Ordering::Relaxed);
-        self.board.good(EVENTS);
-        // What happened before it was opened is nowhere but in the list.
-        self.mark(Hint::All);
-        let mut framer = Framer::default();
-        loop {
-            match lines.next().await {
-                Ok(Some(line)) => {
-                    if let Some(hint) = framer.line(&line) {
-                        self.mark(hint);
-                    }
-                }
-                Ok(None) => {
-                    return SourceError::Protocol {
-                        subject: "/v2/events".into(),
-                        what: "the stream has ended".into(),
-                    };
-                }
-                Err(error) => return error,
-            }
-        }
-    }
-
-    /// Asks for the leader: a sign of life, and where the stream is whole.
-    async fn leader(self: Arc<Self>) {
-        let mut known = None;
-        let mut alive = true;
-        let mut moved_at = None;
-        loop {
-            match self.ask_leader().await {
-                Ok(leader) => {
-                    self.board.good(LEADER);
-                    let place = leader.as_deref().and_then(|at| self.client.place_of(at));
-                    self.leads
-                        .store(place.unwrap_or(usize::MAX), Ordering::Relaxed);
-                    let elsewhere =
-                        place.is_some_and(|at| at != self.opened.load(Ordering::Relaxed));
-                    let lately = moved_at.is_some_and(|at: Instant| at.elapsed() < LIST);
-                    let other = leader.is_some() && known.is_some() && known != leader;
-                    if other || !alive || (elsewhere && !lately) {
-                        moved_at = Some(Instant::now());
-                        self.client.redial();
-                        self.moved.notify_one();
-                        self.mark(Hint::All);
-                    }
-                    known = leader.or(known);
-                    alive = true;
-                }
-                Err(error) => {
-                    self.board.bad(LEADER, &error);
-                    alive = false;
-                }
-            }
-            let (well, ill) = PROBE;
-            let pause = if alive { well } else { ill };
-            tokio::time::sleep(pause.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
-        }
-    }
-
-    /// The leader as it calls itself; `None` where one may not ask.
-    async fn ask_leader(&self) -> Result<Option<String>, SourceError> {
-        let answer = self
-            .client
-            .send(&Request::get("/v2/leader").within(PROBE_DEADLINE))
-            .await?;
-        // The list may be allowed where this is not.
-        if answer.status == StatusCode::FORBIDDEN {
-            return Ok(None);
-        }
-        if answer.status == StatusCode::NOT_FOUND {
-            return Err(SourceError::Protocol {
-                subject: answer.subject,
-                what: "there is no leader".into(),
-            });
-        }
-        let answer = answer.good()?;
-        let document: serde_json::Value = answer.json(std::marker::PhantomData)?;
-        Ok(text(&document, "leader").map(str::to_owned))
-    }
-}
 
 /// Reads for ever.
 pub(super) async fn run(
@@ -221,15 +54,7 @@ pub(super) async fn run(
     only: Option<Arc<BTreeSet<ServiceName>>>,
     guarded: bool,
 ) -> Result<Infallible, SourceError> {
-    let shared = Arc::new(Shared {
-        client,
-        board: Board::new(out.clone()),
-        dirty: Mutex::default(),
-        marked: Notify::new(),
-        moved: Notify::new(),
-        leads: AtomicUsize::new(usize::MAX),
-        opened: AtomicUsize::new(usize::MAX),
-    });
+    let shared = Arc::new(Hints::new(client, Board::new(out.clone())));
     shared.board.expect(APPS);
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&shared).events());
@@ -256,7 +81,7 @@ pub(super) async fn run(
 
 /// What is known.
 struct Follower {
-    shared: Arc<Shared>,
+    shared: Arc<Hints>,
     out: Sink,
     taste: Taste,
     only: Option<Arc<BTreeSet<ServiceName>>>,

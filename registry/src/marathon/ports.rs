@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::read::{list, text};
+use super::fields::{list, text};
 
 /// How tasks reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,8 @@ impl Mode {
         match docker.and_then(|docker| text(docker, "network")) {
             Some("BRIDGE") => Self::Bridge,
             Some("USER") => Self::Container,
-            Some(_) => Self::Host,
             None if app.get("ipAddress").is_some_and(Value::is_object) => Self::Discovery,
-            None => Self::Host,
+            _ => Self::Host,
         }
     }
 }
@@ -67,8 +66,8 @@ impl Door {
             u16::try_from(port).ok()
         };
         let own = || {
-            let all = list(task, "ipAddresses").iter();
-            all.filter_map(|one| text(one, "ipAddress")).next()
+            let mut all = list(task, "ipAddresses").iter();
+            all.find_map(|one| text(one, "ipAddress"))
         };
         match self.way {
             Way::OfHost(index) => Some((text(task, "host")?, host_port(index)?)),

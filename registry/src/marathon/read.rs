@@ -13,7 +13,10 @@ use mesh_model::{
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::ports::{Door, Ports};
+use super::{
+    fields::{list, text},
+    ports::{Door, Ports},
+};
 use crate::{
     place::{address, fitting},
     sink::ServiceSet,
@@ -82,9 +85,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
             match key.as_str() {
                 "apps" => found = Some(map.next_value_seed(Each(self.0, PhantomData))?),
                 "app" => {
-                    found = Some(vec![
-                        app(&map.next_value()?, self.0).map_err(A::Error::custom)?,
-                    ])
+                    let one = app(&map.next_value()?, self.0).map_err(A::Error::custom)?;
+                    found = Some(vec![one]);
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
@@ -122,19 +124,6 @@ impl<'de> Visitor<'de> for Each<'_> {
         }
         Ok(all)
     }
-}
-
-/// The text of a field.
-pub(super) fn text<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
-    value.get(name)?.as_str().filter(|text| !text.is_empty())
-}
-
-/// The elements of a field; none where there is no list.
-pub(super) fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
-    value
-        .get(name)
-        .and_then(Value::as_array)
-        .map_or(&[], |all| all)
 }
 
 /// Reads one application; it fails where the answer as a whole is not what was asked for.

@@ -53,7 +53,7 @@ fn task(app: &str, host: &str, port: u16, healthy: bool) -> Value {
         "healthCheckResults": [{"alive": healthy, "taskId": format!("{app}.{port}")}]})
 }
 
-fn app(name: &str, tasks: Vec<Value>) -> Value {
+fn app(name: &str, tasks: &[Value]) -> Value {
     json!({"id": format!("/{name}"), "version": "2026-01-01T00:00:00.000Z", "labels": {},
         "healthChecks": [{"protocol": "HTTP"}], "deployments": [], "readinessChecks": [], "readinessCheckResults": [],
         "networks": [{"mode": "host"}], "portDefinitions": [{"port": 0, "name": "http"}], "tasks": tasks})
@@ -63,7 +63,7 @@ impl World for Far {
     fn put(&mut self, service: &str, endpoints: &[Registered]) {
         let tasks = endpoints.iter();
         let tasks = tasks.map(|one| task(service, "10.0.0.1", one.port, one.healthy));
-        self.fake.put(app(service, tasks.collect()));
+        self.fake.put(app(service, &tasks.collect::<Vec<_>>()));
     }
     fn remove(&mut self, service: &str) {
         self.fake.remove(&format!("/{service}"));
@@ -117,7 +117,7 @@ impl World for Far {
             }
             task
         });
-        self.fake.put(app(service, tasks.to_vec()));
+        self.fake.put(app(service, &tasks));
         Ok(())
     }
     fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
@@ -125,14 +125,14 @@ impl World for Far {
             task(service, "fd00::1", 80, true),
             task(service, "Db.Test", 5432, true),
         ];
-        self.fake.put(app(service, tasks));
+        self.fake.put(app(service, &tasks));
         Ok(vec!["[fd00::1]:80".into(), "db.test:5432".into()])
     }
     fn fill(&mut self, endpoints: usize) -> Hook {
         for service in 0..endpoints / 100 {
             let name = format!("service-{service}");
             let tasks = (0..100).map(|one| task(&name, "10.0.0.1", 1_024 + one, true));
-            self.fake.put(app(&name, tasks.collect()));
+            self.fake.put(app(&name, &tasks.collect::<Vec<_>>()));
         }
         Ok(())
     }
@@ -198,7 +198,7 @@ async fn an_empty_list_to_a_token_is_not_believed_at_first() {
     let run = Watched::new(&far);
     run.is("auth-failed").await;
     far.fake
-        .put(app("web", vec![task("web", "10.0.0.1", 1, true)]));
+        .put(app("web", &[task("web", "10.0.0.1", 1, true)]));
     run.has("web", &[1]).await;
     run.is("synced").await;
     run.end().await;
@@ -230,7 +230,7 @@ async fn the_stream_is_opened_at_the_leader() {
     far.before.push(format!("http://{}", other.stage.address));
     for fake in [&other, &far.fake] {
         fake.lead(&far.fake.stage.address);
-        fake.put(app("web", vec![task("web", "10.0.0.1", 1, true)]));
+        fake.put(app("web", &[task("web", "10.0.0.1", 1, true)]));
     }
     let run = Watched::new(&far);
     run.has("web", &[1]).await;
@@ -255,7 +255,7 @@ async fn readiness_is_seen_without_an_event() {
     let mut far = Far::plain();
     let mut deployed = app(
         "web",
-        vec![
+        &[
             task("web", "10.0.0.1", 1, true),
             task("web", "10.0.0.1", 2, true),
         ],

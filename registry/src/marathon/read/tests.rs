@@ -221,14 +221,15 @@ fn what_is_deployed_must_become_ready() {
 
 #[test]
 fn what_is_no_answer_is_refused() {
-    let read = |text: &str| {
-        let mut document = serde_json::Deserializer::from_str(text);
+    let read_bytes = |text: &[u8]| {
+        let mut document = serde_json::Deserializer::from_slice(text);
         let taste = Taste::default();
         let found = Reader(&taste).deserialize(&mut document);
         found
             .and_then(|found| document.end().map(|()| found))
             .map_err(|error| error.to_string())
     };
+    let read = |text: &str| read_bytes(text.as_bytes());
     let whole =
         json!({"apps": [on_hosts(), {"id": "/batch", "ports": [], "tasks": []}]}).to_string();
     let found = read(&whole).unwrap();
@@ -236,7 +237,7 @@ fn what_is_no_answer_is_refused() {
     assert_eq!(found[1].part, Part::None, "nothing to call");
     assert_eq!(read("{\"apps\":[]}").unwrap(), []);
     for end in 0..whole.len() {
-        assert!(read(&whole[..end]).is_err(), "{end}");
+        assert!(read_bytes(&whole.as_bytes()[..end]).is_err(), "{end}");
     }
     for wrong in [
         "{}",
