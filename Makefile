@@ -34,6 +34,7 @@ deb: ## target/packages/meshd_*.deb
 fuzz: ## each decoder of outside bytes for FUZZ_SECONDS (60) each, or FUZZ_TARGETS="http1_differential" alone
 	@bash scripts/fuzz.sh
 
-soak: ## mixed load with killed instances, faults and new routes for SOAK_SECONDS (1800)
+soak: ## mixed load with killed instances, faults and new routes for SOAK_SECONDS (1800); registries away for OUTAGE_SECONDS (600)
 	@bash scripts/setup.sh test
-	@. scripts/environment.sh && SOAK_SECONDS=$${SOAK_SECONDS:-1800} cargo xtask test "hosts: soak"
+	@. scripts/environment.sh && SOAK_SECONDS=$${SOAK_SECONDS:-1800} cargo xtask test "hosts: soak" \
+		&& OUTAGE_SECONDS=$${OUTAGE_SECONDS:-600} cargo xtask test "hosts: registries"

@@ -11,7 +11,7 @@ mod announced;
 
 #[cfg(test)]
 mod tests {
-    use mesh_registry::contract::{Setup, laws, matrix, server::needed};
+    use mesh_registry::contract::{Setup, Watched, World, laws, matrix, server::needed, up};
 
     use crate::agent::Agent;
 
@@ -29,5 +29,25 @@ mod tests {
             return;
         };
         laws(|| Agent::start(&root, Setup::Plain)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_agents_socket_is_read_too() {
+        let Some(root) = needed("consul", "consul-socket") else {
+            return;
+        };
+        let mut agent = Agent::start(&root, Setup::Plain);
+        agent.unix = true;
+        agent.put("web", &[up(1), up(2)]);
+        let run = Watched::new(&agent);
+        run.has("web", &[1, 2]).await;
+        agent.put("web", &[up(1), up(2), up(3)]);
+        run.has("web", &[1, 2, 3]).await;
+        agent.server.kill();
+        run.is("degraded").await;
+        agent.server.start_again(true);
+        run.is("synced").await;
+        run.has("web", &[1, 2, 3]).await;
+        run.end().await;
     }
 }

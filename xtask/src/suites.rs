@@ -152,10 +152,11 @@ fn driven(built: &[Built]) -> Vec<Suite> {
     let arguments = "--test-threads=1 --nocapture";
     let mut all = Vec::new();
     all.extend(others.iter().map(|one| {
-        let longer = if one.target == "soak" {
-            soak_minutes()
-        } else {
-            0
+        let longer = match one.target.as_str() {
+            "soak" => minutes("SOAK_SECONDS"),
+            // Two outages for each kind of registry.
+            "registries" => 12 * minutes("OUTAGE_SECONDS"),
+            _ => 0,
         };
         suite(
             &format!("hosts: {}", one.target),
@@ -176,9 +177,9 @@ fn driven(built: &[Built]) -> Vec<Suite> {
     all
 }
 
-/// How long the soak itself is asked to take.
-fn soak_minutes() -> u32 {
-    let seconds = std::env::var("SOAK_SECONDS");
+/// How long a test is asked to take by this variable.
+fn minutes(variable: &str) -> u32 {
+    let seconds = std::env::var(variable);
     seconds
         .ok()
         .and_then(|text| text.parse::<u32>().ok())

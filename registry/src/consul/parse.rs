@@ -8,6 +8,7 @@ use std::{
 use mesh_model::{
     endpoint::{Endpoint, Health, Locality, ServiceKey},
     name::{Namespace, ServiceName},
+    service::AppProtocol,
 };
 use serde::Deserialize;
 
@@ -133,7 +134,18 @@ pub(crate) fn instances(body: &[u8], pick: &Pick) -> Result<Instances, String> {
             found.set.endpoints.push(endpoint);
         }
     }
+    found.set.protocol = protocol(&found.set.endpoints);
     Ok(found)
+}
+
+/// The protocol that all instances name by the key `protocol` of `Meta`; found from the bytes otherwise.
+fn protocol(endpoints: &[Endpoint]) -> AppProtocol {
+    let mut words = endpoints.iter().map(|one| one.metadata.get("protocol"));
+    let first = words.next().flatten();
+    let agreed = first.filter(|first| words.all(|word| word == Some(*first)));
+    agreed
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_default()
 }
 
 fn endpoint(entry: &Entry) -> Option<Endpoint> {
@@ -224,6 +236,13 @@ mod tests {
     fn instances_are_mapped() {
         let found = instances(TWO.as_bytes(), &Pick::default()).unwrap();
         assert_eq!((found.listed, found.skipped), (4, 1));
+        assert_eq!(found.set.protocol, AppProtocol::Detect);
+        let said = TWO.replace("\"Meta\":null", r#""Meta":{"protocol":"http"}"#);
+        let some = instances(said.as_bytes(), &Pick::default()).unwrap();
+        assert_eq!(some.set.protocol, AppProtocol::Detect, "not all agree");
+        let one = br#"[{"Node":{"Address":"10.0.0.9"},"Service":{"ID":"a","Port":1,"Meta":{"protocol":"http"}}}]"#;
+        let one = instances(one, &Pick::default()).unwrap();
+        assert_eq!(one.set.protocol, AppProtocol::Http);
         let all: Vec<_> = found
             .set
             .endpoints

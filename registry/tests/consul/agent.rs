@@ -29,6 +29,8 @@ pub(crate) struct Agent {
     setup: Setup,
     pub(crate) admin: SocketAddr,
     wire: Wire,
+    /// True: the client comes through the unix socket.
+    pub(crate) unix: bool,
     /// What was put, for a change in place.
     known: BTreeMap<String, Vec<Registered>>,
     /// The id of the client's token.
@@ -52,6 +54,7 @@ impl Agent {
             "node_name": "lab", "server": true, "bootstrap_expect": 1, "bind_addr": "127.0.0.1",
             "log_level": "warn", "disable_update_check": true, "raft_protocol": 3, "performance": {"raft_multiplier": 1},
             "leave_on_terminate": false,
+            "addresses": {"http": format!("127.0.0.1 unix://{}", path("http.sock"))},
             "ports": {"http": web, "https": secured, "dns": dns, "grpc": -1, "server": rpc, "serf_lan": serf, "serf_wan": -1},
         });
         let added = match setup {
@@ -90,6 +93,7 @@ impl Agent {
             setup,
             admin,
             wire: Wire::new(to).unwrap(),
+            unix: false,
             known: BTreeMap::new(),
             token: String::new(),
         };
@@ -208,6 +212,10 @@ impl World for Agent {
             Setup::Tls => {
                 access.addresses = vec![format!("https://{at}")];
                 access.tls.ca = Some(self.server.folder().join("ca.pem"));
+            }
+            _ if self.unix => {
+                let socket = self.server.folder().join("http.sock");
+                access.addresses = vec![format!("unix://{}", socket.display())];
             }
             _ => access.addresses = vec![format!("http://{at}")],
         }
