@@ -93,11 +93,11 @@ pub(crate) struct Fake {
 type Answer = Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>>;
 
 impl Store {
-    fn header(&self) -> Option<Header> {
-        Some(Header {
+    fn header(&self) -> Header {
+        Header {
             cluster_id: self.cluster,
             revision: self.revision,
-        })
+        }
     }
     /// What stood there at a revision.
     fn at(&self, revision: i64) -> BTreeMap<&[u8], &KeyValue> {
@@ -340,7 +340,7 @@ fn authenticate(shared: &Shared, body: &[u8]) -> Result<Bytes, Refusal> {
             "etcdserver: authentication failed, invalid user ID or password",
         )),
         Some(password) => Ok(framed(&AuthenticateResponse {
-            header: store.header(),
+            header: Some(store.header()),
             token: password.clone(),
         })),
     }
@@ -381,7 +381,7 @@ fn range(shared: &Shared, body: &[u8]) -> Result<Bytes, Refusal> {
         .unwrap_or(usize::MAX);
     let limit = if request.count_only { 0 } else { limit };
     let answer = RangeResponse {
-        header: store.header(),
+        header: Some(store.header()),
         more: found.len() > limit,
         count: i64::try_from(found.len()).unwrap(),
         kvs: found.into_iter().take(limit).cloned().collect(),
@@ -406,7 +406,7 @@ async fn watched(shared: Arc<Shared>, mut body: Incoming, sender: mpsc::Sender<F
         let mut store = shared.store();
         store.asked.push(format!("watch from {next}"));
         let mut answers = vec![WatchResponse {
-            header: store.header(),
+            header: Some(store.header()),
             created: true,
             ..WatchResponse::default()
         }];
@@ -415,7 +415,7 @@ async fn watched(shared: Arc<Shared>, mut body: Incoming, sender: mpsc::Sender<F
             "etcdserver: permission denied".clone_into(&mut answers[0].cancel_reason);
         } else if next <= store.compacted {
             answers.push(WatchResponse {
-                header: store.header(),
+                header: Some(store.header()),
                 canceled: true,
                 compact_revision: store.compacted + 1,
                 ..WatchResponse::default()
@@ -443,7 +443,7 @@ async fn watched(shared: Arc<Shared>, mut body: Incoming, sender: mpsc::Sender<F
                 })
                 .collect();
             let answer = WatchResponse {
-                header: store.header(),
+                header: Some(store.header()),
                 events,
                 ..WatchResponse::default()
             };

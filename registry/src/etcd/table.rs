@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use mesh_model::{endpoint::ServiceKey, name::ServiceName};
+use mesh_model::{
+    endpoint::{Locality, ServiceKey},
+    name::ServiceName,
+};
 
 use super::layout::{Fault, Layout, Place};
 use crate::sink::ServiceSet;
@@ -18,6 +21,9 @@ use crate::sink::ServiceSet;
 pub(crate) const MAX_KEYS: usize = 1_000_000;
 /// Most keys without a service that are told apart, so that each is counted once.
 const MAX_FOREIGN: usize = 10_000;
+
+/// Most different metadata, and places, that endpoints share.
+const MAX_SHARED: usize = 4_096;
 
 /// One key, as etcd answers it.
 #[derive(Debug, Clone)]
@@ -82,6 +88,7 @@ pub(crate) struct Table {
     only: Option<Arc<BTreeSet<ServiceName>>>,
     services: BTreeMap<ServiceKey, Group>,
     foreign: BTreeMap<Box<[u8]>, i64>,
+    shared: Shared,
     /// Keys that live on an older value, and what is wrong with one of them.
     aged: usize,
     complaint: Option<String>,
@@ -95,6 +102,7 @@ impl Table {
             only,
             services: BTreeMap::new(),
             foreign: BTreeMap::new(),
+            shared: Shared::default(),
             aged: 0,
             complaint: None,
         }
@@ -198,7 +206,8 @@ impl Table {
                 .good
                 .as_deref()
                 .and_then(|value| self.layout.read(id, value).ok());
-            if let Some(read) = read {
+            if let Some(mut read) = read {
+                self.shared.apply(&mut read);
                 join(set.get_or_insert_default(), read);
             }
         }
@@ -210,6 +219,7 @@ impl Table {
         let mut old = std::mem::take(&mut self.services);
         let old_foreign = std::mem::take(&mut self.foreign);
         (self.aged, self.complaint) = (0, None);
+        self.shared = Shared::default();
         let mut swept = Swept::default();
         let mut sets: BTreeMap<ServiceKey, Option<ServiceSet>> = BTreeMap::new();
         for entry in entries {
@@ -235,7 +245,9 @@ impl Table {
             swept.differs |= news;
             let set = sets.entry(place.service.clone()).or_default();
             let (good, faulty) = match self.layout.read(&place.id, &entry.value) {
-                Ok(read) => {
+                Ok(mut read) => {
+                    self.shared.learn(&read);
+                    self.shared.apply(&mut read);
                     join(set.get_or_insert_default(), read);
                     (Some(entry.value.into_boxed_slice()), false)
                 }
@@ -302,6 +314,41 @@ impl Known {
     /// True when the last good value stands in for a newer one.
     fn is_aged(&self) -> bool {
         self.faulty && self.good.is_some()
+    }
+}
+
+/// What many endpoints have alike, kept once.
+#[derive(Debug, Default)]
+struct Shared {
+    metadata: BTreeSet<Arc<BTreeMap<String, String>>>,
+    places: BTreeSet<Arc<Locality>>,
+}
+
+impl Shared {
+    fn learn(&mut self, set: &ServiceSet) {
+        for endpoint in &set.endpoints {
+            if self.metadata.len() < MAX_SHARED && !self.metadata.contains(&*endpoint.metadata) {
+                self.metadata.insert(Arc::clone(&endpoint.metadata));
+            }
+            let place = endpoint.locality.as_ref();
+            if let Some(place) = place.filter(|place| !self.places.contains(&***place))
+                && self.places.len() < MAX_SHARED
+            {
+                self.places.insert(Arc::clone(place));
+            }
+        }
+    }
+
+    fn apply(&self, set: &mut ServiceSet) {
+        for endpoint in &mut set.endpoints {
+            if let Some(known) = self.metadata.get(&*endpoint.metadata) {
+                endpoint.metadata = Arc::clone(known);
+            }
+            let place = endpoint.locality.as_deref();
+            if let Some(known) = place.and_then(|place| self.places.get(place)) {
+                endpoint.locality = Some(Arc::clone(known));
+            }
+        }
     }
 }
 
