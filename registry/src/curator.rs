@@ -11,9 +11,12 @@ use mesh_model::{
     name::{Namespace, ServiceName},
 };
 
-use crate::zookeeper::{
-    ZookeeperSource,
-    tree::{Kind, Layout, Member, Members, Sets},
+use crate::{
+    serverset,
+    zookeeper::{
+        ZookeeperSource,
+        tree::{Kind, Layout, Member, Members, Sets},
+    },
 };
 
 /// Instances to endpoints.
@@ -46,7 +49,7 @@ impl Layout for Instances {
     fn key(&self, _base: &str, directory: &str) -> Option<ServiceKey> {
         Some(ServiceKey {
             namespace: Some(Namespace::default()),
-            name: ServiceName::new(directory).ok()?,
+            name: ServiceName::new(&serverset::label(directory)).ok()?,
             port_name: None,
         })
     }

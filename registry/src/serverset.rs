@@ -32,10 +32,11 @@ pub fn open(config: &SourceConfig) -> Option<ZookeeperSource> {
     Some(ZookeeperSource::new(config, access, path, layout, true))
 }
 
-/// The service of a directory: its last name, in the namespace of the names before it, joined by `-`.
+/// The service of a directory: its last name, in the namespace of the names before it, joined by `-`; in lower
+/// case, `.` and `_` as `-`.
 pub(crate) fn key(base: &str, directory: &str) -> Option<ServiceKey> {
     let (space, name) = match directory.rsplit_once('/') {
-        Some((space, name)) => (Some(space.replace('/', "-")), name),
+        Some((space, name)) => (Some(label(space)), name),
         None if directory.is_empty() => (None, base.rsplit('/').next().unwrap_or_default()),
         None => (None, directory),
     };
@@ -45,9 +46,16 @@ pub(crate) fn key(base: &str, directory: &str) -> Option<ServiceKey> {
     };
     Some(ServiceKey {
         namespace: Some(namespace),
-        name: ServiceName::new(name).ok()?,
+        name: ServiceName::new(&label(name)).ok()?,
         port_name: None,
     })
+}
+
+/// A name as a mesh writes it.
+pub(crate) fn label(text: &str) -> String {
+    text.trim_matches(['.', '_'])
+        .to_ascii_lowercase()
+        .replace(['.', '_', '/'], "-")
 }
 
 /// How server sets lie.

@@ -45,8 +45,7 @@ use follow::Follower;
 pub(crate) use message::op;
 
 /// A session's life without any word of ours; the server may choose another.
-const LIFE: Duration = Duration::from_secs(9);
-
+const LIFE: Duration = Duration::from_secs(12);
 
 /// What stands in an ensemble below a path.
 pub struct ZookeeperSource {

@@ -20,7 +20,7 @@ pub struct SourceConfig {
 /// How a registry is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Access {
-    /// Servers, tried in order: URLs (`http`, `https`, `unix`), or `host:port` for etcd and `ZooKeeper`.
+    /// Servers, tried in order: URLs (`http`, `https`, `unix`), or `[tls://]host:port[/path]` for `ZooKeeper`.
     pub addresses: Vec<String>,
     /// File with a token; read again when it changes and when the registry refuses.
     pub token_file: Option<PathBuf>,

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_none_is_told() {
         for end in 0..DYNAMIC.len() {
-            assert!(read(&DYNAMIC[..end]).is_err(), "{end}");
+            assert!(instance("i", &DYNAMIC.as_bytes()[..end]).is_err(), "{end}");
         }
         let secured = STATIC.replace("8081,\"sslPort\":null", "null,\"sslPort\":8443");
         assert_eq!(

@@ -106,7 +106,7 @@ async fn a_service_without_instances_is_empty_and_not_absent() {
     let mut far = Far::new();
     far.put("web", &[up(1)]);
     far.server.put("/services/none", "");
-    far.server.put("/services/My_App", "");
+    far.server.put("/services/not a name", "");
     let run = Watched::new(&far);
     run.has("web", &[1]).await;
     run.has("none", &[]).await;

@@ -309,13 +309,75 @@ async fn ports_with_names_are_services_and_namespaces_are_paths() {
         "www-prod"
     );
     assert_eq!(key("/discovery/web", "").unwrap().name.as_str(), "web");
-    assert_eq!(key("/discovery", "prod/My_App"), None);
+    assert_eq!(
+        key("/discovery", "prod/My_App").unwrap().name.as_str(),
+        "my-app"
+    );
+    assert_eq!(key("/discovery", "prod/not a name"), None);
     far.server.remove("/discovery/prod/web/member_0000000001");
     let without = text.replace("\"http\":{\"host\":\"10.0.0.1\",\"port\":2}", "");
     far.server
         .put("/discovery/prod/web/member_0000000002", &without);
     run.has("web", &[1]).await;
     run.end().await;
+}
+
+#[tokio::test]
+async fn two_directories_of_one_name_do_not_mix() {
+    let far = Far::new(Mood::Good);
+    let member = |port| json("10.0.0.1", port, "ALIVE", 1);
+    far.server
+        .put("/discovery/my-app/member_0000000001", &member(1));
+    let run = Watched::new(&far);
+    run.has("my-app", &[1]).await;
+    far.server
+        .put("/discovery/my_app/member_0000000001", &member(2));
+    far.server
+        .put("/discovery/web/member_0000000001", &member(3));
+    run.has("web", &[3]).await;
+    run.has("my-app", &[1]).await;
+    far.server
+        .put("/discovery/my-app/member_0000000002", &member(4));
+    run.has("my-app", &[1, 4]).await;
+    run.end().await;
+}
+
+#[tokio::test]
+async fn only_what_is_needed_is_read() {
+    let mut far = Far::new(Mood::Good);
+    for at in 0..20 {
+        far.put(&format!("s-{at}"), &[up(1), up(2)]);
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    let registry = crate::start(&[], stop.clone());
+    let key = |name: &str| ServiceKey {
+        namespace: None,
+        name: ServiceName::new(name).unwrap(),
+        port_name: None,
+    };
+    registry.need([key("s-3")]);
+    let config = far.config();
+    registry.add(ID, true, move || crate::open::open(&config));
+    let has = async |names: &[&str]| {
+        let names: Vec<String> = names
+            .iter()
+            .map(|name| format!("view/{ID}/default/{name}"))
+            .collect();
+        let mut views = registry.views();
+        let all = views.wait_for(|now| now.views.keys().eq(names.iter()));
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), all).await;
+        assert!(found.is_ok(), "{names:?}");
+    };
+    has(&["s-3"]).await;
+    assert_eq!(far.server.asked(op::GET_DATA), 2);
+    far.put("s-5", &[up(1), up(2), up(3)]);
+    registry.need([key("s-5")]);
+    has(&["s-3", "s-5"]).await;
+    // The new member may be read once more for its event; s-3 is known.
+    let asked = far.server.asked(op::GET_DATA);
+    assert!((5..=6).contains(&asked), "{asked}");
+    stop.cancel();
+    registry.ended().await;
 }
 
 #[tokio::test]

@@ -484,3 +484,6 @@ impl Registrar for ZookeeperRegistrar {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

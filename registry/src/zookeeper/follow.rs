@@ -24,6 +24,7 @@ use super::{
     tree::{Kind, Layout, Outcome, Tree, below, depth, split},
 };
 use crate::{
+    backoff::Backoff,
     demand::Demand,
     sink::{MAX_SERVICES, Sink},
     source::SourceError,
@@ -40,11 +41,11 @@ const AT_ONCE: usize = 256;
 /// Members of an old server that have a watch of their own; of more, only their lists do.
 const MAX_WATCHED: usize = 50_000;
 /// Between two looks whether the path may still be read.
-const PROBE: Duration = Duration::from_secs(10);
+const PROBE: Duration = Duration::from_secs(8);
 /// Between two readings of everything, for what a watch has missed.
 const AUDIT: Duration = Duration::from_mins(10);
-/// Before the next try after a refusal.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Before the next try after something that stands in the way: the first time, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// A server that says nothing to the question for a watch for so long does not know it.
 const OLD: Duration = Duration::from_secs(2);
 /// Connections in a row that break on the question for a watch before the server counts as old.
@@ -98,15 +99,18 @@ pub(crate) struct Follower {
 }
 
 /// What is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     tree: Tree,
+    waits: Backoff,
     /// The server knows no watch of everything.
     old: bool,
     /// Events that were taken and not yet looked at.
     queue: VecDeque<Event>,
     /// What was said of each directory.
     said: BTreeMap<String, BTreeSet<ServiceKey>>,
+    /// The directory that a service is of.
+    named: BTreeMap<ServiceKey, String>,
     /// Nodes that the session may not read.
     denied: BTreeSet<String>,
     /// Nodes of an old server that have a watch.
@@ -117,6 +121,24 @@ pub(crate) struct State {
     broken: u32,
     /// The member that the next probe reads.
     turn: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            tree: Tree::default(),
+            waits: Backoff::new(AGAIN.0, AGAIN.1),
+            old: false,
+            queue: VecDeque::new(),
+            said: BTreeMap::new(),
+            named: BTreeMap::new(),
+            denied: BTreeSet::new(),
+            watched: BTreeSet::new(),
+            directories: BTreeSet::new(),
+            broken: 0,
+            turn: 0,
+        }
+    }
 }
 
 impl std::fmt::Debug for Follower {
@@ -133,7 +155,8 @@ impl Follower {
         loop {
             match self.event().await {
                 None => break,
-                Some(Event::Up(_)) => {}
+                // What was dropped may have been that it is up.
+                Some(Event::Up(_) | Event::Overflow) => {}
                 Some(Event::Down(error)) => {
                     self.out.status((&error).into());
                     continue;
@@ -159,7 +182,10 @@ impl Follower {
     /// Everything once, then what changes; false once the connection is lost.
     async fn connected(&mut self) -> bool {
         let stop = match self.list(false).await {
-            Ok(()) => self.attend().await,
+            Ok(()) => {
+                self.state.waits.reset();
+                self.attend().await
+            }
             Err(stop) => stop,
         };
         match stop {
@@ -174,8 +200,9 @@ impl Follower {
 
     /// Waits for a reason to try again; false when the connection is lost meanwhile.
     async fn patience(&mut self) -> bool {
+        let wait = self.state.waits.next(fastrand::f64());
         tokio::select! {
-            () = sleep(AGAIN) => true,
+            () = sleep(wait) => true,
             event = self.events.recv() => {
                 let lost = matches!(event, None | Some(Event::Down(_) | Event::Up(_)));
                 // Of any other event nothing is needed: all is read again.
@@ -280,14 +307,10 @@ impl Follower {
             .nth(self.state.turn)
             .cloned()
             .unwrap_or_default();
-        let mut results = vec![self.zk.exists(&self.path(""), false).await.map(drop)];
         for path in BTreeSet::from([String::new(), directory]) {
-            results.push(self.zk.children(&self.path(&path), false).await.map(drop));
-        }
-        for result in results {
-            match result {
+            match self.zk.children(&self.path(&path), false).await {
                 Err(Fault::Code(code::NO_AUTH)) => return Err(Stop::Again),
-                Err(Fault::Code(_)) | Ok(()) => {}
+                Err(Fault::Code(_)) | Ok(_) => {}
                 Err(fault) => return Err(fault.into()),
             }
         }
@@ -662,7 +685,7 @@ impl Follower {
     fn commit(&mut self, directories: &BTreeSet<String>) {
         let mut sync = self.out.begin_sync();
         let before = std::mem::take(&mut self.state.said);
-        let mut taken = BTreeSet::new();
+        let mut named = BTreeMap::new();
         let whole = self.state.denied.is_empty();
         for directory in directories {
             let Some(services) = self.sets(directory) else {
@@ -670,6 +693,7 @@ impl Follower {
                 known.extend(self.wanted(directory));
                 for key in &known {
                     sync.keep(key.clone());
+                    named.insert(key.clone(), directory.clone());
                 }
                 self.state.said.insert(directory.clone(), known);
                 continue;
@@ -677,10 +701,11 @@ impl Follower {
             let mut said = BTreeSet::new();
             for (key, endpoints) in services {
                 // Two directories of one name: the first counts.
-                if !taken.insert(key.clone()) {
+                if named.contains_key(&key) {
                     self.out.unreadable();
                     continue;
                 }
+                named.insert(key.clone(), directory.clone());
                 said.insert(key.clone());
                 if whole {
                     sync.replace(key, endpoints, VERSION);
@@ -696,9 +721,22 @@ impl Follower {
             sync.commit();
         } else {
             for (directory, keys) in before {
-                self.state.said.entry(directory).or_default().extend(keys);
+                for key in keys {
+                    if *named
+                        .entry(key.clone())
+                        .or_insert_with(|| directory.clone())
+                        == directory
+                    {
+                        self.state
+                            .said
+                            .entry(directory.clone())
+                            .or_default()
+                            .insert(key);
+                    }
+                }
             }
         }
+        self.state.named = named;
         self.tell();
     }
 
@@ -710,13 +748,16 @@ impl Follower {
         let before = self.state.said.remove(directory).unwrap_or_default();
         for key in before.iter().filter(|key| !services.contains_key(*key)) {
             self.out.absent(key, VERSION);
+            self.state.named.remove(key);
         }
-        let elsewhere = |key: &ServiceKey| {
-            !before.contains(key) && self.state.said.values().any(|keys| keys.contains(key))
-        };
         let mut said = BTreeSet::new();
         for (key, endpoints) in services {
-            if elsewhere(&key) {
+            let owner = self
+                .state
+                .named
+                .entry(key.clone())
+                .or_insert_with(|| directory.to_owned());
+            if owner != directory {
                 self.out.unreadable();
                 continue;
             }

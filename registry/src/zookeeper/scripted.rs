@@ -84,9 +84,8 @@ impl State {
         };
         let parent = parent(path).to_owned();
         for peer in self.peers.values_mut() {
-            if kind != 4 && above(&peer.all) {
-                event(&peer.stream, kind, path);
-            } else if peer.data.remove(path) || (kind == 2 && peer.children.remove(path)) {
+            let once = peer.data.remove(path) | (kind == 2 && peer.children.remove(path));
+            if (kind != 4 && above(&peer.all)) || once {
                 event(&peer.stream, kind, path);
             }
             if kind != 3 && peer.children.remove(&parent) {
@@ -134,10 +133,13 @@ impl State {
     }
 
     fn children(&self, path: &str) -> Vec<String> {
+        let inside = if path == "/" { "/".to_owned() } else { format!("{path}/") };
         self.nodes
-            .keys()
-            .filter(|node| *node != "/" && parent(node) == path)
-            .map(|node| node.rsplit('/').next().unwrap().to_owned())
+            .range(inside.clone()..)
+            .take_while(|(node, _)| node.starts_with(&inside))
+            .filter_map(|(node, _)| node.strip_prefix(&inside))
+            .filter(|name| !name.is_empty() && !name.contains('/'))
+            .map(str::to_owned)
             .collect()
     }
 
@@ -403,7 +405,7 @@ impl Server {
 
 impl State {
     fn act(&mut self, number: u64, op: i32, reader: &mut Reader<'_>) -> Result<Writer, i32> {
-        let text = |reader: &mut Reader<'_>| reader.text().map(str::to_owned).map_err(|_| -5);
+        let text = |reader: &mut Reader<'_>| reader.text().map(str::to_owned).map_err(|_cut| -5);
         let secret = self.secret.clone();
         let (mood, peer) = (self.mood, self.peers.get_mut(&number).ok_or(-4)?);
         let may = secret.is_none() || peer.password == secret;
@@ -452,12 +454,12 @@ impl State {
             }
             op::CREATE => {
                 let path = text(reader)?;
-                let data = reader.bytes().map_err(|_| -5)?.to_vec();
-                let lists = reader.int().map_err(|_| -5)?;
+                let data = reader.bytes().map_err(|_cut| -5)?.to_vec();
+                let lists = reader.int().map_err(|_cut| -5)?;
                 for _ in 0..lists {
                     let _entry = (reader.int(), reader.text(), reader.text());
                 }
-                let flags = reader.int().map_err(|_| -5)?;
+                let flags = reader.int().map_err(|_cut| -5)?;
                 let session = peer.session;
                 let above = self.nodes.get_mut(parent(&path)).ok_or(code::NO_NODE)?;
                 let path = if flags & 2 == 0 {
@@ -474,7 +476,7 @@ impl State {
             }
             op::SET_DATA => {
                 let path = text(reader)?;
-                let data = reader.bytes().map_err(|_| -5)?.to_vec();
+                let data = reader.bytes().map_err(|_cut| -5)?.to_vec();
                 if !self.nodes.contains_key(&path) {
                     return Err(code::NO_NODE);
                 }

@@ -31,6 +31,10 @@ use crate::{
 pub(super) const MAX_EVENTS: usize = 65_536;
 /// Most questions that wait to be written.
 const MAX_ASKED: usize = 1_024;
+/// Most of them that are written at once.
+const MAX_BATCH: usize = 256;
+/// Between two looks at the credential's file.
+const LOOK: Duration = Duration::from_secs(1);
 /// Rounds over all servers that hang up on the greeting before an older history is believed.
 const REFUSALS: u32 = 3;
 
@@ -192,6 +196,8 @@ struct Open {
     next: i32,
     heard: Instant,
     spoke: Instant,
+    /// When the files are looked at again.
+    look: Instant,
     life: Duration,
 }
 
@@ -223,10 +229,15 @@ impl Driver {
         }
     }
 
-    fn say(&mut self, event: Event) {
+    /// Says that events were dropped, once there is room for it.
+    fn say_overflow(&mut self) {
         if self.overflow && self.events.try_send(Event::Overflow).is_ok() {
             self.overflow = false;
         }
+    }
+
+    fn say(&mut self, event: Event) {
+        self.say_overflow();
         if self.events.try_send(event).is_err() {
             self.overflow = true;
         }
@@ -315,6 +326,7 @@ impl Driver {
                 next: 1,
                 heard: now,
                 spoke: now,
+                look: now + LOOK,
                 life,
             };
             return Ok(open);
@@ -343,50 +355,74 @@ impl Driver {
     async fn turn(&mut self, open: &mut Open, server: &str) -> Result<(), SourceError> {
         let speak = open.spoke + open.life / 3;
         let dead = open.heard + open.life * 2 / 3;
-        let look = Instant::now() + Duration::from_secs(1);
         let mut batch = Vec::new();
         tokio::select! {
             biased;
             frame = open.incoming.frame() => {
                 let frame = frame.map_err(|error| told(server, error))?;
-                self.heard(open, frame, server)
+                self.heard(open, frame, server)?;
+                // Answers and events without end must not keep questions waiting.
+                while batch.len() < MAX_BATCH && let Ok(question) = self.questions.try_recv() {
+                    batch.push(question);
+                }
+                self.put(open, batch, server).await
             }
-            count = self.questions.recv_many(&mut batch, 256) => {
+            count = self.questions.recv_many(&mut batch, MAX_BATCH) => {
                 if count == 0 {
                     batch.push(Question { ask: Ask::close(), answer: oneshot::channel().0 });
                 }
-                let mut bytes = Vec::new();
-                for question in batch {
-                    question.ask.write(open.next, &mut bytes);
-                    open.waiting.push_back((open.next, question.answer));
-                    open.next = open.next.checked_add(1).unwrap_or(1);
-                }
-                self.write(open, &bytes, server).await?;
+                self.put(open, batch, server).await?;
                 if count == 0 {
                     return Err(SourceError::Config("nobody asks any more".into()));
                 }
                 Ok(())
             }
             () = sleep_until(dead) => Err(told(server, io::Error::from(io::ErrorKind::TimedOut).into())),
-            () = sleep_until(speak) => {
-                let mut bytes = Vec::new();
-                Ask::ping().write(xid::PING, &mut bytes);
-                self.write(open, &bytes, server).await
-            }
-            () = sleep_until(look) => match self.digest.changed() {
-                Some(ask) => {
-                    let mut bytes = Vec::new();
-                    ask.write(xid::AUTH, &mut bytes);
-                    self.write(open, &bytes, server).await?;
+            () = sleep_until(speak) => self.write(open, &Ask::ping(), xid::PING, server).await,
+            () = sleep_until(open.look) => {
+                open.look = Instant::now() + LOOK;
+                self.say_overflow();
+                if let Some(ask) = self.digest.changed() {
+                    self.write(open, &ask, xid::AUTH, server).await?;
                     self.say(Event::Credential);
-                    Ok(())
                 }
-                None => Ok(()),
-            },
+                Ok(())
+            }
         }
     }
 
-    async fn write(&self, open: &mut Open, bytes: &[u8], server: &str) -> Result<(), SourceError> {
+    /// Writes questions, whose answers come in the same order.
+    async fn put(
+        &self,
+        open: &mut Open,
+        batch: Vec<Question>,
+        server: &str,
+    ) -> Result<(), SourceError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        for question in batch {
+            question.ask.write(open.next, &mut bytes);
+            open.waiting.push_back((open.next, question.answer));
+            open.next = open.next.checked_add(1).unwrap_or(1);
+        }
+        self.send(open, &bytes, server).await
+    }
+
+    async fn write(
+        &self,
+        open: &mut Open,
+        ask: &Ask,
+        xid: i32,
+        server: &str,
+    ) -> Result<(), SourceError> {
+        let mut bytes = Vec::new();
+        ask.write(xid, &mut bytes);
+        self.send(open, &bytes, server).await
+    }
+
+    async fn send(&self, open: &mut Open, bytes: &[u8], server: &str) -> Result<(), SourceError> {
         let sent = open.outgoing.send(bytes, open.life / 3).await;
         sent.map_err(|error| told(server, error))?;
         open.spoke = Instant::now();

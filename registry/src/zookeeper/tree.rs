@@ -250,11 +250,11 @@ mod tests {
         }
     }
 
-    fn member(port: u16) -> Result<Member, String> {
-        Ok(Member {
+    fn member(port: u16) -> Member {
+        Member {
             endpoints: vec![(None, endpoint(port))],
             ..Member::default()
-        })
+        }
     }
 
     fn ports(tree: &Tree, directory: &str) -> Option<Vec<String>> {
@@ -271,13 +271,13 @@ mod tests {
         tree.set("web", "a", Err("no JSON".into()));
         assert_eq!(ports(&tree, "web").unwrap(), ["?"], "nothing is known");
         assert_eq!(tree.bad(), (1, Some("web/a: no JSON".to_owned())));
-        tree.set("web", "b", member(2));
+        tree.set("web", "b", Ok(member(2)));
         assert_eq!(ports(&tree, "web").unwrap(), ["10.0.0.1:2"]);
         assert_eq!(tree.bad().0, 0, "it never was anything");
         tree.set("web", "b", Err("cut".into()));
         assert_eq!(ports(&tree, "web").unwrap(), ["10.0.0.1:2"]);
         assert_eq!(tree.bad().0, 1);
-        tree.set("web", "b", member(3));
+        tree.set("web", "b", Ok(member(3)));
         assert_eq!(ports(&tree, "web").unwrap(), ["10.0.0.1:3"]);
         assert_eq!(tree.gone("web/b"), BTreeSet::from(["web".to_owned()]));
     }
@@ -286,7 +286,7 @@ mod tests {
     fn what_is_gone_takes_what_is_below() {
         let mut tree = Tree::default();
         for directory in ["prod/web", "prod/api", "prodigy"] {
-            tree.set(directory, "a", member(1));
+            tree.set(directory, "a", Ok(member(1)));
         }
         assert_eq!(tree.gone("prod").len(), 2);
         assert!(ports(&tree, "prod/web").is_none() && ports(&tree, "prodigy").is_some());

@@ -356,7 +356,10 @@ fn example(word: &str) -> &'static str {
 
 fn reachable(word: &str, address: &str) -> bool {
     if is_zookeeper(word) {
-        let port = address
+        let place = address.strip_prefix("tls://").unwrap_or(address);
+        // The path at the end of an address is below which all is.
+        let place = place.split('/').next().unwrap_or_default();
+        let port = place
             .rsplit_once(':')
             .map(|(host, port)| (host, port.parse::<u16>()));
         return matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains('/'));
