@@ -12,7 +12,6 @@ use crate::{
     alarm,
     connection::{Origin, OutboundOrigin},
     io::Io,
-    link,
     worker::Worker,
 };
 
@@ -99,7 +98,7 @@ mod wire;
 pub(crate) use h1::{verdict::judge as judge_head, whole};
 #[cfg(feature = "fuzz")]
 pub(crate) use path::judge as judge_path;
-pub(crate) use serve::{Connected, Onward};
+pub(crate) use serve::{Connected, Onward, linked::stream as serve_linked};
 pub(crate) use session::Session;
 pub(crate) use watched::{Tally, Watched};
 
@@ -141,11 +140,6 @@ pub(crate) async fn serve_http2_explicit(
 /// What the requests of a link have in common.
 pub(crate) fn session(worker: Rc<Worker>, origin: Rc<Origin>) -> Rc<Session> {
     Rc::new(Session::new(worker, origin))
-}
-
-/// Serves one request of a link.
-pub(crate) async fn serve_linked(session: Rc<Session>, asked: link::Asked) {
-    serve::linked::stream(&session, asked).await;
 }
 
 /// Whole requests through one and two daemons.

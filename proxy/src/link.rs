@@ -7,7 +7,7 @@
 
 #[cfg(test)]
 use std::task::{Context, Poll};
-use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc};
+use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Instant};
 
 /// Moves the bytes.
 mod drive;
@@ -94,6 +94,8 @@ pub(crate) struct Asked {
     pub stream: Stream,
     /// True when no body follows.
     pub ended: bool,
+    /// When it was read.
+    pub begun: Instant,
 }
 
 impl Link {
@@ -116,8 +118,10 @@ impl Link {
 
     /// The serving end: the next stream that was opened.
     pub(crate) fn accept(&self) -> Option<Asked> {
-        let (key, id, head, ended) = self.0.borrow_mut().accept()?;
+        let mut state = self.0.borrow_mut();
+        let (key, id, head, ended) = state.accept()?;
         Some(Asked {
+            begun: state.now,
             head,
             stream: Stream::new(self.clone(), key, id),
             ended,

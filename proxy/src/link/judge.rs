@@ -72,7 +72,10 @@ fn heard(bytes: &[u8], piece: usize) -> Made {
             made.ended = Some(reason);
         }
         assert!(state.out.len() <= UNASKED + ANSWERED * fed, "it says much");
-        assert!(state.held <= fed && state.active() <= STREAMS, "it holds much");
+        assert!(
+            state.held <= fed && state.active() <= STREAMS,
+            "it holds much"
+        );
         if state.ended.is_some() {
             break;
         }

@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 /// Bytes from which a piece is not copied.
 const LARGE: usize = 8 << 10;
 /// Memory that is kept while nothing waits.
-const KEPT: usize = 4 << 10;
+const KEPT: usize = 1 << 10;
 
 /// Bytes in the order of sending.
 #[derive(Debug, Default)]

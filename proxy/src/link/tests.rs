@@ -121,6 +121,7 @@ fn exchanges() {
                     head,
                     stream,
                     ended,
+                    ..
                 } = accept(&server).await;
                 assert_eq!(
                     (head.value(b":path"), head.value(b"x-id")),

@@ -94,8 +94,21 @@ fn streams_that_come_too_late() {
 /// Padding counts against the window, and nobody reads it.
 #[test]
 fn padding_is_given_back() {
-    let padded = |_| frame_of(frame::DATA, frame::PADDED, 1, &[&[255][..], &[0; 255]].concat());
-    let (ended, server) = told(&[vec![headers(END_HEADERS, 1)], (0..200).map(padded).collect()].concat());
+    let padded = |_| {
+        frame_of(
+            frame::DATA,
+            frame::PADDED,
+            1,
+            &[&[255][..], &[0; 255]].concat(),
+        )
+    };
+    let (ended, server) = told(
+        &[
+            vec![headers(END_HEADERS, 1)],
+            (0..200).map(padded).collect(),
+        ]
+        .concat(),
+    );
     ended.unwrap();
     let mut out = BytesMut::new();
     take_out(&server, &mut out);
@@ -133,7 +146,10 @@ fn who_takes_no_answers_is_not_asked_for_more() {
                 tokio::task::yield_now().await;
             }
         });
-        client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+        client
+            .write_all(&[PREFACE, SETTINGS].concat())
+            .await
+            .unwrap();
         let mut asked = 0;
         loop {
             let next = headers(END_HEADERS | END_STREAM, 2 * asked + 1);

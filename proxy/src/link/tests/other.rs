@@ -56,6 +56,7 @@ fn it_calls() {
                     head,
                     stream,
                     ended,
+                    ..
                 } = accept(&server).await;
                 assert!(!ended);
                 assert_eq!(head.value(b":authority"), Some(&b"web:80"[..]));
