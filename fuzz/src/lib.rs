@@ -7,14 +7,14 @@
 mod decoders;
 /// Our reading of HTTP/1 beside hyper's.
 pub mod differential;
-/// HTTP/1, HTTP/2 between daemons, paths and first bytes.
+/// HTTP/1, HTTP/2 and TLS between daemons, paths and first bytes.
 mod wire;
 
 /// A law over any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name; what stands before `_` is the folder of its corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("config", decoders::config),
     ("dns", decoders::dns),
     ("documents", decoders::documents),
@@ -27,6 +27,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("link", wire::link),
     ("path", wire::path),
     ("registry_file", decoders::registry_file),
+    ("tls_records", wire::tls_records),
     ("token", decoders::token),
 ];
 

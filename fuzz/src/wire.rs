@@ -35,6 +35,11 @@ pub(crate) fn link(bytes: &[u8]) {
     fuzz::link(bytes);
 }
 
+/// Records of TLS behind a handshake.
+pub(crate) fn tls_records(bytes: &[u8]) {
+    fuzz::tls_records(bytes);
+}
+
 /// Paths as routes and policies see them.
 pub(crate) fn path(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {

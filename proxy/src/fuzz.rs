@@ -1,7 +1,7 @@
 //! Decoders of bytes from outside, open to the fuzzer.
 
 pub use crate::http::whole::{End, Whole};
-use crate::{detect, hello, http, link};
+use crate::{detect, hello, http, link, tls};
 
 /// Judges the bytes as heads of HTTP/1; panics when a law of the codec is broken.
 pub fn http1_head(bytes: &[u8]) {
@@ -16,6 +16,11 @@ pub fn http1_requests(bytes: &[u8], piece: usize) -> (Vec<Whole>, End) {
 /// What an end of HTTP/2 between daemons hears, and a head of it; panics when a law is broken.
 pub fn link(bytes: &[u8]) {
     link::judge(bytes);
+}
+
+/// What a stream of TLS makes of records behind a handshake; panics when a law is broken.
+pub fn tls_records(bytes: &[u8]) {
+    tls::judge::judge(bytes);
 }
 
 /// Paths: what routes and policies see of one; panics when a law is broken.

@@ -26,6 +26,9 @@ pub(crate) use stream::TlsStream;
 mod chunk;
 /// What the other end may do wrong.
 mod fault;
+/// Laws over any bytes.
+#[cfg(feature = "fuzz")]
+pub(crate) mod judge;
 /// The keys of one direction.
 mod keys;
 /// Names that clients ask for.
@@ -116,7 +119,7 @@ impl Tls {
         let mut name = None;
         // Whoever asks between two steps of this handshake asks in one of its own.
         let looked = || name = self.names.take().or_else(|| name.take());
-        let (side, rest) = shake::shake(side, &mut stream, looked).await?;
+        let (side, rest) = Box::pin(shake::shake(side, &mut stream, looked)).await?;
         let mut verified = verified(side.common())?;
         verified.server_name = name;
         Ok((TlsStream::new(stream, shake::end(side, rest)?), verified))
@@ -135,7 +138,7 @@ impl Tls {
             None => ServerName::from(tunnel.address.ip()),
         };
         let side = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
-        let (side, rest) = shake::shake(side, &mut stream, || ()).await?;
+        let (side, rest) = Box::pin(shake::shake(side, &mut stream, || ())).await?;
         let verified = verified(side.common())?;
         Ok((TlsStream::new(stream, shake::end(side, rest)?), verified))
     }

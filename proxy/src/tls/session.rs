@@ -130,7 +130,7 @@ impl Session {
     }
 
     /// Keys are renewed after so many records.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn renew_after(&mut self, records: u64) {
         self.most = records;
     }

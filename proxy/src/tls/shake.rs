@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Bytes that the other end may send before the handshake is over, with long chains of certificates.
-const MOST: usize = 128 << 10;
+const MOST: usize = 64 << 10;
 /// Room for a read.
 const ROOM: usize = 4 << 10;
 

@@ -77,6 +77,9 @@ pub(super) enum Schedule {
     Client(KernelConnection<ClientConnectionData>),
     /// Of the server's side.
     Server(KernelConnection<ServerConnectionData>),
+    /// Without a handshake, for laws over any bytes: numbers of the newest secrets.
+    #[cfg(feature = "fuzz")]
+    Counted { sealing: u8, opening: u8 },
 }
 
 impl Schedule {
@@ -85,6 +88,11 @@ impl Schedule {
         let made = match self {
             Self::Client(client) => client.update_tx_secret(),
             Self::Server(server) => server.update_tx_secret(),
+            #[cfg(feature = "fuzz")]
+            Self::Counted { sealing, .. } => {
+                *sealing = sealing.wrapping_add(1);
+                Ok((0, super::judge::secrets(*sealing)))
+            }
         };
         let (next, secrets) = made.map_err(|_error| Fault::Keys)?;
         Sealing::new(next, secrets)
@@ -95,6 +103,11 @@ impl Schedule {
         let made = match self {
             Self::Client(client) => client.update_rx_secret(),
             Self::Server(server) => server.update_rx_secret(),
+            #[cfg(feature = "fuzz")]
+            Self::Counted { opening, .. } => {
+                *opening = opening.wrapping_add(1);
+                Ok((0, super::judge::secrets(*opening)))
+            }
         };
         let (next, secrets) = made.map_err(|_error| Fault::Keys)?;
         Opening::new(next, secrets)
@@ -108,6 +121,8 @@ impl Schedule {
                 .handle_new_session_ticket(ticket)
                 .map_err(|_error| Fault::Unreadable),
             Self::Server(_) => Err(Fault::Unexpected),
+            #[cfg(feature = "fuzz")]
+            Self::Counted { .. } => Err(Fault::Unexpected),
         }
     }
 
@@ -116,6 +131,8 @@ impl Schedule {
         let suite = match self {
             Self::Client(client) => client.negotiated_cipher_suite(),
             Self::Server(server) => server.negotiated_cipher_suite(),
+            #[cfg(feature = "fuzz")]
+            Self::Counted { .. } => return 1 << 24,
         };
         let suite = suite.tls13();
         suite.map_or(0, |suite| suite.common.confidentiality_limit)
