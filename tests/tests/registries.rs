@@ -24,6 +24,9 @@ use mesh_tests::{Child, Mesh, binary::built, host::Kind, need, process::say, pro
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+#[path = "registries/etcd.rs"]
+mod etcd;
+
 /// User id of the caller.
 const CLIENT: u32 = 5041;
 /// Where the registry is: this end of the bridge.
@@ -198,6 +201,16 @@ fn consul() {
         return;
     };
     survives("consul", || Box::new(Consul::start(&root)));
+}
+
+#[test]
+fn etcd() {
+    need!(namespaces);
+    need!(root);
+    let Some(root) = needed("etcd", "registries::etcd") else {
+        return;
+    };
+    survives("etcd", || Box::new(etcd::Etcd::start(&root)));
 }
 
 /// The status of the check that the daemon keeps for `shop`; none when the instance is not there.
