@@ -37,7 +37,10 @@ mod tests {
         let Some(roots) = roots("kubernetes") else {
             return;
         };
-        matrix("kubernetes", |setup| Ok(Cluster::start(&roots, setup))).await;
+        Box::pin(matrix("kubernetes", |setup| {
+            Ok(Cluster::start(&roots, setup))
+        }))
+        .await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

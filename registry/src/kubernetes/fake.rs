@@ -318,7 +318,9 @@ impl Fake {
                     *at > after && *kind == slices && inside
                 };
                 let lines = state.history.iter().filter(mine);
-                let text: String = lines.map(|(_, _, _, line)| format!("{line}\n")).collect();
+                let text: String = lines
+                    .flat_map(|(_, _, _, line)| [line.as_str(), "\n"])
+                    .collect();
                 // As the real one: what happens below the version that was asked for is not told.
                 after = after.max(state.version);
                 (text, state.mood, state.epoch != epoch)
