@@ -31,8 +31,8 @@ const PAGE: i64 = 1_000;
 const SMALL_PAGE: i64 = 8;
 /// For one page.
 const PAGE_ANSWER: Duration = Duration::from_secs(15);
-/// Between two signs of life.
-const PROBE: Duration = Duration::from_secs(10);
+/// Between two signs of life, and for one.
+const PROBE: (Duration, Duration) = (Duration::from_secs(7), Duration::from_secs(3));
 /// Between two whole reads that only look for what the watch missed.
 const AUDIT: Duration = Duration::from_mins(10);
 /// Messages that are taken before their services are published.
@@ -474,8 +474,8 @@ async fn probe(mut kv: KvClient, subject: &str, prefix: String, cluster: u64) ->
     let options = GetOptions::new().with_count_only();
     let mut highest = 0;
     loop {
-        sleep(PROBE.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-        let answer = match timeout(ANSWER, kv.get(&*key, Some(options.clone()))).await {
+        sleep(PROBE.0.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        let answer = match timeout(PROBE.1, kv.get(&*key, Some(options.clone()))).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return failed(subject, error),
             Err(_late) => {
