@@ -30,6 +30,7 @@ const KINDS: &[(&str, bool, &[&str])] = &[
         true,
         &["authorizationpolicy", "authorizationpolicies"],
     ),
+    ("ServiceSource", false, &["servicesource", "servicesources"]),
     ("Revocation", false, &["revocation", "revocations"]),
 ];
 

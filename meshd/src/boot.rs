@@ -105,6 +105,7 @@ fn open(
         disk: Arc::new(disk),
         host,
         findings: ArcSwap::from_pointee(Vec::new()),
+        elected: ArcSwap::default(),
         released: ArcSwap::default(),
         trial: tokio::sync::Notify::new(),
         stop: CancellationToken::new(),

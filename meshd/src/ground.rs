@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arc_swap::ArcSwap;
 use mesh_model::{
-    config::{Boot, Live},
+    config::{Boot, Live, SourceConfig},
     finding::Finding,
     name::ServiceId,
 };
@@ -26,6 +26,8 @@ pub(crate) struct Ground {
     pub(crate) host: Host,
     /// Problems outside the plan, by subject; see [`Ground::raise`].
     pub(crate) findings: ArcSwap<Vec<Finding>>,
+    /// Sources of the whole mesh that this host reads.
+    pub(crate) elected: ArcSwap<Vec<SourceConfig>>,
     /// Services of this host that are offered to nobody any more, though they are still served.
     pub(crate) released: ArcSwap<BTreeSet<ServiceId>>,
     /// Told when a trial of adopted services begins.

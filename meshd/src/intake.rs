@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use crate::local::HealthMap;
 use mesh_model::{
     address::is_loopback,
-    config::{Boot, Capture, Live, LocalService, merge::PRECEDENCE},
+    config::{Boot, Capture, Live, LocalService, SourceConfig, merge::PRECEDENCE},
     endpoint::Health,
     fact::{
         HostInfo, Record, RecordKind, RegistryView, ResourceStatus, SourceTerms, WireHealth,
@@ -16,6 +16,7 @@ use mesh_model::{
     },
     name::ServiceId,
 };
+use mesh_registry::{SourceRow, SourceStatus};
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
@@ -40,7 +41,11 @@ pub(crate) struct Statement<'a> {
     pub(crate) applied: ([u8; 16], u64),
     /// Its services and sources.
     pub(crate) live: &'a Live,
-    /// Of these the ones that are offered to nobody any more.
+    /// Sources of the whole mesh that this host reads.
+    pub(crate) elected: &'a [SourceConfig],
+    /// How its sources are.
+    pub(crate) rows: &'a [SourceRow],
+    /// Of the services the ones that are offered to nobody any more.
     pub(crate) released: &'a BTreeSet<ServiceId>,
     /// Their health.
     pub(crate) health: &'a HealthMap,
@@ -120,17 +125,22 @@ fn host_info(statement: &Statement<'_>) -> HostInfo {
         labels: boot.labels.clone(),
         applied: statement.applied.0.to_vec(),
         applied_count: statement.applied.1,
-        sources: source_terms(statement.live),
+        sources: source_terms(statement),
     }
 }
 
 /// What others must know of the sources whose views are shared.
-fn source_terms(live: &Live) -> Vec<SourceTerms> {
-    let shared = live.sources.iter().filter(|source| source.publish);
-    shared
+fn source_terms(statement: &Statement<'_>) -> Vec<SourceTerms> {
+    let own = statement
+        .live
+        .sources
+        .iter()
+        .filter(|source| source.publish);
+    own.chain(statement.elected)
         .map(|source| {
-            let term = live.merge.terms.get(&source.id).copied();
+            let term = statement.live.merge.terms.get(&source.id).copied();
             let term = term.unwrap_or_default();
+            let mut rows = statement.rows.iter();
             SourceTerms {
                 id: source.id.clone(),
                 kind: source.kind.word().to_owned(),
@@ -138,6 +148,7 @@ fn source_terms(live: &Live) -> Vec<SourceTerms> {
                 precedence: term.precedence.unwrap_or(PRECEDENCE).into(),
                 weight: term.weight.map_or(0, |weight| weight.saturating_add(1)),
                 tags: source.kind.tags().to_vec(),
+                synced: rows.any(|row| row.id == source.id && row.status == SourceStatus::Synced),
             }
         })
         .collect()

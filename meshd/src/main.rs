@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod adopt;
+mod announce;
 mod arguments;
 mod boot;
 mod capture;

@@ -256,6 +256,8 @@ impl Reconcile {
             authority: self.authority,
             applied,
             live,
+            elected: &self.ground.elected.load(),
+            rows: &views.sources,
             released: &self.ground.released.load(),
             health,
             draining,

@@ -15,8 +15,9 @@ use mesh_model::{
         Enrol, Explain, FailureRecord, StatRow,
         live::{EdgeSample, TapFilter},
     },
+    catalog::Catalog,
     cause,
-    config::Capture,
+    config::{Capture, Live, SourceConfig},
     snapshot::{
         EndpointKey,
         cell::{Reader, cell},
@@ -26,6 +27,7 @@ use mesh_model::{
 use mesh_plan::{
     Compiled,
     explain::{Told, View},
+    readers,
 };
 use mesh_proxy::{Proxy, Tap};
 use mesh_registry::Registry;
@@ -142,7 +144,7 @@ impl Running {
             &tasks,
             stop.clone(),
         );
-        let registry = sources(ground, &tasks, &stop).await;
+        let registry = sources(ground, &cluster, &tasks, &stop).await;
         let (publisher, reader) = cell();
         let (compiled_into, compiled) = watch::channel(None);
         let (drain, draining) = watch::channel(false);
@@ -412,10 +414,44 @@ fn health(
     watched
 }
 
+/// The sources of the whole mesh that this host reads now; true when they are others than before.
+fn elect(ground: &Ground, catalog: &Catalog) -> bool {
+    let Some(mesh) = &catalog.mesh else {
+        return false;
+    };
+    let before = ground.elected.load();
+    let reading = before.iter().map(|source| source.id.clone()).collect();
+    let elected = readers::readers(catalog, clock::now_ms());
+    let now = readers::read_here(&elected, mesh.host, &reading);
+    let changed = **before != now;
+    if changed {
+        ground.elected.store(Arc::new(now));
+    }
+    changed
+}
+
+/// What the settings name, and what this host reads for the mesh; of one id the settings' own.
+fn all_sources(ground: &Ground, live: &Live) -> Vec<SourceConfig> {
+    let mut all = live.sources.clone();
+    for one in ground.elected.load().iter() {
+        if !all.iter().any(|own| own.id == one.id) {
+            all.push(one.clone());
+        }
+    }
+    all
+}
+
 /// Starts the sources from what they said before, keeps them in step with the configuration and saved.
-async fn sources(ground: &Arc<Ground>, tasks: &TaskTracker, stop: &CancellationToken) -> Registry {
+async fn sources(
+    ground: &Arc<Ground>,
+    cluster: &Cluster,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Registry {
     let mut live = ground.live.subscribe();
-    let configured = live.borrow_and_update().sources.clone();
+    let mut catalog = cluster.watch();
+    elect(ground, &catalog.borrow_and_update());
+    let configured = all_sources(ground, &live.borrow_and_update());
     let saved = ground.disk.get(VIEWS);
     let settings = mesh_registry::Settings::default();
     let (registry, unusable) =
@@ -435,7 +471,15 @@ async fn sources(ground: &Arc<Ground>, tasks: &TaskTracker, stop: &CancellationT
                     if changed.is_err() {
                         return;
                     }
-                    room.reload(&live.borrow_and_update().sources);
+                    room.reload(&all_sources(&ground, &live.borrow_and_update()));
+                }
+                changed = catalog.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if elect(&ground, &catalog.borrow_and_update()) {
+                        room.reload(&all_sources(&ground, &live.borrow()));
+                    }
                 }
                 changed = views.changed() => {
                     if changed.is_err() {

@@ -16,7 +16,7 @@ pub mod check;
 /// The configuration as meant, printed as TOML.
 mod effective;
 /// As written: TOML, unknown keys refused, close names suggested.
-mod file;
+pub(crate) mod file;
 /// How the facts of several sources meet.
 pub mod merge;
 /// The reference of every key.

@@ -21,6 +21,8 @@ pub mod limit;
 pub mod parse;
 /// The route kinds of Gateway API, as written.
 pub mod route;
+/// Discovery sources of the whole mesh.
+pub mod service_source;
 /// Which requests, and from whom, as our own kinds write it.
 pub mod source;
 /// Small values, read when the document is.

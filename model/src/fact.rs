@@ -151,6 +151,9 @@ pub struct SourceTerms {
     /// Tags that its instances carry.
     #[prost(string, repeated, tag = "6")]
     pub tags: Vec<String>,
+    /// True when everything that the registry has was read here.
+    #[prost(bool, tag = "7")]
+    pub synced: bool,
 }
 
 /// Health on the wire; the meaning is [`crate::endpoint::Health`]'s.

@@ -12,7 +12,7 @@ use mesh_model::{
     grant::covers,
     principal::SpiffeId,
     service::ServicePort,
-    snapshot::{InboundPort, Map},
+    snapshot::{Inbound, InboundPort, Map},
 };
 
 use crate::{
@@ -51,6 +51,9 @@ pub(crate) fn build(world: &World<'_>, limits: &Limits<'_>, findings: &Findings)
     if !world.input.transparent || world.input.boot.capture == Capture::Off {
         ports.captured.clear();
     }
+    if let Some(previous) = world.input.previous {
+        ports.linger(world, &previous.inbound);
+    }
     ports.captured.sort();
     ports.captured.dedup();
     ports
@@ -79,6 +82,18 @@ fn refusal(world: &World<'_>, service: &LocalService) -> Option<String> {
 }
 
 impl Ports {
+    /// Connections that were captured outlive their service's file: they go on to its program. New ones are not
+    /// captured. A service that is still configured and may not be offered any more keeps nothing.
+    fn linger(&mut self, world: &World<'_>, before: &Inbound) {
+        for (address, port) in &before.by_address {
+            let configured = world.locals.iter().any(|one| one.service == port.service);
+            if !configured {
+                let known = self.by_address.entry(*address);
+                known.or_insert_with(|| Arc::clone(port));
+            }
+        }
+    }
+
     fn add(
         &mut self,
         world: &World<'_>,

@@ -39,6 +39,8 @@ mod people;
 mod percent;
 mod policies;
 mod proposal;
+/// Who reads the sources of the whole mesh.
+pub mod readers;
 mod routes;
 mod services;
 mod share;

@@ -13,7 +13,7 @@ use mesh_model::{
         MergePolicy, MergeRule,
         merge::{PRECEDENCE, WEIGHT},
     },
-    document::spec::ServiceSpec,
+    document::{Spec, service_source, spec::ServiceSpec},
     name::ServiceId,
 };
 
@@ -75,7 +75,7 @@ impl<'a> Sources<'a> {
         }
         let own: BTreeSet<&str> = known.keys().copied().collect();
         for (id, host) in &world.input.catalog.hosts {
-            if *id == world.mesh.host || world.right(*id, host).is_err() {
+            if world.right(*id, host).is_err() {
                 continue;
             }
             let stated = host.info.iter().flat_map(|info| &info.sources);
@@ -94,6 +94,30 @@ impl<'a> Sources<'a> {
                 if one.place < best.place {
                     *best = one;
                 }
+            }
+        }
+        for (key, resource) in world.input.catalog.of_kind("ServiceSource") {
+            let Spec::ServiceSource(spec) = &resource.document.spec else {
+                continue;
+            };
+            let id = known
+                .keys()
+                .copied()
+                .find(|id| *id == service_source::id(&key.name));
+            let place = (
+                spec.term.precedence.unwrap_or(PRECEDENCE).into(),
+                usize::MAX,
+            );
+            let one = Known {
+                place,
+                weight: spec.term.weight,
+                kind: spec.source.kind.word(),
+                scope: spec.source.kind.scope(),
+                tags: spec.source.kind.tags(),
+            };
+            // Known once a host reads it; what its document says counts then.
+            if let Some(id) = id.filter(|id| !own.contains(id)) {
+                known.insert(id, one);
             }
         }
         Self { world, known }

@@ -21,7 +21,7 @@ use mesh_model::{
     service::ServicePort,
 };
 
-use crate::{Input, findings::Findings, locality};
+use crate::{Input, findings::Findings, locality, readers};
 
 /// Everything known, as one truth.
 #[derive(Debug)]
@@ -46,18 +46,21 @@ pub(crate) struct View<'a> {
     view: &'a RegistryView,
     /// True when this host made it, so that its loopback addresses are this host's.
     pub(crate) own: bool,
+    /// The host that told of it; `None`: this one keeps it to itself.
+    pub(crate) host: Option<HostId>,
     /// The port's name, where the registry names ports; else empty.
     pub(crate) port_name: &'a str,
 }
 
 impl<'a> View<'a> {
     /// Of a record: its key ends with the port's name, where the registry names ports.
-    fn new(key: &'a str, view: &'a RegistryView, own: bool) -> Self {
+    fn new(key: &'a str, view: &'a RegistryView, own: bool, host: Option<HostId>) -> Self {
         let head = "view///".len() + view.source.len() + view.namespace.len() + view.service.len();
         let rest = key.get(head..).unwrap_or_default();
         Self {
             view,
             own,
+            host,
             port_name: rest.strip_prefix('/').unwrap_or_default(),
         }
     }
@@ -311,7 +314,7 @@ impl<'a> World<'a> {
             .catalog
             .local_views
             .iter()
-            .map(|(key, view)| View::new(key, view, true))
+            .map(|(key, view)| View::new(key, view, true, None))
             .collect();
         for (id, host) in &self.input.catalog.hosts {
             for (key, view) in &host.views {
@@ -326,7 +329,7 @@ impl<'a> World<'a> {
                         }),
                 };
                 match refused {
-                    None => views.push(View::new(key, view, *id == self.mesh.host)),
+                    None => views.push(View::new(key, view, *id == self.mesh.host, Some(*id))),
                     Some(why) => findings.warning(
                         "not-granted",
                         &format!("{} of {}", view.source, self.host_name(*id)),
@@ -337,7 +340,27 @@ impl<'a> World<'a> {
             }
         }
         views.sort_by_key(|view| !view.own);
-        views
+        self.of_mesh(views, findings)
+    }
+
+    /// Of the views of the mesh's own sources those of the reader that counts.
+    fn of_mesh(&self, views: Vec<View<'a>>, findings: &Findings) -> Vec<View<'a>> {
+        let elected = readers::readers(self.input.catalog, self.input.now_ms);
+        for one in elected.iter().filter(|one| one.readers.is_empty()) {
+            let name = one.source.id.trim_start_matches("mesh/");
+            findings.warning(
+                "source-unread",
+                &format!("ServiceSource/{name}"),
+                "no host may read it: none lives, carries its labels and may tell of every service",
+                "correct spec.hosts, or let a host join with a token for all services (`*`)",
+            );
+        }
+        let believed = readers::believed(&elected);
+        let counts = |view: &View<'_>| {
+            let reader = believed.get(view.source.as_str());
+            reader.is_none_or(|reader| view.host == Some(*reader))
+        };
+        views.into_iter().filter(counts).collect()
     }
 }
 
@@ -353,7 +376,7 @@ fn locals<'a>(input: &Input<'a>) -> Vec<&'a LocalService> {
     all
 }
 
-fn revoked(catalog: &Catalog) -> BTreeSet<HostId> {
+pub(crate) fn revoked(catalog: &Catalog) -> BTreeSet<HostId> {
     catalog
         .of_kind("Revocation")
         .flat_map(|(_, resource)| {

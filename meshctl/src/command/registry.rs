@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mesh_model::admin::registry::{SourceRow, ViewEndpointRow, ViewRow};
+use mesh_model::{
+    admin::registry::{SourceRow, ViewEndpointRow, ViewRow},
+    endpoint::Health,
+};
 use serde::Serialize;
 
 use super::{Session, full_name};
@@ -126,6 +129,14 @@ pub(crate) async fn dump(session: &Session, args: &RegistryDump) -> Result<Exit,
     Ok(Exit::Done)
 }
 
+/// What is checked nowhere is as usable as what is well: registries differ in what they check.
+fn usable(one: &ViewEndpointRow) -> String {
+    match one.health {
+        Health::Unknown | Health::Healthy => "usable".to_owned(),
+        Health::Degraded | Health::Draining | Health::Unhealthy => health(one),
+    }
+}
+
 fn health(one: &ViewEndpointRow) -> String {
     format!("{:?}", one.health).to_lowercase()
 }
@@ -200,7 +211,7 @@ fn facts(rows: &[ViewRow]) -> BTreeMap<String, String> {
     for one in rows.iter().flat_map(|row| &row.endpoints) {
         let text = format!(
             "{} weight {} priority {}",
-            health(one),
+            usable(one),
             one.weight,
             one.priority
         );
@@ -236,8 +247,6 @@ fn differences(service: &str, a: &[ViewRow], b: &[ViewRow]) -> Vec<Difference> {
 
 #[cfg(test)]
 mod tests {
-    use mesh_model::endpoint::Health;
-
     use super::*;
 
     fn view(port: u16, endpoints: &[(&str, Health, u32)]) -> ViewRow {

@@ -5,7 +5,7 @@ use mesh_model::{
     config::merge::PRECEDENCE,
     endpoint::Health,
     fact::{RegistryView, WireHealth},
-    name::ServiceId,
+    name::{HostId, ServiceId},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     request::Query,
     state::{host_name, joined},
 };
-use crate::daemon::Daemon;
+use crate::{clock, daemon::Daemon};
 
 /// `GET /v1/registry`.
 pub(super) fn sources(daemon: &Daemon) -> Outcome<Vec<SourceRow>> {
@@ -44,7 +44,28 @@ pub(super) fn sources(daemon: &Daemon) -> Outcome<Vec<SourceRow>> {
             shared: row.publish,
         }
     };
-    Ok(published.sources.iter().map(row).collect())
+    let mut rows: Vec<SourceRow> = published.sources.iter().map(row).collect();
+    let catalog = running.cluster.catalog();
+    for one in mesh_plan::readers::readers(&catalog, clock::now_ms()) {
+        if rows.iter().any(|row| row.source == one.source.id) {
+            continue;
+        }
+        let name = |id: &HostId| {
+            let host = catalog.hosts.get(id);
+            host.map_or_else(|| id.to_string(), |host| host_name(host, *id))
+        };
+        let readers: Vec<String> = one.readers.iter().map(name).collect();
+        rows.push(SourceRow {
+            kind: one.source.kind.word().to_owned(),
+            state: "elsewhere".to_owned(),
+            why: format!("read by {}", readers.join(", ")),
+            precedence: PRECEDENCE,
+            shared: true,
+            source: one.source.id,
+            ..SourceRow::default()
+        });
+    }
+    Ok(rows)
 }
 
 /// `GET /v1/registry/views?source=&service=`: what this host's sources say, and what other hosts say of sources

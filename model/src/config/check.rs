@@ -101,6 +101,14 @@ pub fn read(sources: &Sources) -> Result<(Boot, Live), Vec<ConfigError>> {
     }
 }
 
+/// One source that has no id yet, and what it is worth beside others; `None` when its kind cannot be read.
+pub(crate) fn one_source(
+    source: &super::file::FileSource,
+    at: &At<'_>,
+) -> Option<(super::SourceConfig, super::SourceTerm)> {
+    Some((source::unnamed(source, at)?, merge::term(source, at)))
+}
+
 fn told(faults: Faults, sources: &Sources) -> Vec<ConfigError> {
     faults
         .into_sorted()

@@ -1,6 +1,6 @@
 //! The kinds of documents: names, versions, and how the body of each is read.
 
-use super::Spec;
+use super::{Spec, service_source};
 use crate::written::{At, Faults, Node, Value, decode::decode, nearest, suggestion};
 
 /// A kind that is carried out.
@@ -26,7 +26,7 @@ const TRAFFIC: [&str; 4] = [
     OWN,
 ];
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind {
         name: "Service",
         aliases: &[],
@@ -142,6 +142,14 @@ const KINDS: [Kind; 14] = [
         decode: |node, faults| body(node, faults, Spec::AuthorizationPolicy),
     },
     Kind {
+        name: "ServiceSource",
+        aliases: &[],
+        api_versions: &[OWN],
+        namespaced: false,
+        spec_optional: false,
+        decode: service_source::read,
+    },
+    Kind {
         name: "Revocation",
         aliases: &[],
         api_versions: &[OWN],
@@ -152,9 +160,8 @@ const KINDS: [Kind; 14] = [
 ];
 
 /// Kinds that the mesh will know, and does not carry out yet.
-const LATER: [&str; 9] = [
+const LATER: [&str; 8] = [
     "Workload",
-    "ServiceSource",
     "Gateway",
     "ServiceEntry",
     "RequestAuthentication",

@@ -10,6 +10,7 @@ use super::{
     destination_rule::DestinationRuleSpec,
     limit::{DirectResponseSpec, FaultInjectionSpec, RateLimitSpec},
     route::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec},
+    service_source::ServiceSourceSpec,
     virtual_service::VirtualServiceSpec,
 };
 
@@ -42,6 +43,8 @@ pub enum Spec {
     PeerAuthentication(PeerAuthenticationSpec),
     /// `meshd.io/v1alpha1 AuthorizationPolicy`.
     AuthorizationPolicy(AuthorizationPolicySpec),
+    /// `meshd.io/v1alpha1 ServiceSource`: a discovery source; a kind of the mesh (no namespace).
+    ServiceSource(Box<ServiceSourceSpec>),
     /// `meshd.io/v1alpha1 Revocation`: of an operator or a host; a kind of the mesh (no namespace).
     Revocation(RevocationSpec),
 }

@@ -48,6 +48,7 @@ pub(super) fn spec(spec: &Spec, at: &At<'_>, metadata: &Metadata) {
             own::selector(policy.selector.as_ref(), &at.key("selector"));
         }
         Spec::AuthorizationPolicy(policy) => policy::authorization(policy, at),
+        Spec::ServiceSource(source) => own::labels(&source.hosts, &at.key("hosts")),
         Spec::Revocation(revocation) => own::revocation(revocation, at),
     }
 }

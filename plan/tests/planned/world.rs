@@ -93,6 +93,7 @@ impl World {
                     precedence: precedence.parse().unwrap(),
                     weight: weight.parse::<u32>().unwrap() + 1,
                     tags: Vec::new(),
+                    synced: true,
                 };
                 self.edit_host(Self::host_id(host), |facts| {
                     let mut info = facts.info.as_deref().cloned().unwrap();

@@ -34,11 +34,7 @@ fn terms(
     let mut terms = BTreeMap::new();
     for (index, source) in sources.iter().enumerate() {
         let at = at.index(index);
-        let precedence = source.precedence;
-        let precedence = precedence.map(|number| range(number, &at.key("precedence"), 0, 1000));
-        let weight = source.weight;
-        let weight = weight.map(|number| range(number, &at.key("weight"), 0, MOST_WEIGHT));
-        let term = SourceTerm { precedence, weight };
+        let term = term(source, &at);
         if term == SourceTerm::default() {
             continue;
         }
@@ -51,6 +47,16 @@ fn terms(
         }
     }
     terms
+}
+
+/// What a source is worth beside others.
+pub(super) fn term(source: &FileSource, at: &At<'_>) -> SourceTerm {
+    let precedence = source.precedence;
+    let weight = source.weight;
+    SourceTerm {
+        precedence: precedence.map(|number| range(number, &at.key("precedence"), 0, 1000)),
+        weight: weight.map(|number| range(number, &at.key("weight"), 0, MOST_WEIGHT)),
+    }
 }
 
 fn rules(given: &[FileMerge], at: &At<'_>) -> Vec<MergeRule> {

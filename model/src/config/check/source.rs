@@ -123,6 +123,16 @@ pub(super) fn sources(given: &[FileSource], at: &At<'_>) -> Vec<SourceConfig> {
     found
 }
 
+/// A source that has no id yet, shared with the mesh.
+pub(super) fn unnamed(source: &FileSource, at: &At<'_>) -> Option<SourceConfig> {
+    Some(SourceConfig {
+        id: String::new(),
+        publish: true,
+        kind: kind(source, at)?,
+        services: names(source, &at.key("services")),
+    })
+}
+
 fn names(source: &FileSource, at: &At<'_>) -> Option<BTreeSet<ServiceName>> {
     Some(service_names(source.services.as_ref()?, at))
 }
