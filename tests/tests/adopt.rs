@@ -416,3 +416,92 @@ fn words_move_from_consul_to_etcd() {
     assert_no_failure(&counts, 3000);
     drop((first, second));
 }
+
+/// How each host gets the services of the mesh's own source: `synced` by reading it, or `elsewhere`.
+fn states_of_source(hosts: &[Host], without: Option<usize>) -> anyhow::Result<Vec<String>> {
+    let others = hosts
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| Some(*index) != without);
+    others
+        .map(|(_, host)| {
+            let rows = host.ctl_json(&["registry", "status"])?;
+            let rows = rows.as_array().cloned().unwrap_or_default();
+            let row = rows.iter().find(|row| row["source"] == "mesh/lab");
+            Ok(row.map_or_else(String::new, |row| {
+                row["state"].as_str().unwrap_or_default().to_owned()
+            }))
+        })
+        .collect()
+}
+
+#[test]
+fn one_host_reads_for_all_and_another_takes_over() {
+    need!(namespaces);
+    need!(root);
+    let mut mesh = Mesh::new(Kind::Users, 3).unwrap();
+    let Some(consul) = program(&mesh, "consul", "consul") else {
+        need::skip(
+            module_path!(),
+            "consul is not there: scripts/registries.sh consul",
+        );
+        return;
+    };
+    // Consul stands on the bridge, where every host reaches it and none of them is its.
+    let mut command = std::process::Command::new(&consul);
+    command.args([
+        "agent",
+        "-dev",
+        "-node=lab",
+        "-log-level=warn",
+        "-grpc-port=-1",
+    ]);
+    command.args(["-serf-wan-port=-1", "-client=0.0.0.0", "-bind=10.77.0.254"]);
+    let log = mesh.directory.path().join("consul.log");
+    let _agent = Child::start("consul", &mut command, &log).unwrap();
+    mesh.form(1, &[]).unwrap();
+    within(Duration::from_secs(30), || {
+        let leader = mesh.hosts[0].sh("curl -sf http://10.77.0.254:8500/v1/status/leader")?;
+        anyhow::ensure!(leader.contains(':'), "no leader: {leader}");
+        Ok(())
+    })
+    .unwrap();
+    let body = mesh.directory.path().join("web.json");
+    std::fs::write(&body, r#"{"Name":"web","ID":"web-1","Port":9301}"#).unwrap();
+    mesh.hosts[0]
+        .sh(&format!(
+            "curl -sf -X PUT --data @{} http://10.77.0.254:8500/v1/agent/service/register",
+            body.display()
+        ))
+        .unwrap();
+    let document = mesh.directory.path().join("source.yaml");
+    std::fs::write(
+        &document,
+        "apiVersion: meshd.io/v1alpha1\nkind: ServiceSource\nmetadata: {name: lab}\nspec:\n  readers: 1\n  \
+         source: {kind: consul, addresses: ['http://10.77.0.254:8500']}\n",
+    )
+    .unwrap();
+    mesh.hosts[0]
+        .ctl(&["apply", "-f", document.to_str().unwrap()])
+        .unwrap();
+    let one_reads = |hosts: &[Host], without: Option<usize>| {
+        within(Duration::from_secs(40), || {
+            let states = states_of_source(hosts, without)?;
+            let reading = states.iter().filter(|state| *state == "synced").count();
+            let told = states.iter().filter(|state| *state == "elsewhere").count();
+            anyhow::ensure!(reading == 1 && told + 1 == states.len(), "{states:?}");
+            for (_, host) in hosts
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| Some(*index) != without)
+            {
+                anyhow::ensure!(!ways(host)?.is_empty(), "{} knows no web", host.name);
+            }
+            Ok(states.iter().position(|state| state == "synced"))
+        })
+        .unwrap()
+    };
+    let reader = one_reads(&mesh.hosts, None).unwrap();
+    mesh.hosts[reader].kill_meshd().unwrap();
+    one_reads(&mesh.hosts, Some(reader));
+}
