@@ -1,26 +1,13 @@
 //! The laws of a stream of TLS over any bytes: however they come, the same is made of them, only genuine bytes come out,
 //! and what is sealed is opened again as it was.
 
-use rustls::{
-    ConnectionTrafficSecrets,
-    crypto::cipher::{AeadKey, Iv},
-};
-
 use super::{
     fault::Fault,
-    keys::{Opening, Sealing},
+    keys::{Opening, Sealing, secrets},
     record::{self, ALERT, DATA, FRAGMENT, HANDSHAKE, HEAD, TAIL},
     session::{Begun, Session, Step},
     side::Schedule,
 };
-
-/// Secrets without a handshake: each number has its own.
-pub(super) fn secrets(number: u8) -> ConnectionTrafficSecrets {
-    ConnectionTrafficSecrets::Aes256Gcm {
-        key: AeadKey::from([number; 32]),
-        iv: Iv::from([number; 12]),
-    }
-}
 
 /// What came of a stream.
 #[derive(Debug, PartialEq, Eq)]

@@ -91,7 +91,7 @@ impl Schedule {
             #[cfg(feature = "fuzz")]
             Self::Counted { sealing, .. } => {
                 *sealing = sealing.wrapping_add(1);
-                Ok((0, super::judge::secrets(*sealing)))
+                Ok((0, super::keys::secrets(*sealing)))
             }
         };
         let (next, secrets) = made.map_err(|_error| Fault::Keys)?;
@@ -106,7 +106,7 @@ impl Schedule {
             #[cfg(feature = "fuzz")]
             Self::Counted { opening, .. } => {
                 *opening = opening.wrapping_add(1);
-                Ok((0, super::judge::secrets(*opening)))
+                Ok((0, super::keys::secrets(*opening)))
             }
         };
         let (next, secrets) = made.map_err(|_error| Fault::Keys)?;
