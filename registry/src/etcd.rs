@@ -28,6 +28,8 @@ mod failure;
 mod fake;
 /// How services are written.
 mod layout;
+/// Signs of life.
+mod life;
 /// Connections.
 mod link;
 /// Announces instances.

@@ -11,10 +11,11 @@ use etcd_client::{
 };
 use futures_util::FutureExt;
 use mesh_model::endpoint::ServiceKey;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     failure::{failed, is_compacted, is_refusal, is_too_large},
+    life::probe,
     link::{ANSWER, Link, MAX_MESSAGE},
     table::{Content, Entry, MAX_KEYS, Table},
 };
@@ -31,8 +32,6 @@ const PAGE: i64 = 1_000;
 const SMALL_PAGE: i64 = 8;
 /// For one page.
 const PAGE_ANSWER: Duration = Duration::from_secs(15);
-/// Between two signs of life, and for one.
-const PROBE: (Duration, Duration) = (Duration::from_secs(7), Duration::from_secs(3));
 /// Between two whole reads that only look for what the watch missed.
 const AUDIT: Duration = Duration::from_mins(10);
 /// Messages that are taken before their services are published.
@@ -458,44 +457,6 @@ impl<'s> Session<'s> {
         SourceError::Transport {
             subject: self.subject.to_owned(),
             cause: io::ErrorKind::TimedOut.into(),
-        }
-    }
-}
-
-/// Asks for a sign of life again and again: the watch of a member that is cut off from the others, or of a
-/// user who may not read any more, would only be silent. Ends with what is wrong.
-async fn probe(mut kv: KvClient, subject: &str, prefix: String, cluster: u64) -> SourceError {
-    // Any key that may be read at all.
-    let key = if prefix.is_empty() {
-        "\0".to_owned()
-    } else {
-        prefix
-    };
-    let options = GetOptions::new().with_count_only();
-    let mut highest = 0;
-    loop {
-        sleep(PROBE.0.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
-        let answer = match timeout(PROBE.1, kv.get(&*key, Some(options.clone()))).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return failed(subject, error),
-            Err(_late) => {
-                return SourceError::Transport {
-                    subject: subject.to_owned(),
-                    cause: io::ErrorKind::TimedOut.into(),
-                };
-            }
-        };
-        let header = answer
-            .header()
-            .map(|header| (header.cluster_id(), header.revision()));
-        match header {
-            Some((id, revision)) if id == cluster && revision >= highest => highest = revision,
-            _ => {
-                return Protocol {
-                    subject: subject.to_owned(),
-                    what: "it is another cluster now".into(),
-                };
-            }
         }
     }
 }
