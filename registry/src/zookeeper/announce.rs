@@ -73,6 +73,8 @@ pub(crate) trait Writing: Send + Sync + 'static {
 struct Standing {
     of: Arc<Registration>,
     state: State,
+    /// Whether its node certainly says so.
+    told: bool,
     /// The session that its node lives with, and the node's path.
     node: Option<(i64, String)>,
 }
@@ -281,6 +283,7 @@ impl Shared {
     fn stands(&self, id: &str, session: i64, path: String) {
         if let Some(one) = self.standing().get_mut(id) {
             one.node = Some((session, path));
+            one.told = true;
         }
     }
 
@@ -378,8 +381,9 @@ impl Shared {
             let Some(one) = standing.get_mut(id) else {
                 return Ok(Renewal::Lost);
             };
-            let changed = one.state != state;
+            let changed = one.state != state || !one.told;
             one.state = state;
+            one.told = !changed;
             (one.clone(), changed)
         };
         let Some((of, path)) = one.node else {
@@ -392,15 +396,12 @@ impl Shared {
         if changed {
             let data = self.writing.data(&one.of, state);
             return match self.zk.tell(Ask::set(&path, &data)).await {
-                Ok(_) => Ok(Renewal::Kept),
-                Err(Fault::Code(code::NO_NODE)) => Ok(Renewal::Lost),
-                Err(fault) => {
-                    // It is not known whether it was written: the next renewal writes again.
-                    if let Some(one) = self.standing().get_mut(id) {
-                        one.node = None;
-                    }
-                    Err(Self::about(&path, fault))
+                Ok(_) => {
+                    self.stands(id, session, path);
+                    Ok(Renewal::Kept)
                 }
+                Err(Fault::Code(code::NO_NODE)) => Ok(Renewal::Lost),
+                Err(fault) => Err(Self::about(&path, fault)),
             };
         }
         let there = self.zk.exists(&path, false).await;
@@ -423,6 +424,7 @@ impl Registrar for ZookeeperRegistrar {
         let one = Standing {
             of: Arc::clone(of),
             state: health.into(),
+            told: false,
             node: None,
         };
         shared.standing().insert(of.id.clone(), one);

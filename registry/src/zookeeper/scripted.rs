@@ -133,7 +133,11 @@ impl State {
     }
 
     fn children(&self, path: &str) -> Vec<String> {
-        let inside = if path == "/" { "/".to_owned() } else { format!("{path}/") };
+        let inside = if path == "/" {
+            "/".to_owned()
+        } else {
+            format!("{path}/")
+        };
         self.nodes
             .range(inside.clone()..)
             .take_while(|(node, _)| node.starts_with(&inside))

@@ -35,7 +35,8 @@ const MAX_ASKED: usize = 1_024;
 const MAX_BATCH: usize = 256;
 /// Between two looks at the credential's file.
 const LOOK: Duration = Duration::from_secs(1);
-/// Rounds over all servers that hang up on the greeting before an older history is believed.
+/// Rounds in which all servers hang up on the greeting before an older history is believed; twice as many where
+/// some of them cannot be reached.
 const REFUSALS: u32 = 3;
 
 /// What happened.
@@ -259,7 +260,7 @@ impl Driver {
     /// The next server that takes us, after the last one.
     async fn connect(&mut self) -> Result<Open, SourceError> {
         let mut failure = SourceError::Config("there is no address".into());
-        let mut refused = 0;
+        let (mut refused, mut away) = (0, 0);
         for _ in 0..self.servers.len() {
             let Some(server) = self.servers.get(self.at).cloned() else {
                 self.at = 0;
@@ -272,15 +273,17 @@ impl Driver {
                 }
                 Err(error) => {
                     refused += usize::from(matches!(error, LinkError::Refused));
+                    away += usize::from(matches!(error, LinkError::Io(_)));
                     failure = told(&server.text, error);
                 }
             }
             self.at = (self.at + 1) % self.servers.len();
         }
-        if refused == self.servers.len() {
+        if refused > 0 && refused + away == self.servers.len() {
             self.refusals += 1;
-            if self.refusals >= REFUSALS {
-                // Every server knows less than we read: the ensemble was made anew. The old session is
+            let enough = if away == 0 { REFUSALS } else { REFUSALS * 2 };
+            if self.refusals >= enough {
+                // Every server that is there knows less than we read: the ensemble was made anew. The old session is
                 // unknown there, and so is what it read.
                 (self.ticket, self.last_zxid, self.refusals) = (Ticket::default(), 0, 0);
             }
