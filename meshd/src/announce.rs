@@ -16,7 +16,10 @@ use mesh_model::{
     endpoint::Health,
     finding::{Finding, Severity},
 };
-use mesh_registry::registrar::{AnnounceRow, Announced, Announcer, Registration, open};
+use mesh_registry::{
+    open,
+    registrar::{AnnounceRow, Announced, Announcer, Registration},
+};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -150,7 +153,7 @@ impl Room {
     fn announcer(&mut self, config: &RegistrationConfig) -> Option<&mut Announcer> {
         let id = &config.source.id;
         if !self.running.contains_key(id) {
-            match open(config) {
+            match open::registrar(config) {
                 Ok(registrar) => {
                     let announcer = Announcer::new(id, registrar, self.stop.clone());
                     self.running.insert(id.clone(), (config.clone(), announcer));

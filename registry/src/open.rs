@@ -1,23 +1,24 @@
-//! Settings to a source: the only match over the kinds.
+//! Settings to a source or a registrar: the only matches over the kinds.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use mesh_model::config::{SourceConfig, SourceKind};
+use mesh_model::config::{RegistrationConfig, SourceConfig, SourceKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    consul::ConsulSource,
+    consul::{ConsulRegistrar, ConsulSource},
     curator,
     demand::Demand,
     dns::DnsSource,
-    etcd::EtcdSource,
-    eureka::EurekaSource,
+    etcd::{EtcdRegistrar, EtcdSource},
+    eureka::{EurekaRegistrar, EurekaSource},
     file::FileSource,
-    leader,
     kubernetes::KubernetesSource,
+    leader,
     marathon::MarathonSource,
     nomad::NomadSource,
+    registrar::Registrar,
     serverset,
     sink::Sink,
     source::{Capabilities, Reach, Source, SourceError},
@@ -40,8 +41,8 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
                 KubernetesSource::new(config).map(|source| Box::new(source) as Box<dyn Source>)
             })
             .or_else(|| EtcdSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
-            .or_else(|| zookeeper(config).map(|source| Box::new(source) as Box<dyn Source>))
             .or_else(|| EurekaSource::new(config).map(|source| Box::new(source) as Box<dyn Source>))
+            .or_else(|| zookeeper(config).map(|source| Box::new(source) as Box<dyn Source>))
             .or_else(|| {
                 MarathonSource::new(config).map(|source| Box::new(source) as Box<dyn Source>)
             })
@@ -51,6 +52,21 @@ pub fn open(config: &SourceConfig) -> Box<dyn Source> {
                     kind: other.word(),
                 })
             }),
+    }
+}
+
+/// The registrar of the settings. Nothing is written before it is used.
+pub fn registrar(config: &RegistrationConfig) -> Result<Arc<dyn Registrar>, SourceError> {
+    match &config.source.kind {
+        SourceKind::Consul { .. } => Ok(Arc::new(ConsulRegistrar::new(config)?)),
+        SourceKind::Etcd { .. } => Ok(Arc::new(EtcdRegistrar::new(config)?)),
+        SourceKind::Eureka { .. } => Ok(Arc::new(EurekaRegistrar::new(config)?)),
+        SourceKind::Serverset { .. } => serverset::registrar::open(config),
+        SourceKind::Curator { .. } => curator::registrar::open(config),
+        other => {
+            let what = format!("registrations in {} are not in this build", other.word());
+            Err(SourceError::Config(what))
+        }
     }
 }
 

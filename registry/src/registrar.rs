@@ -1,6 +1,6 @@
 //! Announces this host's services to a registry: registered, renewed with their health, drained, taken out.
 //!
-//! To add a registrar: 1. a file `<kind>/registrar.rs` that implements [`Registrar`]; 2. an arm in [`open`];
+//! To add a registrar: 1. a file `<kind>/registrar.rs` that implements [`Registrar`]; 2. an arm in `open.rs`;
 //! 3. a test against the real server: registered, health passed on, drained, gone after [`Registrar::deregister`],
 //! expired after its process was killed, there again after the registry lost its memory.
 //!
@@ -11,7 +11,6 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use mesh_model::{
-    config::{RegistrationConfig, SourceKind},
     endpoint::{Health, Locality},
     name::ServiceId,
     service::AppProtocol,
@@ -112,21 +111,6 @@ pub trait Registrar: Send + Sync {
     async fn drain(&self, lease: &Lease) -> Result<(), SourceError>;
     /// Removes it.
     async fn deregister(&self, lease: Lease) -> Result<(), SourceError>;
-}
-
-/// The registrar of the settings. Nothing is written before it is used.
-pub fn open(config: &RegistrationConfig) -> Result<Arc<dyn Registrar>, SourceError> {
-    match &config.source.kind {
-        SourceKind::Consul { .. } => Ok(Arc::new(crate::consul::ConsulRegistrar::new(config)?)),
-        SourceKind::Etcd { .. } => Ok(Arc::new(crate::etcd::EtcdRegistrar::new(config)?)),
-        SourceKind::Eureka { .. } => Ok(Arc::new(crate::eureka::EurekaRegistrar::new(config)?)),
-        SourceKind::Serverset { .. } => crate::serverset::registrar::open(config),
-        SourceKind::Curator { .. } => crate::curator::registrar::open(config),
-        other => {
-            let what = format!("registrations in {} are not in this build", other.word());
-            Err(SourceError::Config(what))
-        }
-    }
 }
 
 #[cfg(test)]

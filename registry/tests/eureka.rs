@@ -29,7 +29,7 @@ mod tests {
             wire::{Fault, Wire},
         },
         open::open,
-        registrar::{self, Registrar, Registration, Renewal},
+        registrar::{Registrar, Registration, Renewal},
         source::Source,
     };
     use serde_json::{Value, json};
@@ -411,7 +411,7 @@ mod tests {
             address: None,
             tags: Vec::new(),
         };
-        registrar::open(&config).unwrap()
+        mesh_registry::open::registrar(&config).unwrap()
     }
 
     fn status(far: &Far) -> Option<String> {

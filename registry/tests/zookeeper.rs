@@ -24,7 +24,7 @@ mod tests {
     };
     use mesh_registry::{
         contract::{Setup, Watched, World, laws, matrix, server::needed, up},
-        registrar::{self, Registrar, Registration, Renewal},
+        registrar::{Registrar, Registration, Renewal},
     };
 
     use crate::ensemble::{Ensemble, Layout};
@@ -125,7 +125,7 @@ mod tests {
             address: None,
             tags: Vec::new(),
         };
-        registrar::open(&config).unwrap()
+        mesh_registry::open::registrar(&config).unwrap()
     }
 
     /// Waits until a directory of the server has so many nodes.

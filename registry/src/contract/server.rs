@@ -5,6 +5,7 @@
 //! `scripts/registries.sh` fetches the programs; [`installed`] finds them.
 
 use std::{
+    fmt::Write as _,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
@@ -83,7 +84,9 @@ pub struct Plan {
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plan").field("name", &self.name).finish()
+        f.debug_struct("Plan")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -251,7 +254,7 @@ pub fn http(
         body.len()
     );
     for (name, value) in fields {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _infallible = write!(head, "{name}: {value}\r\n");
     }
     stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
     let mut bytes = Vec::new();

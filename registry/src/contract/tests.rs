@@ -214,7 +214,9 @@ impl World for Files {
         let all = ["[fd00::1]:80", "db.test:5432"];
         let mut text = format!("[[service]]\nname = \"{service}\"\n");
         for one in all {
-            text.push_str(&format!("[[service.endpoint]]\naddress = \"{one}\"\n"));
+            for part in ["[[service.endpoint]]\naddress = \"", one, "\"\n"] {
+                text.push_str(part);
+            }
         }
         self.set(service, text);
         Ok(all.map(str::to_owned).to_vec())
@@ -229,7 +231,7 @@ impl World for Files {
     /// A write that stands at its half.
     fn cut(&mut self) -> Hook {
         for (service, text) in &self.good {
-            fs::write(self.path(service), &text[..text.len() - 9]).unwrap();
+            fs::write(self.path(service), &text.as_bytes()[..text.len() - 9]).unwrap();
         }
         Ok(())
     }

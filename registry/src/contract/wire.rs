@@ -96,7 +96,7 @@ impl Wire {
                 }
                 let shared = Arc::clone(&accepting);
                 if let Ok(stream) = stream {
-                    std::thread::spawn(move || carry(&shared, stream));
+                    std::thread::spawn(move || carry(&shared, &stream));
                 }
             }
         });
@@ -129,7 +129,7 @@ impl Drop for Wire {
 }
 
 /// Carries one connection.
-fn carry(shared: &Arc<Shared>, near: TcpStream) {
+fn carry(shared: &Arc<Shared>, near: &TcpStream) {
     if shared.speaks().is_none_or(|fault| fault == Fault::Closed) {
         return;
     }
@@ -149,7 +149,7 @@ fn carry(shared: &Arc<Shared>, near: TcpStream) {
         copy(&there, near_again, &far_again, false);
         let _gone = far_again.shutdown(Shutdown::Both);
     });
-    copy(shared, far, &near, true);
+    copy(shared, far, near, true);
     let _gone = near.shutdown(Shutdown::Both);
 }
 

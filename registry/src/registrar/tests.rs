@@ -34,9 +34,12 @@ fn wanted(port: u16, health: Health) -> Announced {
     }
 }
 
+/// The instance, its health, and whether it is out of use.
+type Known = (Arc<Registration>, Health, bool);
+
 #[derive(Default)]
 struct Memory {
-    known: Mutex<BTreeMap<String, (Arc<Registration>, Health, bool)>>,
+    known: Mutex<BTreeMap<String, Known>>,
     refuses: AtomicBool,
 }
 

@@ -10,7 +10,7 @@ use mesh_model::{
 };
 use mesh_registry::{
     contract::{Setup, server::needed, server::told},
-    registrar::{Announced, Announcer, Registrar, Registration, open},
+    registrar::{Announced, Announcer, Registrar, Registration},
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,7 @@ fn registrar(agent: &Agent, token: Option<&Path>) -> Arc<dyn Registrar> {
         tags: Vec::new(),
         passing: false,
     };
-    open(&RegistrationConfig {
+    mesh_registry::open::registrar(&RegistrationConfig {
         source: SourceConfig {
             id: "consul/1".into(),
             publish: true,

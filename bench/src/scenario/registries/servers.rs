@@ -19,7 +19,8 @@ use mesh_model::{
 };
 use mesh_registry::{
     contract::server::{Plan, Server, free_ports, http, installed},
-    registrar::{self, Registrar, Registration},
+    open,
+    registrar::{Registrar, Registration},
 };
 
 /// A registry that can be started.
@@ -130,7 +131,7 @@ impl Standing {
             },
         };
         let config = named(kind, source);
-        let registrar = registrar::open(&RegistrationConfig {
+        let registrar = open::registrar(&RegistrationConfig {
             source: config.clone(),
             services: None,
             ttl: Duration::from_mins(2),

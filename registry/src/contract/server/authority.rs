@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-/// Writes `server.pem`, `server.key` (for 127.0.0.1, ::1 and localhost) and `ca.pem` of a fresh authority into
+/// Writes `server.pem`, `server.key` (for the addresses and the name of this machine itself) and `ca.pem` of a fresh authority into
 /// `folder`, the last one whole at once.
 pub fn write(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let mut authority = CertificateParams::new(Vec::new())?;
