@@ -214,7 +214,7 @@ async fn it_obeys_with_an_old_server() {
 
 #[tokio::test]
 async fn every_case() {
-    matrix("serverset (fake)", |setup| match setup {
+    matrix("serverset-fake", |setup| match setup {
         Setup::Plain | Setup::Large => Ok(Far::new(Mood::Good)),
         Setup::Token => Ok(Far::with_password()),
         Setup::Tls => Err(Na::Twin),
