@@ -262,17 +262,17 @@ fn proposal(known: &Known<'_>, found: &Found<'_>, taken: &mut Taken) -> Proposal
         }
     }
     if let Some(there) = configured(known, &found.service, port) {
-        proposal.state = state_of(known, there).to_owned();
+        state_of(known, there).clone_into(&mut proposal.state);
         proposal.captured = captured(
             found,
             there.recognise.unit.as_deref(),
             &there.recognise.uids,
         );
-        proposal.remark = there.origin.clone();
+        proposal.remark.clone_from(&there.origin);
         return proposal;
     }
     let Some(listener) = listeners.first() else {
-        proposal.state = "missing".to_owned();
+        "missing".clone_into(&mut proposal.state);
         proposal.remark = format!("nothing listens on {}", found.address);
         return proposal;
     };
@@ -285,7 +285,7 @@ fn proposal(known: &Known<'_>, found: &Found<'_>, taken: &mut Taken) -> Proposal
             (None, Vec::new())
         }
     };
-    proposal.state = "ready".to_owned();
+    "ready".clone_into(&mut proposal.state);
     proposal.captured = captured(found, unit, &users);
     let instance = taken.instance(&found.service, port);
     proposal.file = Some(AdoptedFile {

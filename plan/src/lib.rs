@@ -41,6 +41,7 @@ mod policies;
 mod proposal;
 /// Who reads the sources of the whole mesh.
 pub mod readers;
+mod revocations;
 mod routes;
 mod services;
 mod share;

@@ -25,6 +25,9 @@ use crate::{
 /// Endpoint weights of a source add up to its share times this, before they are made small again.
 const SCALE: u64 = 10_000;
 
+/// Place of a source that says none.
+const LAST: (u32, usize) = (100, usize::MAX);
+
 /// What is known of the sources of the mesh.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
@@ -159,10 +162,7 @@ impl<'a> Sources<'a> {
             let source = view.source.as_str();
             let named = rule.sources.iter().position(|one| one == source);
             let known = self.known.get(source).map(|known| known.place);
-            (
-                named.unwrap_or(usize::MAX),
-                known.unwrap_or((PRECEDENCE.into(), usize::MAX)),
-            )
+            (named.unwrap_or(usize::MAX), known.unwrap_or(LAST))
         };
         let mut views: Vec<&'v View<'a>> = views.collect();
         views.sort_by(|a, b| (place(a), &a.source).cmp(&(place(b), &b.source)));
@@ -188,18 +188,6 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The views of one source, as they are.
-    pub(crate) fn alone<'v>(&self, views: impl Iterator<Item = &'v View<'a>>) -> Merged<'v, 'a>
-    where
-        'a: 'v,
-    {
-        Merged {
-            views: views.map(|view| (0, view)).collect(),
-            policy: MergePolicy::Union,
-            shares: Vec::new(),
-        }
-    }
-
     fn shares(&self, rule: &MergeRule, sources: &[&str]) -> Vec<u32> {
         let stated = |source: &&str| {
             let of_rule = rule.weights.get(*source).copied();
@@ -210,6 +198,17 @@ impl<'a> Sources<'a> {
         }
         let all = sources.iter();
         all.map(|source| stated(source).unwrap_or(WEIGHT)).collect()
+    }
+}
+
+impl<'v, 'a> Merged<'v, 'a> {
+    /// The views of one source, as they are.
+    pub(crate) fn alone(views: impl Iterator<Item = &'v View<'a>>) -> Self {
+        Self {
+            views: views.map(|view| (0, view)).collect(),
+            policy: MergePolicy::Union,
+            shares: Vec::new(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use mesh_model::{
     name::HostId,
 };
 
-use crate::{key::Stable, world::revoked};
+use crate::{key::Stable, revocations::revoked};
 
 /// A source of the whole mesh and who reads it.
 #[derive(Debug, Clone, PartialEq)]

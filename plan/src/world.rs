@@ -13,7 +13,6 @@ use mesh_model::{
     address::is_loopback,
     catalog::{Catalog, HostFacts, Liveness, MeshFacts, Resource, ResourceKey},
     config::LocalService,
-    document::Spec,
     endpoint::{Health, Locality},
     fact::{RegistryView, WireHealth, Workload},
     grant::{HostGrant, covers},
@@ -21,7 +20,7 @@ use mesh_model::{
     service::ServicePort,
 };
 
-use crate::{Input, findings::Findings, locality, readers};
+use crate::{Input, findings::Findings, locality, readers, revocations};
 
 /// Everything known, as one truth.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ pub(crate) struct World<'a> {
 /// A registry's view of a service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
-    view: &'a RegistryView,
+    said: &'a RegistryView,
     /// True when this host made it, so that its loopback addresses are this host's.
     pub(crate) own: bool,
     /// The host that told of it; `None`: this one keeps it to itself.
@@ -58,7 +57,7 @@ impl<'a> View<'a> {
         let head = "view///".len() + view.source.len() + view.namespace.len() + view.service.len();
         let rest = key.get(head..).unwrap_or_default();
         Self {
-            view,
+            said: view,
             own,
             host,
             port_name: rest.strip_prefix('/').unwrap_or_default(),
@@ -70,7 +69,7 @@ impl std::ops::Deref for View<'_> {
     type Target = RegistryView;
 
     fn deref(&self) -> &RegistryView {
-        self.view
+        self.said
     }
 }
 
@@ -111,7 +110,7 @@ pub(crate) struct Instance {
 
 impl<'a> World<'a> {
     pub(crate) fn build(input: &'a Input<'a>, mesh: &'a MeshFacts, findings: &Findings) -> Self {
-        let revoked = revoked(input.catalog);
+        let revoked = revocations::revoked(input.catalog);
         let mut world = Self {
             input,
             mesh,
@@ -374,20 +373,6 @@ fn locals<'a>(input: &Input<'a>) -> Vec<&'a LocalService> {
         .collect();
     all.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
     all
-}
-
-pub(crate) fn revoked(catalog: &Catalog) -> BTreeSet<HostId> {
-    catalog
-        .of_kind("Revocation")
-        .flat_map(|(_, resource)| {
-            std::iter::once(&resource.document)
-                .chain(resource.conflicts.iter().map(|(_, document)| document))
-        })
-        .filter_map(|document| match &document.spec {
-            Spec::Revocation(revocation) => revocation.host.as_ref()?.parse().ok(),
-            _ => None,
-        })
-        .collect()
 }
 
 /// Names for people; of two hosts with one name both get their id behind it.

@@ -397,7 +397,7 @@ fn words_move_from_consul_to_etcd() {
     for port in 9201..=9203 {
         deregister(&first, &format!("words{port}"));
     }
-    eventually("the old registry lets go", Duration::from_secs(60), || {
+    eventually("the old registry lets go", Duration::from_mins(1), || {
         let rows = first.ctl_json(&["registry", "dump", "consul/old", "words"])?;
         let held = |row: &Value| {
             let all = row["endpoints"].as_array().cloned().unwrap_or_default();

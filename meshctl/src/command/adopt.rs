@@ -74,9 +74,9 @@ pub(crate) async fn run(session: &Session, args: &AdoptArgs) -> Result<Exit, Fai
         written.push(write(directory, file)?);
     }
     if let Err(failure) = reload(session, &args.change.reason).await {
-        written
-            .iter()
-            .for_each(|path| drop(std::fs::remove_file(path)));
+        for path in &written {
+            drop(std::fs::remove_file(path));
+        }
         return Err(failure);
     }
     show(session, &adoption, &chosen, "adopted")?;
@@ -153,7 +153,7 @@ async fn undo(
         let release = Release {
             service: one.service.clone(),
         };
-        let client = session.client.within(Duration::from_secs(60));
+        let client = session.client.within(Duration::from_mins(1));
         let path = "/v1/adopt/release";
         let _empty: Value = client.change(path, &release, &args.change.reason).await?;
         if one.state == "adopted" {

@@ -110,8 +110,13 @@ fn in_cgroups(text: &str) -> BTreeMap<u16, String> {
 /// The outermost unit on a path is the system manager's; what users' managers name is not believed.
 fn unit_of(path: &str) -> Option<&str> {
     let mut parts = path.split('/');
-    let unit = parts.find(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
-    (unit.ends_with(".service") && !unit.starts_with("user@")).then_some(unit)
+    let kind = |part: &str| part.rsplit_once('.').map(|(_, kind)| kind == "service");
+    let unit = parts.find(|part| {
+        part.rsplit('.')
+            .next()
+            .is_some_and(|kind| matches!(kind, "service" | "scope"))
+    })?;
+    (kind(unit) == Some(true) && !unit.starts_with("user@")).then_some(unit)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(crate) fn begin(state_dir: &Path, files: &[AdoptedFile], until_ms: u64) -> i
     fs::create_dir_all(&directory)?;
     for file in files {
         let plain = file.name.starts_with("adopted-")
-            && file.name.ends_with(".toml")
+            && Path::new(&file.name).extension() == Some("toml".as_ref())
             && !file.name.contains(['/', '\0']);
         if !plain {
             return Err(io::Error::new(

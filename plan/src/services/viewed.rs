@@ -138,7 +138,7 @@ impl<'a> Room<'a> {
             by_source.entry(&view.source).or_default().push(view);
         }
         for (source, views) in by_source {
-            let merged = self.sources.alone(views.into_iter());
+            let merged = Merged::alone(views.into_iter());
             let mut ports = BTreeMap::new();
             self.ports(id, &merged, &mut ports, |_, _| {});
             ports.values_mut().for_each(Port::settle);
