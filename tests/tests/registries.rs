@@ -7,6 +7,7 @@
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     missing_docs,
     reason = "a file of tests"
 )]
@@ -77,7 +78,6 @@ fn knows(mesh: &Mesh, count: usize, longest: Duration, when: &str) {
 }
 
 /// The whole story: silence, death, return, each under traffic.
-#[expect(clippy::indexing_slicing, reason = "the mesh has two hosts")]
 fn survives(name: &str, make: impl FnOnce() -> Box<dyn Far>) {
     let length = outage_length();
     let mut mesh = Mesh::new(Kind::Users, 2).unwrap();
@@ -237,7 +237,6 @@ fn becomes(admin: SocketAddr, wanted: Option<&str>, longest: Duration, when: &st
 }
 
 #[test]
-#[expect(clippy::indexing_slicing, reason = "the mesh has a host")]
 fn a_daemon_announces_its_services_to_consul() {
     const SOON: Duration = Duration::from_secs(15);
     need!(namespaces);
@@ -272,7 +271,7 @@ fn a_daemon_announces_its_services_to_consul() {
     shop.signal(Signal::SIGKILL).unwrap();
     shop.wait(SOON).unwrap();
     becomes(far.admin, Some("critical"), SOON, "its program died");
-    let mut shop = start(&mesh);
+    let shop = start(&mesh);
     becomes(far.admin, Some("passing"), SOON, "its program is back");
     mesh.hosts[0].stop_meshd().unwrap();
     assert_eq!(announced(far.admin), None, "the daemon took it out");

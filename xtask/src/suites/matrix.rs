@@ -3,7 +3,10 @@
 //! In: lines `contract: <source> <case>: pass …`, `n/a (<reason>)`, `FAIL` of test runners. Out: the table, and
 //! what is missing in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// The rows that a whole run must have.
 const ROWS: [&str; 18] = [
@@ -108,7 +111,7 @@ impl Table {
                 } else {
                     "FAIL".to_owned()
                 };
-                line.push_str(&format!(" {cell:>4}"));
+                let _infallible = write!(line, " {cell:>4}");
             }
             all.push(line);
         }
