@@ -121,8 +121,10 @@ impl Stage {
                         }
                     };
                     tokio::select! {
-                        () = serve => {}
+                        // First of all: a request that came meanwhile is not answered either.
+                        biased;
                         _ = mood.wait_for(|mood| *mood == Mood::Broken) => {}
+                        () = serve => {}
                     }
                 });
             }
@@ -176,6 +178,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: &Shared, mut stream: S
         else {
             return;
         };
+        if now == Mood::Broken {
+            return;
+        }
         let refused = lock(&shared.wanted).as_ref().is_some_and(|wanted| {
             !asked
                 .fields
