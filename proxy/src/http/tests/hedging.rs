@@ -1,6 +1,6 @@
 //! A second try beside a slow one.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use mesh_model::{
     service::AppProtocol,

@@ -151,7 +151,7 @@ impl Connection {
         let (method, body) = match ask {
             Ask::Get(_) | Ask::Slowly(_) => (Method::GET, whole(Vec::new())),
             Ask::Post(count, true) => (Method::POST, whole(pattern::bytes(id, 0, count))),
-            Ask::Post(count, false) => (Method::POST, pieces(pattern::bytes(id, 0, count))),
+            Ask::Post(count, false) => (Method::POST, pieces(&pattern::bytes(id, 0, count))),
         };
         Ok(request.method(method).body(body)?)
     }
@@ -164,7 +164,7 @@ fn whole(bytes: Vec<u8>) -> Body {
 }
 
 /// A body without a length: chunked in HTTP/1.1.
-fn pieces(bytes: Vec<u8>) -> Body {
+fn pieces(bytes: &[u8]) -> Body {
     let frames: Vec<_> = bytes
         .chunks(7_001)
         .map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))))

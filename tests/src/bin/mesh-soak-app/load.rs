@@ -101,7 +101,7 @@ impl Load {
             let outcome = match &mut connection {
                 Some(open) => {
                     let call = open.call(&self.place, &path, &id, ask);
-                    let bounded = tokio::time::timeout(Duration::from_secs(60), call).await;
+                    let bounded = tokio::time::timeout(Duration::from_mins(1), call).await;
                     bounded.unwrap_or_else(|_late| Outcome::Cut("no end within 60 s".to_owned()))
                 }
                 None => Outcome::Cut("no connection".to_owned()),
