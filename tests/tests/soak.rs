@@ -267,6 +267,9 @@ fn nothing_is_wrong_and_every_failure_is_explained() {
 fn explained(client: &Host, failures: &[Value], tapped: &BTreeMap<String, Value>, kills: &[u64]) {
     let mut causes: BTreeMap<String, u32> = BTreeMap::new();
     let mut asked = 0;
+    // The newest first: a daemon remembers its last ten thousand.
+    let mut failures: Vec<&Value> = failures.iter().collect();
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure["time_ms"].as_u64()));
     for failure in failures {
         let path = failure["path"].as_str().unwrap();
         let record = tapped
@@ -290,7 +293,7 @@ fn explained(client: &Host, failures: &[Value], tapped: &BTreeMap<String, Value>
             "nothing was done to {failure}: {record}"
         );
         *causes.entry(code.to_owned()).or_default() += 1;
-        // Each question is a process of its own: the first thousand stand for all.
+        // Each question is a process of its own: a thousand stand for all.
         if asked < 1_000 {
             asked += 1;
             let story = client.ctl(&["why", id]).unwrap();
