@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     rc::Rc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +13,7 @@ use tokio::task::LocalSet;
 
 use crate::calls::{Ask, Connection, Outcome};
 
-/// Most failures that are told one by one.
+/// Most failures that are told one by one: the newest, which daemons still remember.
 const TOLD: usize = 20_000;
 
 /// Mixed load.
@@ -43,7 +44,7 @@ struct Counts {
     refused: u64,
     cut: u64,
     wrong: u64,
-    failures: Vec<Failure>,
+    failures: VecDeque<Failure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -153,19 +154,20 @@ fn count(counts: &mut Counts, path: String, outcome: Outcome) {
             (200, None, format!("wrong: {what}"))
         }
     };
-    if counts.failures.len() < TOLD {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        counts.failures.push(Failure {
-            time_ms: now
-                .ok()
-                .and_then(|now| u64::try_from(now.as_millis()).ok())
-                .unwrap_or_default(),
-            path,
-            status,
-            mesh_error,
-            what,
-        });
+    if counts.failures.len() >= TOLD {
+        counts.failures.pop_front();
     }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    counts.failures.push_back(Failure {
+        time_ms: now
+            .ok()
+            .and_then(|now| u64::try_from(now.as_millis()).ok())
+            .unwrap_or_default(),
+        path,
+        status,
+        mesh_error,
+        what,
+    });
 }
 
 #[expect(clippy::print_stdout, reason = "the result of a command-line program")]
