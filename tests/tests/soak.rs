@@ -257,7 +257,12 @@ fn nothing_is_wrong_and_every_failure_is_explained() {
         failures.len(),
         kills.len(),
     ));
-    assert_eq!(wrong, 0, "wrong answers: {failures:#?}");
+    let wrongs: Vec<_> = failures
+        .iter()
+        .filter(|failure| failure["status"] == 200)
+        .take(20)
+        .collect();
+    assert_eq!(wrong, 0, "wrong answers: {wrongs:#?}");
     assert!(calls > seconds * 200, "{calls} calls are no load");
     explained(&stage.mesh.hosts[2], &failures, &tapped(&tap.log()), &kills);
     flat(&resident);

@@ -15,11 +15,14 @@ use anyhow::{Context, bail};
 use crate::command::{self, heading, say};
 use built::Built;
 use matrix::Table;
+use reasons::Reasons;
 
 /// The test programs.
 mod built;
 /// The table of registries.
 mod matrix;
+/// Why tests failed.
+mod reasons;
 
 /// Tests that ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -196,8 +199,9 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
     let mut sum = Count::default();
     let mut broken: Vec<String> = Vec::new();
     let mut table = Table::default();
+    let mut reasons = Reasons::default();
     let mut step = |suite: Suite| -> anyhow::Result<bool> {
-        let (count, ok) = one(&suite, &mut table)?;
+        let (count, ok) = one(&suite, &mut table, &mut reasons)?;
         sum.add(count);
         if !ok {
             broken.push(suite.name);
@@ -227,6 +231,9 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
     for name in &broken {
         say(&format!("failed suite: {name}"));
     }
+    for line in reasons.lines() {
+        say(line);
+    }
     let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     say(&format!(
         "{} passed, {} failed, {} skipped",
@@ -250,7 +257,11 @@ pub(crate) fn unit() -> anyhow::Result<()> {
 }
 
 /// Runs a suite with its output shown as it comes.
-fn one(suite: &Suite, table: &mut Table) -> anyhow::Result<(Count, bool)> {
+fn one(
+    suite: &Suite,
+    table: &mut Table,
+    reasons: &mut Reasons,
+) -> anyhow::Result<(Count, bool)> {
     heading(&suite.name);
     let limit = format!("{}m", suite.minutes);
     let mut child = command::command("timeout")
@@ -273,6 +284,11 @@ fn one(suite: &Suite, table: &mut Table) -> anyhow::Result<(Count, bool)> {
         say(&line);
         count.take(&line);
         table.take(&line);
+        reasons.take(&line);
+    }
+    // Once more below the logs of a failed test: they are long.
+    for line in reasons.end_of_suite() {
+        say(line);
     }
     let status = child.wait().context("it cannot be waited for")?;
     if status.code() == Some(124) {
