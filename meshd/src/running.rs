@@ -238,6 +238,11 @@ impl Running {
         self.with_proxy(|proxy| proxy.set_quota_share(limit, share));
     }
 
+    /// The mesh-wide rate limit is none of this host's any longer.
+    pub(crate) fn forget_quota_share(&self, limit: LimitKey) {
+        self.with_proxy(|proxy| proxy.forget_quota_share(limit));
+    }
+
     /// Looks at live requests; `None` while the data plane closes.
     pub(crate) fn tap(&self, filter: TapFilter) -> Option<Tap> {
         self.with_proxy(|proxy| proxy.tap(filter))

@@ -112,7 +112,13 @@ impl Reporter {
         snapshot: &Snapshot,
         limits: BTreeMap<LimitKey, ServiceId>,
     ) {
-        self.limits.retain(|key, _| limits.contains_key(key));
+        self.limits.retain(|key, _| {
+            let stays = limits.contains_key(key);
+            if !stays {
+                running.forget_quota_share(*key);
+            }
+            stays
+        });
         self.measure(running, snapshot, &limits);
         let members = members(&running.cluster.catalog());
         let own = snapshot.mesh.as_ref().map(|mesh| mesh.host);

@@ -121,11 +121,23 @@ impl Memory {
             places.remove(&place);
             return;
         }
-        if places.len() >= PLACES {
-            places.clear();
+        if places.len() >= PLACES && !places.contains_key(&place) {
+            forget_old(&mut places);
         }
         places.insert(place, Instant::now());
     }
+}
+
+/// Makes room: what is too old goes, and of what is left the older half.
+fn forget_old(places: &mut HashMap<SocketAddr, Instant>) {
+    places.retain(|_, seen| seen.elapsed() < REMEMBERED);
+    if places.len() < PLACES {
+        return;
+    }
+    let mut seen: Vec<Instant> = places.values().copied().collect();
+    let half = seen.len() / 2;
+    let (_, &mut newer, _) = seen.select_nth_unstable(half);
+    places.retain(|_, seen| *seen > newer);
 }
 
 #[cfg(test)]
@@ -258,5 +270,32 @@ mod tests {
         assert!(memory.server_first(place));
         memory.learn(place, None);
         assert!(!memory.server_first(place));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_forgets_the_oldest_first() {
+        let memory = Memory::default();
+        let place = |number: usize| {
+            let number = u32::try_from(number).unwrap();
+            SocketAddr::from((std::net::Ipv4Addr::from_bits(number), 25))
+        };
+        for number in 0..PLACES * 3 + 1 {
+            memory.learn(place(number), Some(b"220 hello"));
+            assert!(memory.0.borrow().len() <= PLACES);
+        }
+        let known = |number| memory.server_first(place(number));
+        assert!(!known(0) && known(PLACES * 3) && known(PLACES * 3 - 1000));
+        // What is too old counts no more, and goes before anything else.
+        let long_ago = Instant::now().checked_sub(REMEMBERED);
+        if let Some(long_ago) = long_ago {
+            let mut places = memory.0.borrow_mut();
+            places.clear();
+            places.extend((0..PLACES - 1).map(|number| (place(number), long_ago)));
+            places.insert(place(PLACES), Instant::now());
+            drop(places);
+            assert!(!known(1));
+            memory.learn(place(PLACES + 1), Some(b"220 hello"));
+            assert_eq!(memory.0.borrow().len(), 2);
+        }
     }
 }

@@ -104,6 +104,11 @@ impl Shared {
         }
     }
 
+    /// Forgets the share of a limit that no snapshot names any longer.
+    pub(crate) fn forget_share(&self, key: LimitKey) {
+        lock(&self.shares).remove(&key);
+    }
+
     fn live(&self, limit: &RateLimit) -> Arc<Live> {
         let share = lock(&self.shares).get(&limit.key).copied().unwrap_or(1.0);
         let mut lives = lock(&self.lives);

@@ -244,6 +244,11 @@ impl Proxy {
         self.limits.set_share(limit, share);
     }
 
+    /// Forgets the share of a limit that is none of this host's any longer: only shares that act are kept.
+    pub fn forget_quota_share(&self, limit: LimitKey) {
+        self.limits.forget_share(limit);
+    }
+
     /// Binds the cgroup of a unit (a path under the v2 root) to the unit's name, before its first process starts.
     pub fn enrol(&self, cgroup: &Path, unit: &str) -> io::Result<()> {
         self.units.enrol(cgroup, unit)

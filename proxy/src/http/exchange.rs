@@ -452,6 +452,9 @@ impl<'x> Exchange<'x> {
     fn settle(&mut self) {
         if !self.settled {
             self.settled = true;
+            if self.acting.is_some() {
+                send::give_up(self);
+            }
             self.story.settle(self.session, &self.messages.request);
         }
     }

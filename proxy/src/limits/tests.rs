@@ -164,6 +164,9 @@ fn shares_of_the_mesh() {
         shared.usage(),
         [(LimitKey(1), 50), (LimitKey(2), 50), (LimitKey(3), 101)]
     );
+    shared.forget_share(LimitKey(2));
+    shared.forget_share(LimitKey(3));
+    assert!(lock(&shared.shares).is_empty());
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::{
     cell::RefCell,
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use mesh_model::snapshot::BackendEndpoint;
+use mesh_model::snapshot::{Backend, BackendEndpoint};
 
 use super::{
     Inner,
@@ -204,10 +205,11 @@ impl Inner {
         );
         let (inner, state) = (Rc::clone(self), Arc::clone(&group.state));
         let (endpoint, health) = (Arc::clone(endpoint), Arc::clone(health));
+        let backend = Arc::clone(group.roster().backend());
         self.tasks.spawn_local(async move {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => inner.await_dial(&endpoint, &health).await,
+                None => inner.await_dial(backend, &endpoint, &health).await,
             }
             if hold == Hold::Outlier {
                 state.ejection_ended();
@@ -218,19 +220,36 @@ impl Inner {
         });
     }
 
-    /// Asks an endpoint ever less often until it takes a connection, or is gone.
-    async fn await_dial(&self, endpoint: &BackendEndpoint, health: &super::health::Health) {
-        let tunnel = endpoint.tunnel.as_ref();
-        let address = tunnel.map_or(endpoint.address, |tunnel| tunnel.address);
+    /// Asks an endpoint ever less often until it takes a connection, or is gone. It is asked where the snapshot in
+    /// force says that it is: it may have moved meanwhile.
+    async fn await_dial(
+        &self,
+        mut backend: Arc<Backend>,
+        endpoint: &BackendEndpoint,
+        health: &super::health::Health,
+    ) {
+        let mut address = dialled(endpoint);
         for asked in 0.. {
             let pause = health.ask_after(asked).mul_f64(0.8 + 0.4 * fastrand::f64());
             tokio::time::sleep(pause).await;
+            if let Some(newer) = self.shared.newer(&backend) {
+                backend = newer;
+                let mut endpoints = backend.endpoints.iter();
+                let found = endpoints.find(|one| one.key == endpoint.key);
+                address = found.map_or(address, |moved| dialled(moved));
+            }
             let dialled = super::dial::connect(&self.config, address, None).await;
             if dialled.is_ok() || health.is_gone() {
                 return;
             }
         }
     }
+}
+
+/// Where a connection to an endpoint goes.
+fn dialled(endpoint: &BackendEndpoint) -> SocketAddr {
+    let tunnel = endpoint.tunnel.as_ref();
+    tunnel.map_or(endpoint.address, |tunnel| tunnel.address)
 }
 
 fn micros(latency: Duration) -> f64 {

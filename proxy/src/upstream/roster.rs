@@ -135,6 +135,11 @@ impl Roster {
         }
     }
 
+    /// What it was made from.
+    pub(crate) fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
     /// How it is used.
     pub(crate) fn policy(&self) -> &TrafficPolicy {
         &self.backend.policy

@@ -175,6 +175,13 @@ impl Shared {
         known
     }
 
+    /// The backend that has taken this one's place in the snapshot in force; `None`: it is still the one.
+    pub(crate) fn newer(&self, backend: &Arc<Backend>) -> Option<Arc<Backend>> {
+        let known = lock(&self.known);
+        let found = known.backends.get(&backend.key)?;
+        (!Arc::ptr_eq(found, backend)).then(|| Arc::clone(found))
+    }
+
     fn forget(&self, known: &Known) {
         lock(&self.backends).retain(|key, state| {
             if let Some(backend) = known.backends.get(key) {

@@ -31,7 +31,7 @@ use crate::{
     upstream::{Failed, H2Handle, Picked, RetryPermit, Wish},
 };
 use connect::connect;
-pub(super) use copies::copy;
+pub(super) use copies::{copy, give_up};
 use wait::Wrong;
 pub(super) use wait::{poll_gone, poll_upload};
 

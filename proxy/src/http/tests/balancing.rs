@@ -531,14 +531,13 @@ fn connections_end_by_policy() {
         }
         assert_eq!(opened.get(), 3);
         let policy = TrafficPolicy {
-            idle_timeout: Some(Duration::from_millis(1)),
+            idle_timeout: Some(Duration::from_nanos(1)),
             ..TrafficPolicy::default()
         };
         let calling = stage.calling(AppProtocol::Http, endpoints());
         stage.a.publish(with(calling, policy));
         assert_eq!(client.get("/", "").await.text(), "fine");
         assert_eq!(opened.get(), 4);
-        tokio::time::sleep(Duration::from_millis(20)).await;
         assert_eq!(client.get("/", "").await.text(), "fine");
         assert_eq!(opened.get(), 5);
     });
@@ -637,6 +636,24 @@ fn failed_dials_eject_until_it_is_back() {
         assert_eq!(stage.a.shared.ejected(), [EndpointKey(2)]);
         let back = gone.listen(16).unwrap();
         serve(Rc::new(back), |_| ok("two"));
+        eventually("back", || reasons(&stage).is_empty()).await;
+    });
+}
+
+/// An endpoint that is out and moves meanwhile is asked where it is now.
+#[test]
+fn what_has_moved_is_asked_at_its_new_place() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let publish = |address| {
+            let endpoints = [stage.endpoint(1, address)];
+            stage.a.publish(stage.calling(AppProtocol::Http, endpoints));
+        };
+        publish(nowhere().await);
+        let heard = soon(stage.dial().await.get("/", "")).await;
+        assert_eq!(heard.status(), 503);
+        assert_eq!(reasons(&stage), [(1, "failed dial")]);
+        publish(stage.address);
         eventually("back", || reasons(&stage).is_empty()).await;
     });
 }

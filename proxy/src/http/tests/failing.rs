@@ -310,7 +310,9 @@ fn half_closed_callers_get_their_answer() {
             client.stream.shutdown().await.unwrap();
             let mut program = soon(stage.accept()).await;
             soon(program.head()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Once this has arrived, the daemon has seen the end of the other direction.
+            program.say("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+            assert_eq!(soon(client.head()).await.unwrap().status(), 103);
             program.say(&ok("late")).await;
             assert_eq!(
                 soon(client.answer()).await.unwrap().text(),
@@ -330,8 +332,10 @@ fn draining_closes_after_the_answer() {
         let mut idle = stage.dial().await;
         assert_eq!(idle.get("/", "").await.field("connection"), None);
         let mut busy = stage.dial().await;
-        busy.say("GET / HTTP/1.1\r\n").await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // What is read with a request that is answered has been read once the answer is here.
+        let whole = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+        let first = busy.ask(&format!("{whole}GET / HTTP/1.1\r\n")).await;
+        assert_eq!(first.field("connection"), None);
         stage.a.drain.begin();
         assert!(
             soon(idle.ends()).await,

@@ -1,10 +1,17 @@
 //! A second try beside a slow one.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_model::{
     service::AppProtocol,
-    snapshot::{BackendEndpoint, Retry, Rule, Target},
+    snapshot::{
+        BackendEndpoint, Retry, Rule, Target, Timeouts,
+        limit::{Fault, Share},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -229,5 +236,72 @@ fn answers_before_the_end_of_the_body() {
             .await
             .unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    });
+}
+
+/// Both tries are bound by the route's time without a byte.
+#[test]
+fn silence_ends_both_tries() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let endpoint = stage.endpoint(1, stage.address);
+        let snapshot = stage.calling(AppProtocol::Http, [endpoint]);
+        stage.a.publish(attach(snapshot, |backend| {
+            vec![Rule {
+                timeouts: Timeouts {
+                    idle: Some(Duration::from_millis(100)),
+                    ..Timeouts::default()
+                },
+                retry: Retry {
+                    attempts: 1,
+                    ..Retry::default()
+                },
+                ..rule(Target::Backend(hedged(backend, Duration::from_millis(30))))
+            }]
+        }));
+        let mut client = stage.dial().await;
+        client.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        let mut first = soon(stage.accept()).await;
+        soon(first.request()).await.unwrap();
+        let mut second = soon(stage.accept()).await;
+        soon(second.request()).await.unwrap();
+        let heard = soon(client.answer()).await.unwrap();
+        assert_eq!(
+            (heard.status(), heard.error().unwrap().0),
+            (504, "upstream-timeout")
+        );
+        assert!(soon(first.ends()).await && soon(second.ends()).await);
+    });
+}
+
+/// A fault that slows bodies slows those of hedged requests too.
+#[test]
+fn bodies_are_slowed_by_faults() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        stage.program(|heard| ok(&heard.body.len().to_string()));
+        let endpoint = stage.endpoint(1, stage.address);
+        let snapshot = stage.calling(AppProtocol::Http, [endpoint]);
+        let slow = Fault {
+            name: "shop/slow".into(),
+            matches: Vec::new(),
+            delay: None,
+            abort: None,
+            bandwidth: Some((Share::ALL, 100_000)),
+        };
+        stage.a.publish(attach(snapshot, |backend| {
+            vec![Rule {
+                faults: Arc::from([slow]),
+                ..rule(Target::Backend(hedged(backend, Duration::from_secs(20))))
+            }]
+        }));
+        let body = "x".repeat(20_000);
+        let ask = format!("PUT / HTTP/1.1\r\nHost: web\r\nContent-Length: 20000\r\n\r\n{body}");
+        let begun = Instant::now();
+        let heard = soon(stage.dial().await.ask(&ask)).await;
+        assert_eq!(heard.text(), "20000");
+        // Four pieces of 50 ms, of which the first waits for nothing.
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(150), "{took:?}");
     });
 }

@@ -17,7 +17,7 @@ use mesh_model::{
 };
 
 use super::{
-    BOTH, Heard, Path, Stage, ok,
+    BOTH, Heard, Path, Stage, Talk, ok,
     routes::{attach, hedged, rule, version},
     serve, soon,
 };
@@ -176,5 +176,41 @@ fn hedged_requests_are_copied_too() {
         assert_eq!(stage.dial().await.ask(ask).await.text(), "hello");
         eventually("a copy", || heard.borrow().len() == 1).await;
         assert_eq!(heard.borrow()[0].body, b"hello");
+    });
+}
+
+/// A request that breaks off has no copies, and one that breaks off itself counts as none.
+#[test]
+fn copies_that_are_cut_short_are_counted() {
+    run(async {
+        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
+        let (backend, heard) = shadow(&stage, 7).await;
+        with(&stage, [mirror(&backend, 1_000_000)]);
+        let mut client = stage.dial().await;
+        client
+            .say("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 9\r\n\r\nhalf")
+            .await;
+        let mut program = soon(stage.accept()).await;
+        soon(program.head()).await.unwrap();
+        drop(client);
+        let policies = &stage.a.cells.policies;
+        eventually("never sent", || policies.unmirrored.get() == 1).await;
+
+        stage.program(|_| ok("x"));
+        let cut = Rc::new(listener().await);
+        let backend = version(&stage, 8, cut.local_addr().unwrap());
+        let mut backend = (*backend).clone();
+        let mut endpoint = (*backend.endpoints[0]).clone();
+        endpoint.tunnel = None;
+        backend.endpoints = vec![Arc::new(endpoint)];
+        with(&stage, [mirror(&Arc::new(backend), 1_000_000)]);
+        assert_eq!(stage.dial().await.get("/", "").await.text(), "x");
+        let mut copy = Talk::new(soon(cut.accept()).await.unwrap().0);
+        soon(copy.request()).await.unwrap();
+        copy.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+            .await;
+        drop(copy);
+        eventually("cut", || policies.unmirrored.get() == 2).await;
+        assert_eq!((policies.mirrored.get(), heard.borrow().len()), (0, 0));
     });
 }

@@ -56,6 +56,8 @@ pub(super) struct Copied {
     replay: Replay,
     story: Story,
     deadline: Option<Instant>,
+    idle: Option<Duration>,
+    rate: Option<u64>,
     forwarded: bool,
     words: HopWords,
 }
@@ -87,6 +89,8 @@ impl Copied {
             replay,
             story,
             deadline: exchange.deadline,
+            idle: exchange.idle,
+            rate: exchange.rate(),
             forwarded: exchange.forwarded,
             words: exchange.words,
         }
@@ -109,6 +113,10 @@ impl Copied {
         );
         exchange.replay = std::mem::take(&mut self.replay);
         exchange.deadline = self.deadline;
+        exchange.idle = self.idle;
+        if self.rate.is_some() {
+            exchange.acting().rate = self.rate;
+        }
         exchange.forwarded = self.forwarded;
         exchange.words = self.words;
         exchange
@@ -137,15 +145,21 @@ impl Copied {
     }
 }
 
-/// Counts as under way while alive.
-struct Place;
+/// A copy under way; counted when it ends, however it does.
+struct Place {
+    worker: Rc<Worker>,
+    went: bool,
+}
 
 impl Place {
-    fn take() -> Option<Self> {
+    fn take(worker: &Rc<Worker>) -> Option<Self> {
         let running = RUNNING.get();
         (running < MIRRORS).then(|| {
             RUNNING.set(running + 1);
-            Self
+            Self {
+                worker: Rc::clone(worker),
+                went: false,
+            }
         })
     }
 }
@@ -153,6 +167,12 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         RUNNING.set(RUNNING.get().saturating_sub(1));
+        let policies = self.worker.observe.policies();
+        if self.went {
+            policies.mirrored.add(1);
+        } else {
+            policies.unmirrored.add(1);
+        }
     }
 }
 
@@ -165,26 +185,20 @@ pub(super) fn mirror(
 ) {
     let worker = &exchange.session.worker;
     for backend in backends {
-        let Some(place) = Place::take() else {
+        let Some(mut place) = Place::take(worker) else {
             worker.observe.policies().unmirrored.add(1);
             continue;
         };
         let mut copied = Copied::of(exchange, body.clone());
         copied.deadline = Instant::now().checked_add(PATIENCE);
+        (copied.idle, copied.rate) = (None, None);
         // Whoever waits for an answer does not wait for this one.
         copied.messages.request.wishes.expects_continue = false;
-        let (own, caller) = (Rc::clone(worker), Arc::clone(caller));
+        let caller = Arc::clone(caller);
         let origin = Rc::clone(&exchange.session.origin);
         worker.spawn(async move {
-            let went = Box::pin(run(&own, origin, &caller, &backend, copied)).await;
-            let policies = own.observe.policies();
-            let counter = if went.is_some() {
-                &policies.mirrored
-            } else {
-                &policies.unmirrored
-            };
-            counter.add(1);
-            drop(place);
+            let went = Box::pin(run(&place.worker, origin, &caller, &backend, copied)).await;
+            place.went = went.is_some();
         });
     }
 }
@@ -209,31 +223,42 @@ async fn run(
     let up = tried.ok()?.ok()?;
     let response = &exchange.messages.response;
     report(&up, None, response.status, response.grpc_status(), since);
-    drain(&mut exchange, up, deadline).await;
-    Some(())
+    drain(&mut exchange, up, deadline).await.then_some(())
 }
 
-/// Reads an answer and forgets it; one that is too long or too slow ends with its connection.
-async fn drain(exchange: &mut Exchange<'_>, mut up: Box<Up>, by: Option<Instant>) {
+/// Reads an answer and forgets it; one that is too long or too slow ends with its connection. False: it was cut.
+async fn drain(exchange: &mut Exchange<'_>, mut up: Box<Up>, by: Option<Instant>) -> bool {
     let mut left = DRAINED;
-    let whole = poll_fn(|cx| {
+    let read = poll_fn(|cx| {
         loop {
             match up.wire.poll_body(cx) {
                 Poll::Ready(Ok(BodyEvent::Data { length, .. })) => {
                     up.wire.consume(length);
                     left = left.saturating_sub(length);
                     if left == 0 {
-                        return Poll::Ready(false);
+                        return Poll::Ready(Read::Enough);
                     }
                 }
-                Poll::Ready(Ok(BodyEvent::End)) => return Poll::Ready(true),
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => return exchange.alarm.poll(cx, by).map(|()| false),
+                Poll::Ready(Ok(BodyEvent::End)) => return Poll::Ready(Read::Whole),
+                Poll::Ready(Err(_)) => return Poll::Ready(Read::Cut),
+                Poll::Pending => return exchange.alarm.poll(cx, by).map(|()| Read::Enough),
             }
         }
     })
     .await;
-    if whole {
+    if read == Read::Whole {
         give_back(exchange, up);
     }
+    read != Read::Cut
+}
+
+/// How much of an answer was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// All of it.
+    Whole,
+    /// Its copy has done its work: nobody reads the rest.
+    Enough,
+    /// It broke off.
+    Cut,
 }

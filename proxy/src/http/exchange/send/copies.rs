@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_model::snapshot::rule::Mirror;
+use mesh_model::snapshot::{Caller, rule::Mirror};
 
 use super::aside;
 use crate::http::{
@@ -46,17 +46,28 @@ pub(super) fn send_copies(exchange: &mut Exchange<'_>) {
     if !exchange.replay.has_ended() {
         return;
     }
-    let due = exchange
-        .acting
-        .as_mut()
-        .and_then(|acting| acting.copies.take());
-    let Some((caller, backends)) = due else {
+    let Some((caller, backends)) = due(exchange) else {
         return;
     };
     if let Some(body) = exchange.replay.take_copy() {
         aside::mirror(exchange, &caller, backends, &body);
     } else {
-        let policies = exchange.session.worker.observe.policies();
-        policies.unmirrored.add(backends.len() as u64);
+        count_unsent(exchange, &backends);
     }
+}
+
+/// The request is over: copies whose body never came to its end are not sent any more.
+pub(in crate::http::exchange) fn give_up(exchange: &mut Exchange<'_>) {
+    if let Some((_, backends)) = due(exchange) {
+        count_unsent(exchange, &backends);
+    }
+}
+
+fn due(exchange: &mut Exchange<'_>) -> Option<(Arc<Caller>, Backends)> {
+    exchange.acting.as_mut()?.copies.take()
+}
+
+fn count_unsent(exchange: &Exchange<'_>, backends: &Backends) {
+    let policies = exchange.session.worker.observe.policies();
+    policies.unmirrored.add(backends.len() as u64);
 }
