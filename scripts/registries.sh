@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Fetches or builds the real registries that the tests of discovery run against: once, each in a folder of
-# ~/.cache/meshd-peers/registries. Does nothing when they are there. Nothing is installed on the machine.
+# ~/.cache/meshd-peers/registries. Does nothing when they are there. Nothing is installed on the machine but, by
+# root, a JDK and Maven where they are missing.
 # usage: scripts/registries.sh [NAME…]     all of them without a name
-# One file of scripts/registries per server defines install_NAME; registry/tests/server.rs names the same folders.
+# One file of scripts/registries per server defines install_NAME and, where the server needs something of the machine
+# itself, needs_NAME; registry/src/contract/server.rs names the same folders.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -69,6 +71,20 @@ from_debian() {
     )
 }
 
+# java_here: a JDK, for servers and for clients of them that tests write in Java.
+java_here() {
+    command -v java >/dev/null && command -v javac >/dev/null && return 0
+    apt_install default-jdk-headless
+}
+
+# apt_install PACKAGE…: by root, on the machine itself.
+apt_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    echo "set-up: installing $*"
+    apt-get -qq update >&2 || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
 for file in scripts/registries/*.sh; do . "$file"; done
 
 if [ "$#" = 0 ]; then
@@ -76,6 +92,10 @@ if [ "$#" = 0 ]; then
 fi
 for name in "$@"; do
     declare -F "install_$name" >/dev/null || { echo "no such registry: $name" >&2; exit 2; }
+    if declare -F "needs_$name" >/dev/null && ! "needs_$name"; then
+        left_out "$name" "the machine lacks what it needs"
+        continue
+    fi
     missing "$name" || continue
     echo "set-up: fetching $name for the tests of discovery"
     "install_$name" || left_out "$name" "it failed"

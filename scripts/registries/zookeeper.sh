@@ -1,7 +1,9 @@
 # ZooKeeper 3.8 and Curator 5.4 of bookworm, with the libraries that they name, and ZooKeeper 3.4 of bullseye: the
-# last that knows no watch of everything below a path. Needs a Java on the machine. Sourced by scripts/registries.sh.
+# last that knows no watch of everything below a path. Needs a JDK: the test of Curator is a program of its own.
+# Sourced by scripts/registries.sh.
+needs_zookeeper() { java_here; }
+
 install_zookeeper() {
-    command -v java >/dev/null || return 1
     from_debian zookeeper bookworm zookeeper libzookeeper-java libcurator-client-java libcurator-framework-java \
         libcurator-discovery-java libjackson2-annotations-java libjackson2-core-java libjackson2-databind-java \
         libslf4j-java libnetty-java libdropwizard-metrics-java libsnappy-java libsnappy-jni libguava-java || return 1
