@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use mesh_model::{
@@ -75,19 +75,26 @@ fn namespace_words(namespace: &str) -> String {
     }
 }
 
-/// A commit that was checked.
+/// A commit that was checked. History is kept for ever, so what it takes is kept small: long parts are held
+/// once, in `signed`.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: CommitId,
     pub(crate) signed: Signed,
+    /// Without its grant and its documents; see [`Entry::document`].
     pub(crate) commit: Commit,
-    pub(crate) author: OperatorGrant,
+    pub(crate) author: Arc<OperatorGrant>,
+    /// The author's grant as it is written in the commit.
+    written: Arc<[u8]>,
     /// Host of the authority that gave the author its grant.
     pub(crate) by: HostId,
     /// Equal for commits that are one edit sent twice.
     pub(crate) edit: [u8; 32],
-    documents: Vec<OnceLock<Option<Arc<Document>>>>,
+    documents: Mutex<Vec<Weak<Document>>>,
 }
+
+/// An operator's grant as it stands in commits, checked, with the host of the authority that gave it.
+type Author = (Arc<[u8]>, Arc<OperatorGrant>, HostId);
 
 /// All commits.
 #[derive(Debug)]
@@ -99,7 +106,7 @@ pub struct Commits {
     by_edit: BTreeMap<(Vec<u8>, Vec<u8>), BTreeSet<CommitId>>,
     confirms: BTreeMap<CommitId, BTreeSet<CommitId>>,
     /// Grants of operators, as they stand in commits, that were checked: most commits repeat one.
-    grants: BTreeMap<Vec<u8>, (OperatorGrant, HostId)>,
+    grants: BTreeMap<Arc<[u8]>, (Arc<OperatorGrant>, HostId)>,
     sum: SetSum,
     revoked: Revoked,
 }
@@ -206,13 +213,13 @@ impl Commits {
         if signed.payload.len() > MAX_COMMIT {
             return Err(CommitError::Malformed("it is longer than 1 MiB"));
         }
-        let commit: Commit = crate::wire::decode(&signed.payload)
+        let mut commit: Commit = crate::wire::decode(&signed.payload)
             .map_err(|_bad| CommitError::Malformed("it does not decode"))?;
         if commit.mesh_id != self.mesh.0 {
             return Err(CommitError::OtherMesh);
         }
         check_shape(&commit)?;
-        let (author, by) = self.author_of(&commit, rights, verifier)?;
+        let (written, author, by) = self.author_of(&commit, rights, verifier)?;
         if signed.signer != author.key || !verifier.verify(domain::COMMIT, signed) {
             return Err(CommitError::Signature);
         }
@@ -227,13 +234,20 @@ impl Commits {
                 return Err(CommitError::Namespace(change.namespace.clone()));
             }
         }
+        let edit = edit_of(&commit, &signed.signer);
+        commit.mesh_id = Vec::new();
+        commit.author_grant = Vec::new();
+        for change in &mut commit.changes {
+            change.document = Vec::new();
+        }
         Ok(Entry {
             id: CommitId(*blake3::hash(&signed.payload).as_bytes()),
             signed: signed.clone(),
-            author: author.clone(),
+            author,
+            written,
             by,
-            edit: edit_of(&commit, &signed.signer),
-            documents: commit.changes.iter().map(|_| OnceLock::new()).collect(),
+            edit,
+            documents: Mutex::new(Vec::new()),
             commit,
         })
     }
@@ -243,25 +257,26 @@ impl Commits {
         commit: &Commit,
         rights: &Rights,
         verifier: &dyn Verifier,
-    ) -> Result<(OperatorGrant, HostId), CommitError> {
-        if let Some(known) = self.grants.get(&commit.author_grant) {
-            return Ok(known.clone());
+    ) -> Result<Author, CommitError> {
+        let known = self.grants.get_key_value(&*commit.author_grant);
+        if let Some((written, (grant, by))) = known {
+            return Ok((Arc::clone(written), Arc::clone(grant), *by));
         }
-        let grant = Signed::decode(&*commit.author_grant)
+        let signed = Signed::decode(&*commit.author_grant)
             .map_err(|_bad| CommitError::Malformed("its grant does not decode"))?;
-        rights
-            .check_operator(&grant, verifier)
-            .map_err(CommitError::Grant)
+        let (grant, by) = rights
+            .check_operator(&signed, verifier)
+            .map_err(CommitError::Grant)?;
+        Ok((Arc::from(&*commit.author_grant), Arc::new(grant), by))
     }
 
     pub(crate) fn insert(&mut self, entry: Entry) -> Touched {
         let mut touched = Touched::default();
         let id = entry.id;
         let edit = (entry.author.key.clone(), entry.commit.edit_id.clone());
-        let given = (entry.author.clone(), entry.by);
         self.grants
-            .entry(entry.commit.author_grant.clone())
-            .or_insert(given);
+            .entry(Arc::clone(&entry.written))
+            .or_insert_with(|| (Arc::clone(&entry.author), entry.by));
         self.by_edit.entry(edit).or_default().insert(id);
         let mut revoking = false;
         for change in &entry.commit.changes {
@@ -322,18 +337,34 @@ impl Commits {
 }
 
 impl Entry {
+    /// The document of a change, when it reads as one. Remembered while somebody holds it: only those in force
+    /// are asked for again and again.
     pub(crate) fn document(
         &self,
         index: usize,
         parse: fn(&str) -> Option<Document>,
     ) -> Option<Arc<Document>> {
-        let read = || {
-            let change = self.commit.changes.get(index)?;
-            let document = parse(std::str::from_utf8(&change.document).ok()?)?;
-            // A document that calls itself something else would be found under a false name.
-            (document.key() == key_of(change)).then(|| Arc::new(document))
-        };
-        self.documents.get(index)?.get_or_init(read).clone()
+        let change = self.commit.changes.get(index)?;
+        let mut documents = self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = documents.get(index).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        let whole: Commit = crate::wire::decode(&self.signed.payload).ok()?;
+        let text = &whole.changes.get(index)?.document;
+        let document = parse(std::str::from_utf8(text).ok()?)?;
+        // A document that calls itself something else would be found under a false name.
+        if document.key() != key_of(change) {
+            return None;
+        }
+        let document = Arc::new(document);
+        documents.resize_with(self.commit.changes.len(), Weak::new);
+        if let Some(place) = documents.get_mut(index) {
+            *place = Arc::downgrade(&document);
+        }
+        Some(document)
     }
 }
 

@@ -23,6 +23,8 @@ use writer::{Order, Shared, Writer};
 
 /// The daemon's own table, beside those of the control state.
 const BOOT: &str = "boot";
+/// Bytes of the file that may be held in memory: it is read whole once, at the start, and then only written.
+const CACHE: usize = 4 << 20;
 /// Orders that may wait for the writer; above it whoever gives one waits.
 const QUEUE: usize = 1024;
 
@@ -242,7 +244,7 @@ fn database(path: &Path) -> Result<Database, DiskError> {
 }
 
 fn open_private(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let database = Database::create(path)?;
+    let database = Database::builder().set_cache_size(CACHE).create(path)?;
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(path, private).map_err(redb::StorageError::from)?;
     Ok(database)
