@@ -32,7 +32,12 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// Calling service, NAME or NAMESPACE/NAME; the host itself unless set
-    #[arg(long, value_name = "SERVICE", default_value = "")]
+    #[arg(
+        long,
+        value_name = "SERVICE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) from: String,
     /// `NAME: VALUE`; may be repeated
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
@@ -87,22 +92,48 @@ pub(crate) struct TapArgs {
     /// Only to this service
     pub(crate) service: Option<String>,
     /// Only from this service
-    #[arg(long, value_name = "SERVICE", default_value = "")]
+    #[arg(
+        long,
+        value_name = "SERVICE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) from: String,
     /// Only `outbound` (from this host's programs) or `inbound`
     #[arg(long, value_parser = ["outbound", "inbound"])]
     pub(crate) direction: Option<String>,
     /// Only by this route
-    #[arg(long, value_name = "ROUTE", default_value = "")]
+    #[arg(
+        long,
+        value_name = "ROUTE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) route: String,
     /// Only with this method
-    #[arg(short = 'X', long, value_name = "METHOD", default_value = "")]
+    #[arg(
+        short = 'X',
+        long,
+        value_name = "METHOD",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) method: String,
     /// Only paths that begin so
-    #[arg(long, value_name = "PATH", default_value = "")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) path: String,
     /// Only this status (`503`) or class (`5xx`)
-    #[arg(long, value_name = "STATUS", default_value = "")]
+    #[arg(
+        long,
+        value_name = "STATUS",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) status: String,
     /// Only what failed
     #[arg(long)]
@@ -122,7 +153,12 @@ pub(crate) struct TapArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CurlArgs {
     /// The local service to call as; the host itself unless set
-    #[arg(long = "as", value_name = "SERVICE", default_value = "")]
+    #[arg(
+        long = "as",
+        value_name = "SERVICE",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) from: String,
     /// Method
     #[arg(short = 'X', long, value_name = "METHOD")]

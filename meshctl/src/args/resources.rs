@@ -109,7 +109,7 @@ pub(crate) struct RollbackArgs {
 /// Flags of `confirm`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfirmArgs {
-    /// The revision that --confirm-within printed; without one, what `adopt --try` tries
+    /// The revision that --confirm-within printed; without one, what `adopt --try` tries, or else your one change that waits
     pub(crate) revision: Option<String>,
     #[command(flatten)]
     pub(crate) change: super::ChangeArgs,
@@ -128,6 +128,7 @@ pub(crate) enum RouteCommand {
     after_help = "Writes the HTTPRoute SERVICE-split and prints it: its parent is the Service \
     SERVICE, its backends are other Services, by weight. `v1=90` means the Service SERVICE-v1; when \
     there is none, it is made in the same commit: the workloads of SERVICE with the label version v1. \
+    A share for a version that no instance has is refused, since it would be answered 503. \
     A word that is no version (v and digits) is the whole name of a Service. Each request is given to \
     one backend, and stays there also when it is retried. Run it again with other weights to change \
     the split; delete it with `meshctl delete HTTPRoute SERVICE-split`.\n\n\

@@ -80,6 +80,9 @@ pub(crate) async fn run(session: &Session, args: &AdoptArgs) -> Result<Exit, Fai
         return Err(failure);
     }
     show(session, &adoption, &chosen, "adopted")?;
+    crate::print::note(
+        "who reaches them how: `meshctl endpoints`; back out: `meshctl adopt --undo SERVICE`",
+    );
     Ok(Exit::Done)
 }
 
@@ -173,8 +176,11 @@ async fn undo(
 }
 
 /// Keeps what is tried.
-pub(crate) async fn confirm(session: &Session, reason: &str) -> Result<Exit, Failure> {
-    let adoption: Adoption = session.client.get("/v1/adopt").await?;
+pub(crate) async fn confirm(
+    session: &Session,
+    adoption: &Adoption,
+    reason: &str,
+) -> Result<Exit, Failure> {
     for file in &adoption.tried {
         write(Path::new(&adoption.directory), file)?;
     }
@@ -236,7 +242,9 @@ fn table(printer: Printer, adoption: &Adoption, chosen: &[&Proposal], done: &str
             one.remark.clone(),
         ]);
     }
-    let mut text = table.render("no source has a service at an address of this host");
+    let mut text = table.render(
+        "no source has a service at an address of this host; `meshctl registry status` says how each source is",
+    );
     if adoption.try_until_ms != 0 {
         let left = until(adoption.try_until_ms, now_ms());
         writeln!(

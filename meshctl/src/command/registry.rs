@@ -14,7 +14,7 @@ use crate::{
     client::with_query,
     failure::{Exit, Failure},
     print::{Paint, Printer, Put as _, Table},
-    time::{age, now_ms, span},
+    time::{age, now_ms},
 };
 
 /// Shows each source of this host.
@@ -67,7 +67,7 @@ fn statuses(printer: Printer, rows: &[SourceRow]) -> String {
             row.endpoints.to_string(),
             row.held.to_string(),
             success,
-            span(row.latency_ms),
+            format!("{} ms", row.latency_ms),
             format!("{}{weight}", row.precedence),
             row.why.clone(),
         ]);
@@ -99,6 +99,10 @@ pub(crate) async fn dump(session: &Session, args: &RegistryDump) -> Result<Exit,
             } else {
                 format!("{}/{}", row.port, row.protocol)
             };
+            let read_by = match row.host.as_str() {
+                "" => "this host".to_owned(),
+                other => other.to_owned(),
+            };
             for one in &row.endpoints {
                 let labels = one
                     .labels
@@ -114,17 +118,17 @@ pub(crate) async fn dump(session: &Session, args: &RegistryDump) -> Result<Exit,
                     one.priority.to_string(),
                     labels.collect::<Vec<_>>().join(","),
                     one.id.clone(),
-                    row.host.clone(),
+                    read_by.clone(),
                 ]);
             }
             if row.endpoints.is_empty() {
                 let mut cells = vec![row.source.clone(), row.service.clone(), port];
                 cells.resize(9, String::new());
-                cells.push(row.host.clone());
+                cells.push(read_by);
                 table.row(cells);
             }
         }
-        table.render("nothing is known")
+        table.render("nothing is known; `meshctl registry status` says how each source is")
     })?;
     Ok(Exit::Done)
 }
@@ -160,6 +164,15 @@ pub(crate) async fn diff(session: &Session, args: &RegistryDiff) -> Result<Exit,
     let service = full_name(&args.service);
     let a = views(session, &args.a, &service).await?;
     let b = views(session, &args.b, &service).await?;
+    if a.is_empty() && b.is_empty() {
+        return Err(Failure::new(
+            Exit::Finding,
+            "unknown-service",
+            service,
+            format!("neither {} nor {} knows it", args.a, args.b),
+            "see `meshctl registry dump`",
+        ));
+    }
     let found = differences(&service, &a, &b);
     session.printer.show(&found, |printer| {
         let mut text = String::new();

@@ -1,11 +1,14 @@
 //! `route split`: an `HTTPRoute` that divides a service's requests by weight among other services.
 
-use mesh_model::admin::ServiceRow;
+use std::collections::BTreeSet;
+
+use mesh_model::admin::{EndpointRow, ServiceRow};
 use serde_json::{Value, json};
 
 use super::{Session, services};
 use crate::{
     args::SplitArgs,
+    client::with_query,
     documents::Documents,
     edit::Wish,
     failure::{Exit, Failure},
@@ -23,6 +26,12 @@ pub(crate) async fn run(session: &Session, args: &SplitArgs) -> Result<Exit, Fai
         (None, several) => return Err(which_port(args, several)),
     };
     let mut documents = missing_versions(args, &services, &ports);
+    if !documents.is_empty() && !args.edit.change.dry_run {
+        let service = format!("{}/{}", args.namespace, args.service);
+        let path = with_query("/v1/endpoints", &[("service", &service)]);
+        let endpoints: Vec<EndpointRow> = session.client.get(&path).await?;
+        versions_run(args, &services, &endpoints)?;
+    }
     documents.push(route(args, port)?);
     let texts: Vec<String> = documents.iter().map(yaml).collect::<Result<_, _>>()?;
     let text = texts.join("---\n");
@@ -106,6 +115,45 @@ fn which_port(args: &SplitArgs, ports: &[Port]) -> Failure {
         format!("it has {} ports: {}", ports.len(), numbers.join(", ")),
         "say which with --port",
     )
+}
+
+/// A version that nothing runs would only answer 503: refused, unless it gets no share, or the service runs nowhere yet.
+fn versions_run(
+    args: &SplitArgs,
+    services: &[ServiceRow],
+    endpoints: &[EndpointRow],
+) -> Result<(), Failure> {
+    let running: BTreeSet<&str> = endpoints
+        .iter()
+        .filter_map(|row| row.labels.get("version").map(String::as_str))
+        .collect();
+    let idle = args.shares.iter().find(|(version, weight)| {
+        let full = format!(
+            "{}/{}",
+            args.namespace,
+            backend_name(&args.service, version)
+        );
+        *weight > 0
+            && is_version(version)
+            && !running.contains(version.as_str())
+            && !services.iter().any(|row| row.service == full)
+    });
+    let Some((version, _)) = idle.filter(|_| !endpoints.is_empty()) else {
+        return Ok(());
+    };
+    let known = match running.len() {
+        0 => "none has one".to_owned(),
+        _ => format!("those are {}", Vec::from_iter(running).join(", ")),
+    };
+    Err(Failure::new(
+        Exit::Finding,
+        "no-such-version",
+        format!("{}/{}", args.namespace, args.service),
+        format!("no instance has the version {version} ({known}); its share would be answered 503"),
+        format!(
+            "write `version = \"{version}\"` in the instance's file in services.d and reload its host"
+        ),
+    ))
 }
 
 /// A Service for each version in use that is none yet: the workloads of the service with that label.
@@ -266,6 +314,31 @@ mod tests {
         assert_eq!(Port::read("8080/tcp"), port("", 8080, "tcp"));
         assert_eq!(Port::read(":90/detect"), port("", 90, "detect"));
         assert_eq!(Port::read("x"), None);
+    }
+
+    #[test]
+    fn a_version_that_nothing_runs_gets_no_share() {
+        let row = |version: &str| EndpointRow {
+            service: "default/words".into(),
+            port: 80,
+            id: "a".into(),
+            address: "10.0.0.1:80".into(),
+            security: "mtls".into(),
+            health: mesh_model::endpoint::Health::Unhealthy,
+            usable: false,
+            reason: String::new(),
+            host: String::new(),
+            labels: [("version".to_owned(), version.to_owned())].into(),
+        };
+        let rows = [row("v1"), row("v3")];
+        let judge = |line: &str| versions_run(&args(line), &[], &rows);
+        let refused = judge("meshctl route split words v1=9 v2=1").unwrap_err();
+        assert_eq!(refused.code, "no-such-version");
+        assert!(refused.what.contains("v2 (those are v1, v3)"), "{refused}");
+        judge("meshctl route split words v1=9 v3=1").unwrap();
+        judge("meshctl route split words v1=9 v2=0 canary=1").unwrap();
+        let nothing_yet = args("meshctl route split words v1=9 v2=1");
+        versions_run(&nothing_yet, &[], &[]).unwrap();
     }
 
     #[test]

@@ -63,16 +63,21 @@ fn mesh_text(mesh: &MeshStatus) -> String {
     format!(
         "mesh   {} ({strict}), trust domain {}, names *.{}\n\
          host   {} ({}){role}\n\
-         state  {alive} of {hosts} hosts alive, {} services, {} commits, {} of {hosts} hosts have them all\n",
+         state  {alive} of {hosts} hosts alive, {}, {}, {} of {hosts} hosts have them all\n",
         mesh.name,
         mesh.trust_domain,
         mesh.domain,
         mesh.host_name,
         mesh.host.chars().take(12).collect::<String>(),
-        mesh.services,
-        mesh.commits,
+        counted(mesh.services.try_into().unwrap_or(u64::MAX), "service"),
+        counted(mesh.commits, "commit"),
         mesh.converged,
     )
+}
+
+fn counted(number: u64, what: &str) -> String {
+    let many = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{many}")
 }
 
 #[cfg(test)]
