@@ -59,13 +59,24 @@ fn declare_services(text: &mut String, contents: &Contents) {
 
 /// What nobody has translated: without this a program that listens on all addresses would answer for
 /// somebody else's virtual address, because the route makes the whole range local.
+///
+/// After the chains that translate, and like them for the first packet of a connection only; packets that
+/// they never see, because somebody's rules keep them from being tracked, meet the same words in `foreign`.
 fn refuse(text: &mut String, intent: &Intent) {
-    let mut chain = vec!["type filter hook output priority filter; policy accept;".to_owned()];
+    let mut words = Vec::new();
     for range in ranges(intent) {
-        chain.push(format!("{range} meta l4proto tcp reject with tcp reset"));
-        chain.push(format!("{range} meta l4proto udp reject"));
+        words.push(format!("{range} meta l4proto tcp reject with tcp reset"));
+        words.push(format!("{range} meta l4proto udp reject"));
     }
-    put(text, "refuse", &chain);
+    put(text, "untranslated", &words);
+    put(
+        text,
+        "refuse",
+        &[
+            "type nat hook output priority -80; policy accept;".to_owned(),
+            "jump untranslated".to_owned(),
+        ],
+    );
 }
 
 /// From other hosts: virtual addresses mean nothing there, and strict ports are for the proxy only. Only
@@ -73,17 +84,20 @@ fn refuse(text: &mut String, intent: &Intent) {
 fn foreign(text: &mut String, intent: &Intent) {
     let mut chain = vec![
         "type filter hook prerouting priority -140; policy accept;".to_owned(),
-        "iifname \"lo\" return".to_owned(),
+        "iif \"lo\" ct state invalid,untracked goto untranslated".to_owned(),
+        "iif \"lo\" return".to_owned(),
     ];
     chain.extend(
         ranges(intent)
             .into_iter()
             .map(|range| format!("{range} drop")),
     );
+    // Looking for a socket costs: only first packets are worth it.
+    chain.push("tcp flags & (syn | ack) != syn return".to_owned());
     chain.push("socket transparent 1 return".to_owned());
     for (family, name) in [("ip", CLOSED.v4), ("ip6", CLOSED.v6)] {
         chain.push(format!(
-            "{family} daddr . tcp dport @{name} tcp flags & (syn | ack) == syn reject with tcp reset"
+            "{family} daddr . tcp dport @{name} reject with tcp reset"
         ));
     }
     put(text, "foreign", &chain);

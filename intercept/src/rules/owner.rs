@@ -25,11 +25,18 @@ pub(super) fn text(intent: &Intent, contents: &Contents) -> String {
 }
 
 /// Calls of local programs. Virtual addresses come before the look at local ones: their route makes them local.
+///
+/// The daemon's own calls pass. Those from a borrowed address are remembered for `replies`; here, where only the
+/// first packet of a connection comes by, not where each does.
 fn outbound(text: &mut String, intent: &Intent) {
     let own = own(intent);
     let port = intent.outbound_port;
+    let (value, keep) = (intent.mark.value & intent.mark.mask, !intent.mark.mask);
     let mut chain = vec![
         "type nat hook output priority -100; policy accept;".to_owned(),
+        format!(
+            "oif \"lo\" {own} fib saddr type != local ct mark set ct mark & {keep:#010x} | {value:#010x}"
+        ),
         format!("{own} return"),
     ];
     chain.push(format!(
@@ -56,17 +63,12 @@ fn outbound(text: &mut String, intent: &Intent) {
 /// break hosts with `src_valid_mark` (the way back, looked up with the mark, is local: a martian).
 fn inbound(text: &mut String, intent: &Intent) {
     let port = intent.inbound_port;
-    let (value, keep) = (intent.mark.value & intent.mark.mask, !intent.mark.mask);
     put(
         text,
         "inbound",
         &[
             "type filter hook prerouting priority mangle; policy accept;".to_owned(),
-            format!(
-                "{} ct mark set ct mark & {keep:#010x} | {value:#010x} return",
-                own(intent)
-            ),
-            "iifname \"lo\" return".to_owned(),
+            "iif \"lo\" return".to_owned(),
             format!(
                 "ip daddr . tcp dport @{} tproxy ip to :{port} accept",
                 INBOUND.v4

@@ -144,13 +144,13 @@ fn what_is_lost_is_put_back() {
             }
             for line in [
                 "nft delete table inet meshd_fallback",
-                "nft flush chain inet meshd_fallback refuse",
+                "nft flush chain inet meshd_fallback untranslated",
             ] {
                 sh(line);
                 let findings = interceptor.reassert().await.unwrap();
                 assert_eq!(findings.len(), 1, "{line}: {findings:?}");
                 assert!(
-                    sh("nft list chain inet meshd_fallback refuse").contains("reject"),
+                    sh("nft list chain inet meshd_fallback untranslated").contains("reject"),
                     "{line}"
                 );
             }

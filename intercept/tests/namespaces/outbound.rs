@@ -100,6 +100,27 @@ fn the_unknown_is_refused_at_once() {
     });
 }
 
+/// Some hosts keep loopback out of connection tracking: nothing is translated there, and nobody else answers.
+#[test]
+fn the_untracked_is_refused_at_once() {
+    inside("outbound::the_untracked_is_refused_at_once", |place| {
+        servers(place);
+        serve("[::]:80", "bystander");
+        sh("nft add table inet raw");
+        sh("nft add chain inet raw output { type filter hook output priority raw; }");
+        sh("nft add rule inet raw output oif lo notrack");
+        run(async {
+            let mut interceptor = place.interceptor();
+            interceptor.apply(&full()).await.unwrap();
+            for address in [V4, V6, "240.240.1.3:80"] {
+                assert_eq!(dial(address), "refused", "{address}");
+            }
+            refused_at_once();
+            assert!(dial("127.0.0.1:81").starts_with("bystander"));
+        });
+    });
+}
+
 fn refused_at_once() {
     for address in [
         "240.240.1.2:81",
