@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     demand::Demand,
     http::{Client, Credential},
-    longpoll::{self, Ask, Dialect, Instances, Names},
+    longpoll::{self, Ask, Dialect, Instances, Names, Unwell},
     place::escaped,
     sink::Sink,
     source::{Capabilities, Reach, Source, SourceError},
@@ -49,6 +49,7 @@ pub struct ConsulSource {
     id: String,
     access: Access,
     only: Option<Arc<BTreeSet<ServiceName>>>,
+    max_watches: u16,
     scope: Scope,
 }
 
@@ -62,6 +63,7 @@ impl ConsulSource {
             partition,
             tags,
             passing,
+            max_watches,
         } = &config.kind
         else {
             return None;
@@ -73,6 +75,7 @@ impl ConsulSource {
             id: config.id.clone(),
             access: access.clone(),
             only: config.services.clone().map(Arc::new),
+            max_watches: *max_watches,
             scope: Scope {
                 datacenter: datacenter.clone(),
                 namespace: namespace.clone(),
@@ -120,6 +123,17 @@ impl Dialect for Scope {
     fn service(&self, key: &ServiceKey, ask: Ask) -> String {
         self.query(&format!("/v1/health/service/{}", key.name), ask)
     }
+    fn unwell(&self, ask: Ask) -> Option<String> {
+        let text = self.query("/v1/health/state/any", ask);
+        let next = if text.contains('?') { '&' } else { '?' };
+        Some(format!(
+            "{text}{next}filter={}",
+            escaped("Status != \"passing\"")
+        ))
+    }
+    fn read_unwell(&self, body: &[u8]) -> Result<Unwell, String> {
+        parse::unwell(body, &self.mapped)
+    }
     fn read_names(&self, body: &[u8]) -> Result<Names, String> {
         parse::names(body, &self.mapped)
     }
@@ -157,11 +171,12 @@ impl Source for ConsulSource {
         _stop: CancellationToken,
     ) -> Result<Infallible, SourceError> {
         let credential = Credential::Field(HeaderName::from_static("x-consul-token"));
-        let client = Client::new(&self.access, credential)?;
+        let client = Client::new(&self.access, credential)?.sharing();
         longpoll::run(
             Arc::new(self.scope.clone()),
             client,
             self.only.clone(),
+            self.max_watches,
             out,
             demand,
         )

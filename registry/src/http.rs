@@ -5,18 +5,17 @@
 //! a credential anywhere but into its header.
 
 use std::{
-    io,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::body::Incoming;
 use mesh_model::config::Access;
 use tokio::time::Instant;
 use tokio_util::{
@@ -28,10 +27,16 @@ use crate::{source::SourceError, tally::Tally};
 
 /// Addresses and how to dial them.
 pub(crate) mod dial;
+/// Why there is no answer.
+mod failure;
 /// Bodies of JSON, packed or not.
 mod json;
 /// Lines of a stream.
 mod lines;
+/// What is asked and answered.
+mod message;
+/// Connections that are used again.
+mod pool;
 /// Credentials in files.
 pub(crate) mod secret;
 /// A scripted server.
@@ -40,12 +45,16 @@ pub(crate) mod stage;
 /// Certificates in files.
 pub(crate) mod tls;
 
+pub use failure::HttpError;
 pub use json::MAX_UNPACKED;
 pub use lines::Lines;
+pub use message::{Answer, Request};
 pub use secret::Credential;
 pub use tls::Pem;
 
-use dial::Target;
+use dial::{Target, Workers};
+use failure::refused;
+use pool::{Connection, Pool};
 use secret::Secret;
 use tls::Tls;
 
@@ -55,174 +64,15 @@ pub const MAX_BODY: usize = 64 << 20;
 const CONNECT: Duration = Duration::from_secs(3);
 /// For the body, once the head has come; and for each piece of it half as much.
 const BODY: Duration = Duration::from_secs(30);
-/// Connections that wait for the next request.
-const MAX_IDLE: usize = 256;
 
-/// One request.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The method; safe ones are sent again when an idle connection turns out to be dead.
-    pub method: Method,
-    /// Path and query, below the path of the address.
-    pub path: String,
-    /// Fields beside the credentials.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
-    pub body: Bytes,
-    /// For the head of the answer, per server.
-    pub deadline: Duration,
+/// Who may dial an address. A hundred requests at once must not make a hundred connections that take a hundred
+/// each.
+#[derive(Debug, Default)]
+struct Turn {
+    one: tokio::sync::Mutex<()>,
+    /// True once the server chose HTTP/1.1: nobody needs to wait.
+    single: AtomicBool,
 }
-
-impl Request {
-    /// A GET that is answered within ten seconds.
-    pub fn get(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            headers: Vec::new(),
-            body: Bytes::new(),
-            deadline: Duration::from_secs(10),
-        }
-    }
-    /// With another deadline.
-    #[must_use]
-    pub fn within(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-    /// The answer may come packed (gzip); it is read with [`Answer::json`].
-    #[must_use]
-    pub fn packed(self) -> Self {
-        self.with(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"))
-    }
-    /// With one more field.
-    #[must_use]
-    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-}
-
-/// A whole answer.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// What was asked, for messages: address and path without query.
-    pub subject: String,
-    /// Its status.
-    pub status: StatusCode,
-    /// Its fields.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-}
-
-impl Answer {
-    /// The answer when its status is 2xx, otherwise what the status means.
-    pub fn good(self) -> Result<Self, SourceError> {
-        if self.status.is_success() {
-            return Ok(self);
-        }
-        Err(refused(
-            self.status,
-            &self.subject,
-            &self.headers,
-            &self.body,
-        ))
-    }
-    /// The body as one JSON document, unpacked on the way where it came packed.
-    pub fn json<'de, S: serde::de::DeserializeSeed<'de>>(
-        &'de self,
-        seed: S,
-    ) -> Result<S::Value, SourceError> {
-        json::read(self.field("content-encoding"), &self.body, seed).map_err(|what| {
-            SourceError::Protocol {
-                subject: self.subject.clone(),
-                what,
-            }
-        })
-    }
-    /// A field as text.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok().map(str::trim)
-    }
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    /// No address answers.
-    #[error("cannot connect")]
-    Connect(#[source] io::Error),
-    /// The connection broke, or what came was no HTTP.
-    #[error("the connection broke")]
-    Broken(#[source] hyper::Error),
-    /// Nothing came in time.
-    #[error("no {0} in time")]
-    Late(&'static str),
-    /// The body is larger than [`MAX_BODY`].
-    #[error("the answer is larger than {MAX_BODY} bytes")]
-    TooLarge,
-    /// A file with a credential or certificate cannot be used.
-    #[error("{path}: {what}")]
-    File {
-        /// The file.
-        path: String,
-        /// What is wrong; never its content.
-        what: String,
-    },
-    /// The request cannot be written.
-    #[error("{0} cannot be asked")]
-    Request(String),
-}
-
-impl HttpError {
-    /// As the failure of a source that read `subject`.
-    pub fn about(self, subject: &str) -> SourceError {
-        let subject = subject.to_owned();
-        match self {
-            Self::Connect(cause) => SourceError::Transport { subject, cause },
-            Self::File { path, what } => SourceError::Config(format!("{path}: {what}")),
-            Self::Request(what) => SourceError::Config(format!("{what} cannot be asked")),
-            Self::TooLarge => SourceError::Protocol {
-                subject,
-                what: self.to_string(),
-            },
-            Self::Late(_) => SourceError::Transport {
-                subject,
-                cause: io::Error::new(io::ErrorKind::TimedOut, self.to_string()),
-            },
-            Self::Broken(cause) => SourceError::Transport {
-                subject,
-                cause: io::Error::other(cause),
-            },
-        }
-    }
-}
-
-/// What a status that is not 2xx means.
-fn refused(status: StatusCode, subject: &str, headers: &HeaderMap, body: &[u8]) -> SourceError {
-    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return SourceError::Auth(subject.to_owned());
-    }
-    let wait = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    if status == StatusCode::TOO_MANY_REQUESTS || wait.is_some() {
-        let retry_after = Duration::from_secs(wait.unwrap_or(1_u64).min(300));
-        return SourceError::Throttled { retry_after };
-    }
-    let text: String = String::from_utf8_lossy(body).chars().take(160).collect();
-    SourceError::Protocol {
-        subject: subject.to_owned(),
-        what: format!(
-            "{} {}",
-            status.as_u16(),
-            text.replace(char::is_control, " ").trim()
-        ),
-    }
-}
-
-type Connection = SendRequest<Full<Bytes>>;
 
 /// A client of one registry with one or more addresses. Connections are kept and used again.
 #[derive(Debug)]
@@ -232,10 +82,13 @@ pub struct Client {
     good: AtomicUsize,
     secret: Secret,
     tls: Tls,
-    idle: Mutex<Vec<(usize, u64, Connection)>>,
-    tally: std::sync::Arc<Tally>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
+    pool: Pool,
+    /// Per address: whose turn it is to dial where a connection takes many requests.
+    turns: Vec<Turn>,
+    /// True: HTTP/2 is offered inside TLS.
+    many: bool,
+    tally: Arc<Tally>,
+    workers: Workers,
     _ends: DropGuard,
 }
 
@@ -251,27 +104,31 @@ impl Client {
         credential: Credential,
         pem: Pem,
     ) -> Result<Self, SourceError> {
-        let targets: Result<Vec<Target>, String> = access
-            .addresses
-            .iter()
-            .map(|text| Target::new(text))
-            .collect();
-        let targets = targets.map_err(SourceError::Config)?;
-        if targets.is_empty() {
-            return Err(SourceError::Config("there is no address".into()));
-        }
+        let targets = Target::all(&access.addresses)?;
         let stop = CancellationToken::new();
         Ok(Self {
+            turns: targets.iter().map(|_| Turn::default()).collect(),
             targets,
             good: AtomicUsize::new(0),
             secret: Secret::new(access, credential),
             tls: Tls::new(&access.tls, pem),
-            idle: Mutex::default(),
+            pool: Pool::default(),
+            many: false,
             tally: Tally::current(),
-            tracker: TaskTracker::new(),
             _ends: stop.clone().drop_guard(),
-            stop,
+            workers: Workers {
+                tracker: TaskTracker::new(),
+                stop,
+            },
         })
+    }
+
+    /// Offers HTTP/2 inside TLS: many requests share a connection where the server takes it.
+    #[must_use]
+    pub fn sharing(mut self) -> Self {
+        self.tls = self.tls.speaking(&["h2", "http/1.1"]);
+        self.many = true;
+        self
     }
 
     /// The whole answer, whatever its status. After 401 and 403 the credential is read again, and when it is
@@ -289,10 +146,16 @@ impl Client {
                 .await
                 .map_err(|error| error.about(&subject))?;
         }
-        let (response, connection, generation) = response;
+        let (response, connection) = response;
         let (parts, body) = response.into_parts();
-        let body = whole(body).await.map_err(|error| error.about(&subject))?;
-        self.keep(at, generation, connection);
+        let body = match whole(body).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.pool.spoiled(&connection);
+                return Err(error.about(&subject));
+            }
+        };
+        self.pool.keep(connection);
         Ok(Answer {
             subject,
             status: parts.status,
@@ -317,7 +180,7 @@ impl Client {
         request: &Request,
         silence: Duration,
     ) -> Result<Result<Lines, Answer>, SourceError> {
-        let (subject, _, (response, connection, _)) = self.head(request).await?;
+        let (subject, _, (response, connection)) = self.head(request).await?;
         let status = response.status();
         if status.is_success() {
             let body = response.into_body();
@@ -369,7 +232,7 @@ impl Client {
 
     /// Closes what is idle, so that the next requests dial anew.
     pub fn redial(&self) {
-        self.pool().clear();
+        self.pool.clear();
     }
 
     /// The head of the first answer, from the addresses in order, the good one first.
@@ -416,30 +279,67 @@ impl Client {
         };
         let built = self.build(target, request)?;
         let deadline = Instant::now() + request.deadline;
-        while let Some(mut connection) = self.idle(at, generation) {
-            let sent =
-                tokio::time::timeout_at(deadline, connection.send_request(built.clone())).await;
-            match sent {
-                Ok(Ok(response)) => return Ok((response, connection, generation)),
-                Ok(Err(_)) if safe => {}
-                Ok(Err(error)) => return Err(HttpError::Broken(error)),
-                Err(_) => return Err(HttpError::Late("answer")),
+        loop {
+            let (mut connection, fresh) = match self.pool.take(at, generation) {
+                Some(connection) => (connection, false),
+                None => self.connect(at, target, generation, deadline).await?,
+            };
+            let sent = connection.send(target, built.clone());
+            match tokio::time::timeout_at(deadline, sent).await {
+                Ok(Ok(response)) => return Ok((response, connection)),
+                Ok(Err(error)) => {
+                    self.pool.spoiled(&connection);
+                    if fresh || !safe {
+                        return Err(error);
+                    }
+                }
+                Err(_) => {
+                    self.pool.spoiled(&connection);
+                    return Err(HttpError::Late("answer"));
+                }
             }
         }
-        let dialled = tokio::time::timeout(CONNECT, Box::pin(dial::dial(target, &self.tls))).await;
-        let (mut connection, driver) = dialled.map_err(|_late| HttpError::Late("connection"))??;
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move {
+    }
+
+    /// A connection, and whether it is a new one.
+    async fn connect(
+        &self,
+        at: usize,
+        target: &Target,
+        generation: u64,
+        deadline: Instant,
+    ) -> Result<(Connection, bool), HttpError> {
+        let turn = self.turns.get(at).filter(|turn| {
+            self.many && target.is_secured() && !turn.single.load(Ordering::Relaxed)
+        });
+        let mut mine = None;
+        if let Some(turn) = turn {
+            let waited = tokio::time::timeout_at(deadline, turn.one.lock()).await;
+            mine = Some(waited.map_err(|_late| HttpError::Late("connection"))?);
+            if let Some(connection) = self.pool.take(at, generation) {
+                return Ok((connection, false));
+            }
+            if turn.single.load(Ordering::Relaxed) {
+                mine = None;
+            }
+        }
+        let dialled = Box::pin(dial::dial(target, &self.tls, &self.workers));
+        let dialled = tokio::time::timeout(CONNECT, dialled).await;
+        let (sender, driver) = dialled.map_err(|_late| HttpError::Late("connection"))??;
+        let (stop, open) = (self.workers.stop.clone(), Tally::connected(&self.tally));
+        self.workers.tracker.spawn(async move {
+            let _open = open;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = driver => {}
             }
         });
-        match tokio::time::timeout_at(deadline, connection.send_request(built)).await {
-            Ok(Ok(response)) => Ok((response, connection, generation)),
-            Ok(Err(error)) => Err(HttpError::Broken(error)),
-            Err(_) => Err(HttpError::Late("answer")),
+        if let Some(turn) = turn {
+            turn.single.store(!sender.is_shared(), Ordering::Relaxed);
         }
+        let connection = self.pool.add(at, generation, sender);
+        drop(mine);
+        Ok((connection, true))
     }
 
     fn build(
@@ -465,30 +365,10 @@ impl Client {
             .body(Full::new(request.body.clone()))
             .map_err(|_cause| HttpError::Request(request.path.clone()))
     }
-
-    fn idle(&self, at: usize, generation: u64) -> Option<Connection> {
-        let mut pool = self.pool();
-        pool.retain(|(_, made, connection)| *made == generation && !connection.is_closed());
-        let place = pool
-            .iter()
-            .rposition(|(of, _, connection)| *of == at && connection.is_ready())?;
-        Some(pool.swap_remove(place).2)
-    }
-
-    fn keep(&self, at: usize, generation: u64, connection: Connection) {
-        let mut pool = self.pool();
-        if pool.len() < MAX_IDLE && !connection.is_closed() {
-            pool.push((at, generation, connection));
-        }
-    }
-
-    fn pool(&self) -> std::sync::MutexGuard<'_, Vec<(usize, u64, Connection)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// An answer's head, its connection, and the certificates that the connection was made with.
-type Answered = (http::Response<Incoming>, Connection, u64);
+/// An answer's head and its connection.
+type Answered = (http::Response<Incoming>, Connection);
 
 /// The whole body, bounded in size and time.
 async fn whole(mut body: Incoming) -> Result<Bytes, HttpError> {

@@ -88,4 +88,5 @@ pub use sink::{ServiceSet, Sink, SyncGuard};
 pub use source::{Capabilities, Reach, Source, SourceError};
 pub use start::{Registry, Settings, start, start_with};
 pub use status::SourceStatus;
+pub use tally::Reading;
 pub use version::Version;

@@ -41,6 +41,7 @@ pub struct NomadSource {
     id: String,
     access: Access,
     only: Option<Arc<BTreeSet<ServiceName>>>,
+    max_watches: u16,
     scope: Scope,
 }
 
@@ -51,6 +52,7 @@ impl NomadSource {
             access,
             region,
             namespace,
+            max_watches,
         } = &config.kind
         else {
             return None;
@@ -59,6 +61,7 @@ impl NomadSource {
             id: config.id.clone(),
             access: access.clone(),
             only: config.services.clone().map(Arc::new),
+            max_watches: *max_watches,
             scope: Scope {
                 region: region.clone(),
                 namespace: namespace.clone(),
@@ -100,6 +103,9 @@ impl Dialect for Scope {
             self.query("/v1/event/stream", &self.namespace, Ask::SURELY)
         ))
     }
+    fn changed(&self, line: &[u8]) -> Vec<ServiceKey> {
+        parse::changed(line)
+    }
     fn read_names(&self, body: &[u8]) -> Result<Names, String> {
         parse::names(body)
     }
@@ -139,11 +145,12 @@ impl Source for NomadSource {
         _stop: CancellationToken,
     ) -> Result<Infallible, SourceError> {
         let credential = Credential::Field(HeaderName::from_static("x-nomad-token"));
-        let client = Client::new(&self.access, credential)?;
+        let client = Client::new(&self.access, credential)?.sharing();
         longpoll::run(
             Arc::new(self.scope.clone()),
             client,
             self.only.clone(),
+            self.max_watches,
             out,
             demand,
         )

@@ -28,7 +28,7 @@ use crate::{
     source::Source,
     status::SourceStatus,
     supervise::{Opener, Supervised, supervise},
-    tally::Tally,
+    tally::{Reading, Tally},
     view::View,
 };
 
@@ -246,6 +246,15 @@ impl Registry {
             .flat_map(|slot| slot.view.saved())
             .collect();
         saved::save(views, now_ms())
+    }
+
+    /// How the source reads its registry at this moment; all zero where that is not over HTTP.
+    pub fn reading(&self, id: &str) -> Reading {
+        let slots = self.0.slots();
+        slots
+            .get(id)
+            .map(|slot| slot.tally.reading())
+            .unwrap_or_default()
     }
 
     /// Appends this room's metrics in Prometheus' text format.

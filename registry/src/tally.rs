@@ -7,7 +7,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,30 @@ pub(crate) struct Tally {
     buckets: [AtomicU64; BUCKETS_US.len()],
     published: AtomicU64,
     published_us: AtomicU64,
+    connections: AtomicUsize,
+    watched: AtomicUsize,
+    in_turn: AtomicUsize,
+}
+
+/// How a registry is read at this moment, where it is read over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Open connections.
+    pub connections: usize,
+    /// Services that are followed by a question of their own.
+    pub watched: usize,
+    /// Services that are read when the registry says that something changed.
+    pub in_turn: usize,
+}
+
+/// An open connection; it counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<Tally>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Times to publication: how many lie under each of [`BUCKETS_US`], how many there are, their sum.
@@ -53,6 +77,27 @@ impl Tally {
     pub(crate) fn request(&self, status: u16) {
         let mut all = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *all.entry(status).or_default() += 1;
+    }
+
+    /// Counts a connection until what is returned is dropped.
+    pub(crate) fn connected(this: &Arc<Self>) -> Open {
+        this.connections.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(this))
+    }
+
+    /// So many services are followed, so many are read in turn.
+    pub(crate) fn follows(&self, watched: usize, in_turn: usize) {
+        self.watched.store(watched, Ordering::Relaxed);
+        self.in_turn.store(in_turn, Ordering::Relaxed);
+    }
+
+    /// How the registry is read now.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading {
+            connections: self.connections.load(Ordering::Relaxed),
+            watched: self.watched.load(Ordering::Relaxed),
+            in_turn: self.in_turn.load(Ordering::Relaxed),
+        }
     }
 
     /// Requests by status.

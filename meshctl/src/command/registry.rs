@@ -42,6 +42,8 @@ fn statuses(printer: Printer, rows: &[SourceRow]) -> String {
         "LAST SUCCESS",
         "LATENCY",
         "PLACE",
+        "WATCHED",
+        "CONNECTIONS",
         "WHY",
     ]);
     let now = now_ms();
@@ -69,10 +71,25 @@ fn statuses(printer: Printer, rows: &[SourceRow]) -> String {
             success,
             format!("{} ms", row.latency_ms),
             format!("{}{weight}", row.precedence),
+            watched(row),
+            if row.connections == 0 {
+                String::new()
+            } else {
+                row.connections.to_string()
+            },
             row.why.clone(),
         ]);
     }
     table.render("no sources: write [[source]] in /etc/meshd/meshd.toml")
+}
+
+/// How many services have a question of their own, of how many.
+fn watched(row: &SourceRow) -> String {
+    match (row.watched, row.in_turn) {
+        (0, 0) => String::new(),
+        (all, 0) => all.to_string(),
+        (watched, in_turn) => format!("{watched} of {}", watched + in_turn),
+    }
 }
 
 async fn views(session: &Session, source: &str, service: &str) -> Result<Vec<ViewRow>, Failure> {

@@ -23,6 +23,7 @@ pub(super) fn sources(daemon: &Daemon) -> Outcome<Vec<SourceRow>> {
     let published = views.borrow().clone();
     let row = |row: &mesh_registry::SourceRow| {
         let term = live.merge.terms.get(&row.id).copied().unwrap_or_default();
+        let reading = running.registry.reading(&row.id);
         SourceRow {
             source: row.id.clone(),
             kind: row.kind.to_owned(),
@@ -42,6 +43,9 @@ pub(super) fn sources(daemon: &Daemon) -> Outcome<Vec<SourceRow>> {
             precedence: term.precedence.unwrap_or(PRECEDENCE),
             weight: term.weight,
             shared: row.publish,
+            connections: reading.connections,
+            watched: reading.watched,
+            in_turn: reading.in_turn,
         }
     };
     let mut rows: Vec<SourceRow> = published.sources.iter().map(row).collect();

@@ -35,6 +35,12 @@ pub struct SourceRow {
     pub weight: Option<u32>,
     /// True: what it says is shared with the mesh.
     pub shared: bool,
+    /// Open connections to the registry, where it is read over HTTP.
+    pub connections: usize,
+    /// Services that are followed by a question of their own (Consul, Nomad).
+    pub watched: usize,
+    /// Services that are read when the registry says that something changed (Consul, Nomad).
+    pub in_turn: usize,
 }
 
 /// The whole set of one service as one source has it.

@@ -288,6 +288,8 @@ written! {
         tags: Option<Vec<String>>, "[]", "";
         /// `consul`: true leaves out instances whose checks warn.
         passing: Option<bool>, "false", "true, false";
+        /// `consul`, `nomad`: most services that are followed by a question of their own, a connection each unless HTTP/2 is spoken. The others are read when the catalog says that something changed.
+        max_watches: Option<u16>, "160; 64 for nomad", "1 to 10000";
         /// `etcd`: how services are written there.
         layout: Option<String>, "\"meshd\"", "meshd, skydns, registrator, grpc, go-micro";
         /// `etcd`, `marathon`: where services begin.

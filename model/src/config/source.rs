@@ -67,6 +67,8 @@ pub enum SourceKind {
         tags: Vec<String>,
         /// True: instances whose checks warn are left out too.
         passing: bool,
+        /// Most services that are followed by a question of their own.
+        max_watches: u16,
     },
     /// etcd, API v3.
     Etcd {
@@ -96,6 +98,8 @@ pub enum SourceKind {
         region: Option<String>,
         /// Nomad namespace; `*` reads all.
         namespace: String,
+        /// Most services that are followed by a question of their own.
+        max_watches: u16,
     },
     /// Marathon.
     Marathon {
@@ -152,6 +156,11 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// `max_watches` of Consul: an agent takes 200 connections from one address, others on the host want some too.
+    pub const CONSUL_WATCHES: u16 = 160;
+    /// `max_watches` of Nomad: an agent takes 100 connections from one address.
+    pub const NOMAD_WATCHES: u16 = 64;
+
     /// The word of `kind`.
     pub fn word(&self) -> &'static str {
         match self {

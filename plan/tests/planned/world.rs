@@ -394,6 +394,7 @@ fn kind_of(kind: &str, part: &str) -> SourceKind {
             partition: None,
             tags: Vec::new(),
             passing: false,
+            max_watches: SourceKind::CONSUL_WATCHES,
         },
         "serverset" => SourceKind::Serverset { access, path },
         "zk-leader" => SourceKind::Leader { access, path },

@@ -13,7 +13,7 @@ use mesh_model::{
 use serde::Deserialize;
 
 use crate::{
-    longpoll::{Instances, Names},
+    longpoll::{Instances, Names, Subject, Unwell},
     place::address,
 };
 
@@ -90,6 +90,40 @@ struct Check {
     id: String,
     #[serde(default)]
     status: String,
+}
+
+/// A check in the list of all.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    #[serde(default)]
+    node: String,
+    #[serde(rename = "CheckID", default)]
+    id: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    service_name: String,
+}
+
+/// The checks of `/v1/health/state/any` that do not pass. A server that does not filter lists all.
+pub(crate) fn unwell(body: &[u8], namespace: &Namespace) -> Result<Unwell, String> {
+    let all: Vec<Listed> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let ill = all.into_iter().filter(|one| one.status != "passing");
+    let told = ill.map(|one| {
+        let subject = if one.service_name.is_empty() {
+            Subject::Node
+        } else {
+            let name = ServiceName::new(&one.service_name).ok();
+            Subject::Service(name.map(|name| ServiceKey {
+                namespace: Some(namespace.clone()),
+                name,
+                port_name: None,
+            }))
+        };
+        ((one.node, one.id), (subject, one.status))
+    });
+    Ok(Unwell(told.collect()))
 }
 
 /// The keys of `/v1/catalog/services`.

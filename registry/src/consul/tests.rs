@@ -2,99 +2,58 @@
 
 use std::fs;
 
-use super::*;
 use crate::{
-    contract::{HOST, Hook, ID, Na, Registered, Setup, Watched, World, laws, matrix, up},
-    longpoll::fake::{Fake, Kind, Mood, hooks},
+    contract::{Na, Watched, World, laws, up},
+    longpoll::{
+        fake::{Kind, Mood},
+        far::Far,
+    },
 };
 
-struct Far {
-    fake: Fake,
-    token: Option<std::path::PathBuf>,
-}
-
-impl Far {
-    fn new() -> Self {
-        Self {
-            fake: Fake::start(Kind::Consul),
-            token: None,
-        }
-    }
-}
-
-impl World for Far {
-    fn put(&mut self, service: &str, endpoints: &[Registered]) {
-        let all: Vec<_> = endpoints
-            .iter()
-            .map(|one| (one.port, one.healthy))
-            .collect();
-        self.fake.put(service, &all);
-    }
-    fn remove(&mut self, service: &str) {
-        self.fake.remove(service);
-    }
-    fn garbage(&mut self) {
-        self.fake.mood(Mood::Garbage);
-    }
-    fn break_off(&mut self) {
-        self.fake.mood(Mood::Broken);
-    }
-    fn repair(&mut self) {
-        self.fake.mood(Mood::Good);
-    }
-    fn opener(&self) -> Arc<dyn Fn() -> Box<dyn Source> + Send + Sync> {
-        let access = Access {
-            addresses: vec![self.fake.address.clone()],
-            token_file: self.token.clone(),
-            ..Access::default()
-        };
-        let kind = SourceKind::Consul {
-            access,
-            datacenter: None,
-            namespace: None,
-            partition: None,
-            tags: Vec::new(),
-            passing: false,
-        };
-        let config = SourceConfig {
-            id: ID.to_owned(),
-            publish: true,
-            kind,
-            services: None,
-        };
-        Arc::new(move || crate::open::open(&config))
-    }
-    hooks!();
+fn far() -> Far {
+    Far::new(Kind::Consul)
 }
 
 #[tokio::test]
 async fn it_obeys() {
-    laws(Far::new).await;
+    laws(far).await;
 }
 
 #[tokio::test]
 async fn it_passes_every_case() {
-    let dir = tempfile::tempdir().unwrap();
-    matrix("consul-fake", |setup| {
-        let mut far = Far::new();
-        match setup {
-            Setup::Plain | Setup::Large => {}
-            Setup::Token => {
-                let file = dir.path().join("token");
-                fs::write(&file, "first").unwrap();
-                far.fake.token("first");
-                far.token = Some(file);
-            }
-            Setup::Tls => return Err(Na::Twin),
-        }
-        Ok(far)
-    })
-    .await;
+    Far::pass("consul-fake", Kind::Consul, || Na::Twin).await;
+}
+
+#[tokio::test]
+async fn what_has_no_question_of_its_own_is_read_when_something_changed() {
+    let mut far = far();
+    far.max_watches = 1;
+    for name in ["a", "b", "c", "d"] {
+        far.put(name, &[up(1)]);
+    }
+    let run = Watched::new(&far);
+    for name in ["a", "b", "c", "d"] {
+        run.has(name, &[1]).await;
+    }
+    run.is("synced").await;
+    // What changes takes the question of what does not, so each is changed twice.
+    for (name, port) in [("d", 2), ("c", 2), ("b", 2), ("d", 3), ("a", 3)] {
+        far.put(name, &[up(1), up(port)]);
+        run.has(name, &[1, port]).await;
+    }
+    far.fake.put("c", &[(1, true), (2, false)]);
+    run.routes("c", &[1]).await;
+    far.fake.put("c", &[(1, true), (2, true)]);
+    run.routes("c", &[1, 2]).await;
+    far.remove("b");
+    run.routes("b", &[]).await;
+    run.is("synced").await;
+    run.end().await;
 }
 
 #[tokio::test]
 async fn no_misbehaviour_removes_anything() {
-    let mut far = Far::new();
+    let mut far = far();
     far.put("web", &[up(1), up(2)]);
     let run = Watched::new(&far);
     run.has("web", &[1, 2]).await;
@@ -118,7 +77,7 @@ async fn no_misbehaviour_removes_anything() {
 
 #[tokio::test]
 async fn an_index_that_begins_anew_is_followed() {
-    let mut far = Far::new();
+    let mut far = far();
     for round in 1..=20 {
         far.put("web", &[up(round), up(1)]);
     }
@@ -146,7 +105,7 @@ async fn an_index_that_begins_anew_is_followed() {
 
 #[tokio::test]
 async fn a_black_hole_is_noticed_and_left() {
-    let mut far = Far::new();
+    let mut far = far();
     far.put("web", &[up(1)]);
     let run = Watched::new(&far);
     run.has("web", &[1]).await;
@@ -165,7 +124,7 @@ async fn a_revoked_token_keeps_everything_until_the_new_one_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     fs::write(&file, "first").unwrap();
-    let mut far = Far::new();
+    let mut far = far();
     far.token = Some(file.clone());
     far.fake.token("first");
     far.put("web", &[up(1)]);

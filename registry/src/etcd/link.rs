@@ -73,15 +73,7 @@ pub(crate) struct Link {
 impl Dialer {
     /// Nothing is dialled or read yet.
     pub(crate) fn new(access: &Access) -> Result<Self, SourceError> {
-        let targets: Result<Vec<Target>, String> = access
-            .addresses
-            .iter()
-            .map(|text| Target::new(text))
-            .collect();
-        let targets = targets.map_err(SourceError::Config)?;
-        if targets.is_empty() {
-            return Err(SourceError::Config("there is no address".into()));
-        }
+        let targets = Target::all(&access.addresses)?;
         Ok(Self {
             targets,
             next: 0,

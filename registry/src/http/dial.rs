@@ -1,17 +1,24 @@
 //! Addresses of a registry, and a connection to one.
 
-use std::{future::Future, io, path::PathBuf, pin::Pin};
+use std::{future::Future, io, path::PathBuf, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{HttpError, tls::Tls};
+use crate::source::SourceError;
+
+/// A shared connection is asked for a sign of life this often, and must give it within half of that.
+const PING: Duration = Duration::from_secs(10);
+/// Bytes that one answer, and all of a shared connection, may be ahead of their readers.
+const WINDOWS: (u32, u32) = (1 << 20, 16 << 20);
 
 /// One address, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +76,16 @@ impl Target {
 }
 
 impl Target {
+    /// Reads all addresses; there must be one.
+    pub(crate) fn all(addresses: &[String]) -> Result<Vec<Self>, SourceError> {
+        let targets: Result<Vec<Self>, String> =
+            addresses.iter().map(|text| Self::new(text)).collect();
+        let targets = targets.map_err(SourceError::Config)?;
+        if targets.is_empty() {
+            return Err(SourceError::Config("there is no address".into()));
+        }
+        Ok(targets)
+    }
     /// True when TLS is spoken.
     pub(crate) fn is_secured(&self) -> bool {
         matches!(self.place, Place::Tcp { tls: true, .. })
@@ -78,17 +95,56 @@ impl Target {
 /// What moves the bytes of a connection until it ends.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What takes requests.
+pub(super) enum Sender {
+    /// One at a time.
+    One(http1::SendRequest<Full<Bytes>>),
+    /// Many.
+    Many(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    /// True when it takes many requests at a time.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Many(_))
+    }
+}
+
+/// Runs what connections do beside requests, until the client ends.
+#[derive(Debug, Clone)]
+pub(super) struct Workers {
+    pub(super) tracker: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl<F> hyper::rt::Executor<F> for Workers
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, work: F) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = work => {}
+            }
+        });
+    }
+}
+
 /// A new connection, and what drives it.
 pub(super) async fn dial(
     target: &Target,
     tls: &Tls,
-) -> Result<(SendRequest<Full<Bytes>>, Driver), HttpError> {
+    workers: &Workers,
+) -> Result<(Sender, Driver), HttpError> {
     match &target.place {
         Place::Unix(path) => {
             let stream = UnixStream::connect(path)
                 .await
                 .map_err(HttpError::Connect)?;
-            shake(stream).await
+            single(stream).await
         }
         Place::Tcp {
             host,
@@ -99,16 +155,20 @@ pub(super) async fn dial(
                 .await
                 .map_err(HttpError::Connect)?;
             stream.set_nodelay(true).map_err(HttpError::Connect)?;
-            if *secured {
-                shake(tls.secure(host, stream).await?).await
+            if !*secured {
+                return single(stream).await;
+            }
+            let stream = tls.secure(host, stream).await?;
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                shared(stream, workers).await
             } else {
-                shake(stream).await
+                single(stream).await
             }
         }
     }
 }
 
-async fn shake<S>(stream: S) -> Result<(SendRequest<Full<Bytes>>, Driver), HttpError>
+async fn single<S>(stream: S) -> Result<(Sender, Driver), HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -118,7 +178,26 @@ where
         .await;
     let (sender, connection) = made.map_err(|error| HttpError::Connect(io::Error::other(error)))?;
     // Its error reaches the request that is under way.
-    Ok((sender, Box::pin(async move { drop(connection.await) })))
+    let driver = Box::pin(async move { drop(connection.await) });
+    Ok((Sender::One(sender), driver))
+}
+
+async fn shared<S>(stream: S, workers: &Workers) -> Result<(Sender, Driver), HttpError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let made = http2::Builder::new(workers.clone())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING / 2)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (sender, connection) = made.map_err(|error| HttpError::Connect(io::Error::other(error)))?;
+    let driver = Box::pin(async move { drop(connection.await) });
+    Ok((Sender::Many(sender), driver))
 }
 
 #[cfg(test)]

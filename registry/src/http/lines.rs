@@ -2,11 +2,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 
-use super::HttpError;
+use super::{HttpError, pool::Connection};
 use crate::source::SourceError;
 
 /// Most bytes of one line.
@@ -21,7 +20,7 @@ pub struct Lines {
     partial: Vec<u8>,
     ready: VecDeque<Vec<u8>>,
     /// Kept: the connection ends with its sender.
-    _connection: SendRequest<Full<Bytes>>,
+    _connection: Connection,
 }
 
 impl Lines {
@@ -29,7 +28,7 @@ impl Lines {
         body: Incoming,
         subject: String,
         silence: Duration,
-        connection: SendRequest<Full<Bytes>>,
+        connection: Connection,
     ) -> Self {
         Self {
             body,

@@ -7,6 +7,8 @@ use tokio::{
     net::TcpListener,
 };
 
+use http::HeaderName;
+
 use super::*;
 
 /// A server that answers the n-th request with the n-th text and closes; returns what was asked.

@@ -2,10 +2,19 @@
 
 use std::time::Duration;
 
-/// How long a question may wait for a change.
-const WAIT: Duration = Duration::from_mins(5);
+/// How long a question may wait for a change: at least, and at most, which is what servers allow.
+const WAIT: (Duration, Duration) = (Duration::from_mins(5), Duration::from_mins(10));
+/// When nothing changes, all questions together are asked at most this often where servers allow it: three in ten
+/// seconds.
+const EACH: Duration = Duration::from_millis(3_333);
 /// The same for the first one, whose index may be of another server.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long each of so many questions may wait.
+pub(crate) fn patience(questions: usize) -> Duration {
+    let questions = u32::try_from(questions).unwrap_or(u32::MAX);
+    EACH.saturating_mul(questions).clamp(WAIT.0, WAIT.1)
+}
 
 /// How something is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +67,9 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// The next question; `dice` is uniform in 0.0 to 1.0.
-    pub(crate) fn ask(self, dice: f64) -> Ask {
-        let wait = if self.settled { WAIT } else { FIRST_WAIT };
+    /// The next question, which may wait for `patience`; `dice` is uniform in 0.0 to 1.0.
+    pub(crate) fn ask(self, dice: f64, patience: Duration) -> Ask {
+        let wait = if self.settled { patience } else { FIRST_WAIT };
         let wait = wait.mul_f64(1.0 - dice.clamp(0.0, 1.0) / 10.0);
         Ask {
             after: self.index.map(|index| (index, wait)),
@@ -136,24 +145,46 @@ mod tests {
     #[test]
     fn an_index_only_grows() {
         let mut cursor = Cursor::default();
-        assert_eq!(cursor.ask(0.5), Ask::NOW);
+        assert_eq!(cursor.ask(0.5, patience(0)), Ask::NOW);
         assert_eq!(cursor.took(7), Step::First);
         assert_eq!(
-            cursor.ask(0.0).after,
+            cursor.ask(0.0, patience(0)).after,
             Some((7, FIRST_WAIT)),
             "short at first"
         );
         assert_eq!(cursor.took(7), Step::Same(7));
-        assert_eq!(cursor.ask(0.0).after, Some((7, WAIT)), "kept on time-out");
-        assert!(cursor.ask(1.0).after.unwrap().1 < WAIT, "jitter");
+        assert_eq!(
+            cursor.ask(0.0, patience(0)).after,
+            Some((7, WAIT.0)),
+            "kept on time-out"
+        );
+        assert!(
+            cursor.ask(1.0, patience(0)).after.unwrap().1 < WAIT.0,
+            "jitter"
+        );
         assert_eq!(cursor.took(9), Step::Grown(9));
         assert_eq!(cursor.took(3), Step::Backwards);
-        assert_eq!(cursor.ask(0.0), Ask::SURELY, "the leader says what is true");
+        assert_eq!(
+            cursor.ask(0.0, patience(0)),
+            Ask::SURELY,
+            "the leader says what is true"
+        );
         assert_eq!(cursor.took(3), Step::First);
-        assert!(cursor.ask(0.0).stale);
+        assert!(cursor.ask(0.0, patience(0)).stale);
         cursor.lost();
         assert_eq!(cursor.took(0), Step::First);
-        assert_eq!(cursor.ask(0.0).after.unwrap().0, 1, "0 would not block");
+        assert_eq!(
+            cursor.ask(0.0, patience(0)).after.unwrap().0,
+            1,
+            "0 would not block"
+        );
+    }
+
+    #[test]
+    fn many_questions_wait_longer() {
+        assert_eq!(patience(90), WAIT.0);
+        assert!(patience(160) > Duration::from_secs(530));
+        assert_eq!(patience(2_000), WAIT.1);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) type Instance = (u16, bool);
 /// The server.
 #[derive(Debug, Clone)]
 pub(crate) struct Fake {
-    kind: Kind,
+    pub(crate) kind: Kind,
     state: Arc<Mutex<State>>,
     woken: Arc<watch::Sender<u64>>,
     pub(crate) address: String,
@@ -297,6 +297,7 @@ impl Fake {
         let blind = matches!(state.mood, Mood::Blind | Mood::Filtered);
         let body = match (state.mood, names) {
             (Mood::Garbage, _) => "<html>welcome</html>".to_owned(),
+            (..) if path.starts_with("/v1/health/state/any") => Self::unwell(&state),
             (_, true) => self.names(&state, blind),
             (_, false) => {
                 let name = path
@@ -360,6 +361,19 @@ impl Fake {
         }
     }
 
+    /// The checks that fail.
+    fn unwell(state: &State) -> String {
+        let all = state.services.iter().flat_map(|(name, (_, all))| {
+            let ill = all.iter().filter(|one| !one.1);
+            ill.map(move |(port, _)| {
+                format!(
+                    "{{\"Node\":\"lab\",\"CheckID\":\"{name}-{port}\",\"Status\":\"critical\",\"ServiceName\":\"{name}\"}}"
+                )
+            })
+        });
+        format!("[{}]", all.collect::<Vec<_>>().join(","))
+    }
+
     fn instances(&self, state: &State, name: &str, all: &[Instance]) -> String {
         let one = |one: &Instance| {
             let (port, key) = (one.0, (name.to_owned(), one.0));
@@ -387,56 +401,3 @@ impl Fake {
         format!("[{}]", all.iter().map(one).collect::<Vec<_>>().join(","))
     }
 }
-
-/// The hooks of the matrix that are the same for both dialects.
-macro_rules! hooks {
-    () => {
-        fn change(&mut self, service: &str, port: u16) -> Hook {
-            self.fake.tag(service, port, "v2");
-            Ok(())
-        }
-        fn put_addresses(&mut self, service: &str) -> Hook<Vec<String>> {
-            self.fake.host(service, 80, "fd00::1");
-            self.fake.host(service, 5432, HOST);
-            self.fake.put(service, &[(80, true), (5432, true)]);
-            Ok(vec!["[fd00::1]:80".into(), format!("{HOST}:5432")])
-        }
-        fn fill(&mut self, endpoints: usize) -> Hook {
-            self.fake.fill(endpoints);
-            Ok(())
-        }
-        fn cut(&mut self) -> Hook {
-            self.fake.mood(Mood::Cut);
-            Ok(())
-        }
-        fn kill(&mut self) -> Hook {
-            self.fake.mood(Mood::Broken);
-            Ok(())
-        }
-        fn start_again(&mut self, keep: bool) -> Hook {
-            if !keep {
-                self.fake.empty();
-            }
-            self.fake.mood(Mood::Good);
-            Ok(())
-        }
-        fn freeze(&mut self) -> Hook {
-            self.fake.mood(Mood::Silent);
-            Ok(())
-        }
-        fn thaw(&mut self) {
-            self.fake.mood(Mood::Good);
-        }
-        fn revoke_token(&mut self) -> Hook {
-            self.fake.token("nobody has it");
-            Ok(())
-        }
-        fn rotate_token(&mut self) -> Hook {
-            self.fake.token("second");
-            let file = self.token.as_ref().unwrap();
-            std::fs::write(file, "second").unwrap();
-            Ok(())
-        }
-    };
-}
-pub(crate) use hooks;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     http::{Client, Request},
-    longpoll::board::Board,
+    longpoll::{board::Board, probe},
     source::SourceError,
 };
 
@@ -29,10 +29,6 @@ use crate::{
 pub(super) const MANY: usize = 64;
 /// A stream without any line for this long is dead.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Between two questions for the leader, while all is well and while it is not.
-const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
-/// For such a question.
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// A stream that lived this long was good; and a leader that cannot be reached is tried again after it.
 const GOOD: Duration = Duration::from_mins(1);
 
@@ -182,9 +178,7 @@ impl Hints {
                     alive = false;
                 }
             }
-            let (well, ill) = PROBE;
-            let pause = if alive { well } else { ill };
-            tokio::time::sleep(pause.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
+            tokio::time::sleep(probe::until_next(alive)).await;
         }
     }
 
@@ -192,7 +186,7 @@ impl Hints {
     async fn ask_leader(&self) -> Result<Option<String>, SourceError> {
         let answer = self
             .client
-            .send(&Request::get("/v2/leader").within(PROBE_DEADLINE))
+            .send(&Request::get("/v2/leader").within(probe::DEADLINE))
             .await?;
         // The list may be allowed where this is not.
         if answer.status == StatusCode::FORBIDDEN {

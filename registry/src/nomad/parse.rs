@@ -45,6 +45,52 @@ struct Registration {
     tags: Option<Vec<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Events {
+    #[serde(default)]
+    events: Vec<Event>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Event {
+    payload: Payload,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Payload {
+    service: Option<Told>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Told {
+    namespace: String,
+    service_name: String,
+}
+
+/// The services that a line of `/v1/event/stream` names; none when it cannot be read, since it is a hint.
+pub(crate) fn changed(line: &[u8]) -> Vec<ServiceKey> {
+    let Ok(told) = serde_json::from_slice::<Events>(line) else {
+        return Vec::new();
+    };
+    let services = told
+        .events
+        .into_iter()
+        .filter_map(|one| one.payload.service);
+    services
+        .filter_map(|one| {
+            Some(ServiceKey {
+                namespace: Some(Namespace::new(&one.namespace).ok()?),
+                name: ServiceName::new(&one.service_name).ok()?,
+                port_name: None,
+            })
+        })
+        .collect()
+}
+
 /// The services of `/v1/services`, of one namespace or all.
 pub(crate) fn names(body: &[u8]) -> Result<Names, String> {
     let all: Vec<Listed> = serde_json::from_slice(body).map_err(|error| error.to_string())?;

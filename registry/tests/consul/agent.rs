@@ -31,6 +31,8 @@ pub(crate) struct Agent {
     wire: Wire,
     /// True: the client comes through the unix socket.
     pub(crate) unix: bool,
+    /// The setting.
+    pub(crate) max_watches: u16,
     /// What was put, for a change in place.
     known: BTreeMap<String, Vec<Registered>>,
     /// The id of the client's token.
@@ -94,6 +96,7 @@ impl Agent {
             admin,
             wire: Wire::new(to).unwrap(),
             unix: false,
+            max_watches: SourceKind::CONSUL_WATCHES,
             known: BTreeMap::new(),
             token: String::new(),
         };
@@ -233,6 +236,7 @@ impl World for Agent {
                 partition: None,
                 tags: Vec::new(),
                 passing: false,
+                max_watches: self.max_watches,
             },
         };
         Arc::new(move || open(&config))

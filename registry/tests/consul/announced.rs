@@ -52,6 +52,7 @@ fn registrar(agent: &Agent, token: Option<&Path>) -> Arc<dyn Registrar> {
         partition: None,
         tags: Vec::new(),
         passing: false,
+        max_watches: SourceKind::CONSUL_WATCHES,
     };
     mesh_registry::open::registrar(&RegistrationConfig {
         source: SourceConfig {

@@ -109,6 +109,7 @@ impl Standing {
                 partition: None,
                 tags: Vec::new(),
                 passing: false,
+                max_watches: SourceKind::CONSUL_WATCHES,
             },
             Kind::Etcd => SourceKind::Etcd {
                 access: web(""),

@@ -26,6 +26,7 @@ const KINDS: [(&str, &[&str]); 11] = [
             "partition",
             "tags",
             "passing",
+            "max_watches",
         ],
     ),
     (
@@ -53,7 +54,14 @@ const KINDS: [(&str, &[&str]); 11] = [
     ),
     (
         "nomad",
-        &["addresses", "token_file", "tls", "region", "namespace"],
+        &[
+            "addresses",
+            "token_file",
+            "tls",
+            "region",
+            "namespace",
+            "max_watches",
+        ],
     ),
     (
         "marathon",
@@ -241,6 +249,7 @@ fn remote(word: &str, source: &FileSource, at: &At<'_>) -> Option<SourceKind> {
             partition: source.partition.clone(),
             tags: source.tags.clone().unwrap_or_default(),
             passing: source.passing.unwrap_or(false),
+            max_watches: watches(source, SourceKind::CONSUL_WATCHES, at),
         },
         "etcd" => {
             let layout = layout(source, at);
@@ -265,6 +274,7 @@ fn remote(word: &str, source: &FileSource, at: &At<'_>) -> Option<SourceKind> {
             access,
             region: source.region.clone(),
             namespace: text(&source.namespace, "*"),
+            max_watches: watches(source, SourceKind::NOMAD_WATCHES, at),
         },
         "marathon" => SourceKind::Marathon {
             access,
@@ -284,6 +294,15 @@ fn remote(word: &str, source: &FileSource, at: &At<'_>) -> Option<SourceKind> {
             path: path(&source.path, "/services", "path"),
         },
     })
+}
+
+fn watches(source: &FileSource, unset: u16, at: &At<'_>) -> u16 {
+    let given = source.max_watches.unwrap_or(unset);
+    if !(1..=10_000).contains(&given) {
+        at.key("max_watches")
+            .fault(format!("{given} is out of range"), "use 1 to 10000");
+    }
+    given.clamp(1, 10_000)
 }
 
 fn layout(source: &FileSource, at: &At<'_>) -> EtcdLayout {

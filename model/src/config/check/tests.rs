@@ -87,6 +87,7 @@ namespace = "team"
 partition = "east"
 tags = ["v2"]
 passing = true
+max_watches = 2000
 tls = { ca = "/etc/ca.pem", certificate = "/etc/cert.pem", key = "/etc/key.pem", server_name = "server.dc1.consul" }
 
 [[source]]

@@ -89,6 +89,7 @@ fn keys(out: &mut Out, kind: &SourceKind) {
             partition,
             tags,
             passing,
+            max_watches,
             ..
         } => {
             text(out, "datacenter", datacenter.as_deref());
@@ -96,6 +97,7 @@ fn keys(out: &mut Out, kind: &SourceKind) {
             text(out, "partition", partition.as_deref());
             out.list("tags", tags);
             out.raw("passing", passing);
+            out.raw("max_watches", max_watches);
         }
         SourceKind::Etcd { layout, prefix, .. } => {
             out.text("layout", layout.word());
@@ -112,10 +114,14 @@ fn keys(out: &mut Out, kind: &SourceKind) {
             out.raw("secure_port", secure_port);
         }
         SourceKind::Nomad {
-            region, namespace, ..
+            region,
+            namespace,
+            max_watches,
+            ..
         } => {
             text(out, "region", region.as_deref());
             out.text("namespace", namespace);
+            out.raw("max_watches", max_watches);
         }
         SourceKind::Marathon {
             prefix, port_index, ..
