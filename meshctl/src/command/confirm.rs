@@ -39,7 +39,7 @@ pub(crate) async fn run(session: &Session, args: &ConfirmArgs) -> Result<Exit, F
         [] => Err(Failure::new(
             Exit::Finding,
             "nothing-to-confirm",
-            "meshctl",
+            "confirm",
             "nothing of yours waits to be confirmed, and nothing is tried",
             "see `meshctl history`; another operator's change: `meshctl confirm REVISION`",
         )),
@@ -123,7 +123,7 @@ fn which(rows: &[HistoryRow]) -> Failure {
         })
         .collect();
     Failure::usage(
-        "meshctl",
+        "confirm",
         format!("{} changes of yours wait to be confirmed", rows.len()),
         "say which",
     )
