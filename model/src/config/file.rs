@@ -268,8 +268,9 @@ written! {
         services: Option<Vec<String>>, "all, or those that somebody needs", "names";
         /// `file`: the directory.
         directory: Option<String>, "must be given", "an absolute path";
-        /// Servers, tried in order.
-        addresses: Option<Vec<String>>, "must be given", "URLs; `host:port` for `ZooKeeper`";
+        /// Servers, tried in order. With `ZooKeeper` `tls://` stands for TLS, and the path, behind any of them, is
+        /// the one below which everything is (chroot).
+        addresses: Option<Vec<String>>, "must be given", "URLs; `[tls://]host:port[/path]` for `ZooKeeper`";
         /// File with a token. Read again when it changes and when the registry refuses.
         token_file: Option<String>, "none", "an absolute path";
         /// User name.
