@@ -100,7 +100,7 @@ mod tests {
         config::Mark,
         name::{Namespace, ServiceId, ServiceName},
         service::AppProtocol,
-        snapshot::{Authorization, InboundPort},
+        snapshot::{Authorization, ConnectionTerms, InboundPort},
     };
     use mesh_plan::VirtualPort;
 
@@ -155,6 +155,7 @@ mod tests {
             labels: Arc::default(),
             authorization: Authorization::default(),
             limits: Arc::from([]),
+            connections: ConnectionTerms::default(),
         };
         let inbound = &mut compiled.snapshot.inbound.by_address;
         inbound.insert("10.0.0.1:9443".parse().unwrap(), Arc::new(port));

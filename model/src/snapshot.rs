@@ -38,7 +38,7 @@ pub use index::PathIndex;
 pub use limit::{Fault, RateLimit};
 pub use namers::NamedSource;
 pub use rule::{Filter, RequestMatch, RouteReference, Rule, SourceMatch};
-pub use traffic::TrafficPolicy;
+pub use traffic::{ConnectionTerms, TrafficPolicy};
 
 /// Maps of the snapshot: fast, and never iterated where order matters.
 pub type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
@@ -292,6 +292,8 @@ pub struct InboundPort {
     pub authorization: Authorization,
     /// How often.
     pub limits: Arc<[RateLimit]>,
+    /// How long connections to the program are used.
+    pub connections: ConnectionTerms,
 }
 
 /// Compiled policies of one port: first `deny`, then `allow`.

@@ -16,6 +16,7 @@ use mesh_model::{
 };
 
 use crate::{
+    destination::Destinations,
     endpoints::server_name,
     findings::Findings,
     limits::Limits,
@@ -33,7 +34,12 @@ pub(crate) struct Ports {
     pub(crate) captured: Vec<SocketAddr>,
 }
 
-pub(crate) fn build(world: &World<'_>, limits: &Limits<'_>, findings: &Findings) -> Ports {
+pub(crate) fn build(
+    world: &World<'_>,
+    rules: &Destinations<'_>,
+    limits: &Limits<'_>,
+    findings: &Findings,
+) -> Ports {
     let policies = Policies::gather(world.input.catalog, world.mesh.strict);
     let mut ports = Ports::default();
     for service in &world.locals {
@@ -46,7 +52,7 @@ pub(crate) fn build(world: &World<'_>, limits: &Limits<'_>, findings: &Findings)
             );
             continue;
         }
-        ports.add(world, service, (&policies, limits), findings);
+        ports.add(world, service, (&policies, rules, limits), findings);
     }
     if !world.input.transparent || world.input.boot.capture == Capture::Off {
         ports.captured.clear();
@@ -98,7 +104,7 @@ impl Ports {
         &mut self,
         world: &World<'_>,
         service: &LocalService,
-        (policies, limits): (&Policies<'_>, &Limits<'_>),
+        (policies, rules, limits): (&Policies<'_>, &Destinations<'_>, &Limits<'_>),
         findings: &Findings,
     ) {
         let id = &service.service;
@@ -118,6 +124,7 @@ impl Ports {
             labels: Arc::new(service.labels.clone()),
             authorization: policies.authorization(&id.namespace, &selectable),
             limits: limits.of(SocketAddr::new(world.own_target(service), port.target)),
+            connections: rules.policy(id, port.port).terms(),
         };
         let known = self
             .identities

@@ -93,7 +93,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
         findings: &findings,
     }
     .build();
-    let inbound = inbound::build(&world, &limits, &findings);
+    let inbound = inbound::build(&world, &rules, &limits, &findings);
     let outbound = Outbound {
         by_address: names::by_address(&routed.frontends),
         by_host: names::by_host(&routed.frontends, &mesh.domain),

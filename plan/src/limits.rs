@@ -12,12 +12,12 @@ use std::{
 use mesh_model::{
     document::{
         Spec,
-        limit::{LimitBySpec, LimitScopeSpec, RateLimitSpec},
+        limit::{LimitBySpec, LimitHeadersSpec, LimitScopeSpec, RateLimitSpec},
     },
     name::{ServiceId, ServiceName},
     snapshot::{
         RateLimit, RequestMatch, SourceMatch,
-        limit::{LimitBy, LimitKey, LimitScope},
+        limit::{LimitBy, LimitFields, LimitKey, LimitScope},
     },
 };
 
@@ -127,6 +127,11 @@ fn compiled(
         scope: match spec.scope {
             LimitScopeSpec::Host => LimitScope::Host,
             LimitScopeSpec::Mesh => LimitScope::Mesh,
+        },
+        fields: match spec.response_headers {
+            None => LimitFields::None,
+            Some(LimitHeadersSpec::RateLimit) => LimitFields::RateLimit,
+            Some(LimitHeadersSpec::XRateLimit) => LimitFields::XRateLimit,
         },
     })
 }

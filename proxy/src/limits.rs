@@ -17,7 +17,7 @@ use std::{
 use mesh_model::snapshot::{
     Map, RateLimit, Snapshot,
     decide::{RequestView, Source},
-    limit::{LimitBy, LimitKey, LimitScope},
+    limit::{LimitBy, LimitFields, LimitKey, LimitScope},
 };
 use smallvec::SmallVec;
 
@@ -28,8 +28,12 @@ use self::{
 
 /// The algorithm.
 mod gcra;
+/// What answers tell.
+mod standing;
 /// Cells by key.
 mod table;
+
+pub(crate) use standing::{Standing, lines};
 
 /// A limit that refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub(crate) struct Refused {
     pub(crate) what: String,
     /// How long until the next one may come.
     pub(crate) after: Duration,
+    /// What its answer tells of the limit.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// The state of one limit.
@@ -136,6 +142,16 @@ struct Taken {
     live: Arc<Live>,
     rate: Rate,
     key: Option<u64>,
+    /// What its cell is now.
+    paid: u64,
+}
+
+/// Too early for a limit.
+struct Early {
+    /// Until the next one may come.
+    after: Duration,
+    /// Until as many may come at once as ever.
+    whole: Duration,
 }
 
 impl Limits {
@@ -147,12 +163,13 @@ impl Limits {
         }
     }
 
-    /// Counts a request against every limit that it fits, or against none when one of them refuses it.
+    /// Counts a request against every limit that it fits, or against none when one of them refuses it. What its
+    /// answer tells of them; for most limits nothing.
     pub(crate) fn request(
         &self,
         limits: &[RateLimit],
         request: &impl RequestView,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<Standing>, Refused> {
         let fits = |limit: &RateLimit| {
             limit.matches.is_empty() || limit.matches.iter().any(|one| one.fits(request))
         };
@@ -173,7 +190,8 @@ impl Limits {
         };
         let fits = |limit: &RateLimit| limit.matches.is_empty() && limit.by.iter().all(of_caller);
         let view = Connection(source);
-        self.count(limits, fits, |limit| self.key(limit, &view))
+        let counted = self.count(limits, fits, |limit| self.key(limit, &view));
+        counted.map(drop)
     }
 
     fn count(
@@ -181,25 +199,34 @@ impl Limits {
         limits: &[RateLimit],
         fits: impl Fn(&RateLimit) -> bool,
         key: impl Fn(&RateLimit) -> Option<u64>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<Standing>, Refused> {
         let now = nanos(self.shared.started.elapsed());
         let mut taken = SmallVec::<[Taken; 2]>::new();
+        let mut standings = Vec::new();
         for limit in limits.iter().filter(|limit| fits(limit)) {
             match self.take(limit, key(limit), now) {
-                Ok(one) => taken.push(one),
-                Err(after) => {
+                Ok(one) => {
+                    if limit.fields != LimitFields::None {
+                        let (left, whole) = one.rate.left(one.paid, now);
+                        standings.push(Standing::new(limit, left, whole));
+                    }
+                    taken.push(one);
+                }
+                Err(early) => {
                     self.give_back(&taken);
+                    let tells = limit.fields != LimitFields::None;
                     return Err(Refused {
                         what: told(limit),
-                        after,
+                        after: early.after,
+                        standing: tells.then(|| Standing::new(limit, 0, early.whole)),
                     });
                 }
             }
         }
-        Ok(())
+        Ok(standings)
     }
 
-    fn take(&self, limit: &RateLimit, key: Option<u64>, now: u64) -> Result<Taken, Duration> {
+    fn take(&self, limit: &RateLimit, key: Option<u64>, now: u64) -> Result<Taken, Early> {
         let live = self.live(limit);
         if live.mesh {
             live.asked.fetch_add(1, Ordering::Relaxed);
@@ -208,12 +235,24 @@ impl Limits {
             LimitScope::Host => 1.0,
             LimitScope::Mesh => f32::from_bits(live.share.load(Ordering::Relaxed)),
         };
-        let rate = Rate::new(limit.requests, limit.per, limit.burst, share).ok_or(limit.per)?;
-        match key {
-            Some(key) => self.shared.table.take(key, rate, now)?,
-            None => live.cell.take(rate, now)?,
-        }
-        Ok(Taken { live, rate, key })
+        let rate = Rate::new(limit.requests, limit.per, limit.burst, share).ok_or(Early {
+            after: limit.per,
+            whole: limit.per,
+        })?;
+        let paid = match key {
+            Some(key) => self.shared.table.take(key, rate, now),
+            None => live.cell.take(rate, now),
+        };
+        let paid = paid.map_err(|after| Early {
+            after,
+            whole: rate.whole_after(after),
+        })?;
+        Ok(Taken {
+            live,
+            rate,
+            key,
+            paid,
+        })
     }
 
     fn give_back(&self, taken: &[Taken]) {

@@ -26,8 +26,8 @@ use mesh_model::{
     principal::SpiffeId,
     service::AppProtocol,
     snapshot::{
-        Authorization, Backend, BackendEndpoint, BackendKey, Caller, EndpointKey, Frontend,
-        HostRights, InboundPort, MeshView, RuleTable, Snapshot,
+        Authorization, Backend, BackendEndpoint, BackendKey, Caller, ConnectionTerms, EndpointKey,
+        Frontend, HostRights, InboundPort, MeshView, RuleTable, Snapshot,
         cell::{self, Publisher},
     },
 };
@@ -238,6 +238,7 @@ impl World {
             labels: Arc::default(),
             authorization: Authorization::default(),
             limits: Arc::from([]),
+            connections: ConnectionTerms::default(),
         }
     }
 

@@ -221,12 +221,14 @@ impl Upstream {
         let target = port.target;
         let source = self.0.kept_source(target, source);
         let place = Place::Local(target, source);
+        let terms = port.connections;
         if is_h2(protocol) {
             let open = || {
                 let inner = Rc::clone(&self.0);
                 async move {
                     let io = Io::Tcp(dial::connect(&inner.config, target, source).await?);
-                    inner.http2(io, target).await
+                    let connection = inner.http2(io, target).await?;
+                    Ok(connection.within(terms.idle_timeout, terms.max_requests))
                 }
             };
             return self
@@ -240,7 +242,12 @@ impl Upstream {
         }
         let io = Io::Tcp(dial::connect(&self.0.config, target, source).await?);
         let retire_at = self.0.retire_at(None);
-        let opened = H1Connection::new(io, place, retire_at, Terms::default());
+        let terms = Terms {
+            idle: terms.idle_timeout,
+            requests: terms.max_requests,
+            permit: None,
+        };
+        let opened = H1Connection::new(io, place, retire_at, terms);
         Ok(HttpUpstream::H1(opened))
     }
 

@@ -28,6 +28,19 @@ pub struct RateLimitSpec {
     /// Whose requests count together.
     #[serde(default)]
     pub scope: LimitScopeSpec,
+    /// Fields of answers that tell callers of the limit; none unless given.
+    #[serde(default)]
+    pub response_headers: Option<LimitHeadersSpec>,
+}
+
+/// Fields of answers that tell callers of a limit, by the name that they begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum LimitHeadersSpec {
+    /// `RateLimit-Policy` and `RateLimit`.
+    RateLimit,
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining`, `X-RateLimit-Reset`.
+    #[serde(rename = "X-RateLimit")]
+    XRateLimit,
 }
 
 /// `limit:`.

@@ -36,6 +36,20 @@ pub struct RateLimit {
     pub burst: u32,
     /// Whose requests count together.
     pub scope: LimitScope,
+    /// What answers tell of it.
+    pub fields: LimitFields,
+}
+
+/// Fields of answers that tell callers of a limit: what it allows, what is left, when it is whole again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LimitFields {
+    /// None but `retry-after` on what is refused.
+    #[default]
+    None,
+    /// `ratelimit-policy` and `ratelimit` (draft-ietf-httpapi-ratelimit-headers-09).
+    RateLimit,
+    /// `x-ratelimit-limit`, `-remaining` and `-reset`, as Envoy writes them (version 03 of that draft).
+    XRateLimit,
 }
 
 /// Whose requests count together.

@@ -39,6 +39,26 @@ pub struct TrafficPolicy {
     pub upgrade_to_http2: bool,
 }
 
+/// How long connections to a program are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionTerms {
+    /// How long an unused one is kept; `None`: as the daemon's settings say.
+    pub idle_timeout: Option<Duration>,
+    /// Requests after which one is closed; 0: no limit.
+    pub max_requests: u32,
+}
+
+impl TrafficPolicy {
+    /// How long its connections are used.
+    #[must_use]
+    pub fn terms(&self) -> ConnectionTerms {
+        ConnectionTerms {
+            idle_timeout: self.idle_timeout,
+            max_requests: self.max_requests_per_connection,
+        }
+    }
+}
+
 impl Default for TrafficPolicy {
     fn default() -> Self {
         Self {

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use mesh_model::{
     admin::{Explain, ExplainStep},
     snapshot::{
-        AuthorizationRule, Backend, BackendEndpoint, Fault, Filter, Frontend, RequestMatch, Rule,
-        RuleTable, SourceMatch, Target, TrafficPolicy,
+        AuthorizationRule, Backend, BackendEndpoint, ConnectionTerms, Fault, Filter, Frontend,
+        RequestMatch, Rule, RuleTable, SourceMatch, Target, TrafficPolicy,
+        limit::LimitFields,
         rule::{PathMatch, ValueCondition, ValueMatch},
     },
 };
@@ -420,6 +421,14 @@ fn inbound(out: &mut String, compiled: &Compiled) {
         if port.authorization.allow_only {
             writeln!(out, "  deny the rest").unwrap();
         }
+        if port.connections != ConnectionTerms::default() {
+            writeln!(
+                out,
+                "  connections of {} requests, idle {:?}",
+                port.connections.max_requests, port.connections.idle_timeout
+            )
+            .unwrap();
+        }
         for limit in port.limits.iter() {
             let on: Vec<String> = limit.matches.iter().map(match_text).collect();
             writeln!(
@@ -428,6 +437,9 @@ fn inbound(out: &mut String, compiled: &Compiled) {
                 limit.name, limit.requests, limit.per, limit.burst, limit.scope, limit.by
             )
             .unwrap();
+            if limit.fields != LimitFields::None {
+                writeln!(out, "    tells {:?}", limit.fields).unwrap();
+            }
         }
     }
     let mut names: Vec<_> = snapshot.inbound.by_server_name.iter().collect();

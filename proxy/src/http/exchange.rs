@@ -35,7 +35,6 @@ use super::{
 use crate::{
     connection::{Destination, InboundOrigin, Origin, OutboundOrigin},
     failure::{Code, Failure},
-    limits::Refused,
     observe::Open,
     upstream::Admitted,
 };
@@ -45,6 +44,8 @@ use acting::Acting;
 mod acting;
 /// How long an exchange may take.
 mod bounds;
+/// What rate limits say.
+mod counted;
 /// The answer goes to the caller.
 mod deliver;
 /// One try after another.
@@ -270,7 +271,7 @@ impl<'x> Exchange<'x> {
         {
             let asked = Asked::new(request, acting::source(&self.session.origin, None));
             let counted = self.session.worker.limits.request(&port.limits, &asked);
-            counted.map_err(|refused| limited(self.session, refused))?;
+            self.counted(counted)?;
         }
         let request = &mut self.messages.request;
         headers::forwarded(request, origin.peer.ip());
@@ -385,6 +386,7 @@ impl<'x> Exchange<'x> {
             for cookie in &acting.cookies {
                 fields.push(b"set-cookie", cookie.as_bytes());
             }
+            counted::tell(&acting.standings, fields);
         }
     }
 
@@ -464,12 +466,6 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         self.settle();
     }
-}
-
-/// A request that a rate limit refuses.
-pub(crate) fn limited(session: &Session, refused: Refused) -> Failure {
-    session.worker.observe.policies().limited.add(1);
-    Failure::new(Code::RateLimited, refused.what).with_after(refused.after)
 }
 
 fn no_connect() -> Failure {

@@ -58,6 +58,19 @@ impl Rate {
         }
     }
 
+    /// What is left of a cell at `now`: how many requests may come at once, and how long until it is whole.
+    pub(crate) fn left(self, paid: u64, now: u64) -> (u64, Duration) {
+        let full = now.saturating_add(self.ahead);
+        let room = full.checked_sub(paid.max(now));
+        let left = room.map_or(0, |room| (room / self.interval).saturating_add(1));
+        (left, Duration::from_nanos(paid.saturating_sub(now)))
+    }
+
+    /// How long until a cell is whole that refused a request as so much too early.
+    pub(crate) fn whole_after(self, early: Duration) -> Duration {
+        early.saturating_add(Duration::from_nanos(self.ahead))
+    }
+
     /// What a cell was before a request that is not counted after all.
     pub(crate) fn before(self, paid: u64) -> u64 {
         paid.saturating_sub(self.interval)
@@ -74,8 +87,8 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 pub(crate) struct Cell(AtomicU64);
 
 impl Cell {
-    /// Takes one request in, or says how long it is too early.
-    pub(crate) fn take(&self, rate: Rate, now: u64) -> Result<(), Duration> {
+    /// Takes one request in, or says how long it is too early. What it is then.
+    pub(crate) fn take(&self, rate: Rate, now: u64) -> Result<u64, Duration> {
         let mut paid = self.0.load(Ordering::Relaxed);
         loop {
             let next = rate.next(paid, now)?;
@@ -83,7 +96,7 @@ impl Cell {
                 .0
                 .compare_exchange_weak(paid, next, Ordering::Relaxed, Ordering::Relaxed)
             {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(next),
                 Err(found) => paid = found,
             }
         }
@@ -122,6 +135,18 @@ mod tests {
         assert!(at(100).is_ok() && at(100).is_err());
         cell.give_back(rate);
         assert!(at(100).is_ok() && at(100).is_err());
+    }
+
+    #[test]
+    fn what_is_left() {
+        let (cell, rate) = (Cell::default(), rate(10, 3));
+        let left = |paid| rate.left(paid, SECOND);
+        let ms = Duration::from_millis;
+        for (remain, whole) in [(2, 100), (1, 200), (0, 300)] {
+            assert_eq!(left(cell.take(rate, SECOND).unwrap()), (remain, ms(whole)));
+        }
+        let early = cell.take(rate, SECOND).unwrap_err();
+        assert_eq!(rate.whole_after(early), ms(300));
     }
 
     #[test]
@@ -183,9 +208,13 @@ mod tests {
                 level = (level + (now - last) as f64 * f64::from(requests) / 1e9).min(f64::from(burst));
                 last = now;
                 match cell.take(rate, now) {
-                    Ok(()) => {
+                    Ok(paid) => {
                         prop_assert!(level >= 1.0 - 1e-3, "admitted at {level}");
                         level -= 1.0;
+                        let (left, whole) = rate.left(paid, now);
+                        prop_assert!((left as f64 - level).abs() < 1.0 + 1e-3, "{left} left at {level}");
+                        let missing = (f64::from(burst) - level) / f64::from(requests);
+                        prop_assert!((whole.as_secs_f64() - missing).abs() < 1e-3, "{whole:?}");
                         admitted.push(now);
                     }
                     Err(early) => {

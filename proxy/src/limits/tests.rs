@@ -53,6 +53,7 @@ fn limit(key: u64, burst: u32, by: &[LimitBy]) -> RateLimit {
         per: Duration::from_hours(1),
         burst,
         scope: LimitScope::Host,
+        fields: LimitFields::None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh_model::snapshot::{Backend, Caller, decide::Source};
 use smallvec::SmallVec;
 
-use crate::{connection::Origin, http::cors::Marks};
+use crate::{connection::Origin, http::cors::Marks, limits::Standing};
 
 /// What policies ask of the rest of an exchange.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(crate) struct Acting {
     pub cors: Option<Marks>,
     /// Bytes per second of both bodies.
     pub rate: Option<u64>,
+    /// What is told of the limits that counted the request.
+    pub standings: Vec<Standing>,
     /// `set-cookie` lines of the answer.
     pub cookies: SmallVec<[String; 1]>,
     /// Where copies go once the body has gone by, and as whom.

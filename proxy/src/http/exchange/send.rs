@@ -13,7 +13,7 @@ use mesh_model::{
 };
 use smallvec::SmallVec;
 
-use super::{Exchange, Stop, acting, limited};
+use super::{Exchange, Stop, acting};
 use crate::{
     failure::{Blame, Code, Failure},
     http::{
@@ -346,7 +346,11 @@ fn pick(
 }
 
 /// Whether a caller on this host may call a program of this host, now: as any other caller.
-fn local_call(exchange: &Exchange<'_>, caller: &Caller, port: &InboundPort) -> Result<(), Failure> {
+fn local_call(
+    exchange: &mut Exchange<'_>,
+    caller: &Caller,
+    port: &InboundPort,
+) -> Result<(), Failure> {
     let request = &exchange.messages.request;
     let principal = Some(&caller.principal);
     route::authorized(&port.authorization, principal, port, request)?;
@@ -356,7 +360,7 @@ fn local_call(exchange: &Exchange<'_>, caller: &Caller, port: &InboundPort) -> R
     let session = exchange.session;
     let asked = Asked::new(request, acting::source(&session.origin, Some(caller)));
     let counted = session.worker.limits.request(&port.limits, &asked);
-    counted.map_err(|refused| limited(session, refused))
+    exchange.counted(counted)
 }
 
 /// One try: connects, sends, waits for the head of the answer.

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use mesh_model::{
     service::AppProtocol,
     snapshot::{
-        Backend, EndpointKey, Frontend, Snapshot, TrafficPolicy,
+        Backend, ConnectionTerms, EndpointKey, Frontend, InboundPort, Snapshot, TrafficPolicy,
         traffic::{
             Balance, CircuitLimits, HashKey, HealthCheck, OutlierDetection, Probe, SuccessRate,
         },
@@ -540,6 +540,39 @@ fn connections_end_by_policy() {
         assert_eq!(opened.get(), 4);
         assert_eq!(client.get("/", "").await.text(), "fine");
         assert_eq!(opened.get(), 5);
+    });
+}
+
+/// The host of a program keeps to the same terms towards it, however its callers' daemons share connections.
+#[test]
+fn connections_to_programs_end_by_policy() {
+    run(async {
+        for (terms, wanted) in [
+            (ConnectionTerms::default(), 1),
+            (
+                ConnectionTerms {
+                    max_requests: 2,
+                    ..ConnectionTerms::default()
+                },
+                3,
+            ),
+            (
+                ConnectionTerms {
+                    idle_timeout: Some(Duration::from_nanos(1)),
+                    ..ConnectionTerms::default()
+                },
+                6,
+            ),
+        ] {
+            let change = |port: &mut InboundPort| port.connections = terms;
+            let stage = Stage::with(Path::Tunnel, AppProtocol::Http, change).await;
+            let opened = stage.program(|_| ok("fine"));
+            let mut client = stage.dial().await;
+            for _ in 0..6 {
+                assert_eq!(client.get("/", "").await.text(), "fine");
+            }
+            assert_eq!(opened.get(), wanted, "{terms:?}");
+        }
     });
 }
 

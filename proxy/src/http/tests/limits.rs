@@ -6,7 +6,7 @@ use mesh_model::{
     service::AppProtocol,
     snapshot::{
         RateLimit, RequestMatch,
-        limit::{LimitBy, LimitKey, LimitScope},
+        limit::{LimitBy, LimitFields, LimitKey, LimitScope},
         rule::PathMatch,
     },
 };
@@ -25,6 +25,7 @@ fn limit(key: u64, burst: u32) -> RateLimit {
         per: Duration::from_hours(2),
         burst,
         scope: LimitScope::Host,
+        fields: LimitFields::None,
     }
 }
 
@@ -192,5 +193,74 @@ fn requests_in_a_stream_count() {
             seen.push(soon(client.get("/", "")).await.status());
         }
         assert_eq!(seen, [200, 200, 429]);
+    });
+}
+
+/// Answers tell where the caller stands, those of the mesh too, in the words that the limit asks for.
+#[test]
+fn answers_tell_of_limits() {
+    run(async {
+        let standard = RateLimit {
+            name: "shop/a".into(),
+            fields: LimitFields::RateLimit,
+            ..limit(1, 3)
+        };
+        let envoy = RateLimit {
+            name: "shop/b".into(),
+            fields: LimitFields::XRateLimit,
+            ..limit(2, 5)
+        };
+        let stage = limited([standard, envoy, limit(3, 100)]).await;
+        let mut client = stage.dial().await;
+        let heard = client.get("/", "").await;
+        let field = |name| heard.field(name).unwrap().to_owned();
+        assert_eq!(field("ratelimit-policy"), r#""shop/a";q=1;w=7200"#);
+        assert_eq!(field("ratelimit"), r#""shop/a";r=2;t=7200"#);
+        assert_eq!(field("x-ratelimit-limit"), r#"1, 1;w=7200;name="shop/b""#);
+        assert_eq!(field("x-ratelimit-remaining"), "4");
+        assert_eq!(field("x-ratelimit-reset"), "7200");
+        for _ in 0..2 {
+            assert_eq!(client.get("/", "").await.status(), 200);
+        }
+        let heard = client.get("/", "").await;
+        assert_eq!(heard.status(), 429);
+        let told = heard.field("ratelimit").unwrap();
+        let whole: u64 = told
+            .strip_prefix("\"shop/a\";r=0;t=")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((21_590..=21_600).contains(&whole), "{told}");
+        let after: u64 = heard.field("retry-after").unwrap().parse().unwrap();
+        assert!(after <= whole);
+        assert_eq!(heard.field("x-ratelimit-limit"), None);
+    });
+}
+
+/// What a program says of limits of its own stays.
+#[test]
+fn the_words_of_programs_stay() {
+    run(async {
+        let both = [(1, LimitFields::RateLimit), (2, LimitFields::XRateLimit)];
+        let limits = both.map(|(key, fields)| RateLimit {
+            fields,
+            ..limit(key, 9)
+        });
+        let limits = limits.into_iter().collect();
+        let stage = Stage::with(Path::Tunnel, AppProtocol::Http, |port| port.limits = limits).await;
+        stage.program(|_| {
+            let own = "RateLimit: \"own\";r=1\r\nX-RateLimit-Remaining: 1\r\n";
+            format!("HTTP/1.1 200 OK\r\n{own}Content-Length: 0\r\n\r\n")
+        });
+        let heard = stage.dial().await.get("/", "").await;
+        let all = |name: &str| {
+            let named = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
+            let found = heard.fields.iter().filter(named);
+            found.map(|field| field.1.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(all("x-ratelimit-remaining"), ["1"]);
+        let told = all("ratelimit");
+        assert_eq!(told[0], "\"own\";r=1");
+        assert!(told[1].starts_with("\"shop/limit\";r=8;"), "{told:?}");
     });
 }

@@ -162,6 +162,11 @@ impl Place {
             }
         })
     }
+
+    /// The copy was sent and answered.
+    fn went(&mut self) {
+        self.went = true;
+    }
 }
 
 impl Drop for Place {
@@ -198,7 +203,9 @@ pub(super) fn mirror(
         let origin = Rc::clone(&exchange.session.origin);
         worker.spawn(async move {
             let went = Box::pin(run(&place.worker, origin, &caller, &backend, copied)).await;
-            place.went = went.is_some();
+            if went.is_some() {
+                place.went();
+            }
         });
     }
 }
