@@ -8,12 +8,16 @@ mod agent;
 #[cfg(test)]
 #[path = "consul/announced.rs"]
 mod announced;
+/// Many services.
+#[cfg(test)]
+#[path = "consul/many.rs"]
+mod many;
 
 #[cfg(test)]
 mod tests {
     use mesh_registry::contract::{Setup, Watched, World, laws, matrix, server::needed, up};
 
-    use crate::agent::Agent;
+    use crate::{agent::Agent, many};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_agent_passes_every_case() {
@@ -49,5 +53,23 @@ mod tests {
         run.is("synced").await;
         run.has("web", &[1, 2, 3]).await;
         run.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_services_share_connections_inside_tls() {
+        let Some(root) = needed("consul", "consul-many-tls") else {
+            return;
+        };
+        // A hundred questions on each, the reads in turn, and the sign of life.
+        many::follow(&root, Setup::Tls, 220, 4).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_services_are_followed_over_few_plain_connections() {
+        let Some(root) = needed("consul", "consul-many") else {
+            return;
+        };
+        // Each question its own, sixteen reads in turn, two that tell of changes, the sign of life.
+        many::follow(&root, Setup::Plain, 20, 40).await;
     }
 }
