@@ -12,7 +12,7 @@ use mesh_model::{
     config::{Live, LocalService},
     fact::RegistryView,
     finding::{Finding, Severity},
-    snapshot::cell::Publisher,
+    snapshot::{Snapshot, cell::Publisher},
 };
 use mesh_plan::{Allocations, Compiled, Input};
 use mesh_registry::Published;
@@ -61,6 +61,9 @@ pub(crate) struct Reconcile {
     pub(crate) stated: Vec<mesh_model::fact::Record>,
     pub(crate) authority: bool,
     pub(crate) local_views: BTreeMap<String, Arc<RegistryView>>,
+    /// Snapshots that were replaced, until nobody else has them: so no worker lets go of a large one last, which
+    /// would hold its requests up.
+    pub(crate) replaced: Vec<Arc<Snapshot>>,
 }
 
 /// The virtual addresses that this host gave before.
@@ -130,6 +133,7 @@ impl Reconcile {
     }
 
     async fn changed(&mut self) {
+        self.let_go();
         let until = Instant::now() + self.next_expiry();
         tokio::select! {
             _ = self.inputs.catalog.changed() => {}
@@ -138,6 +142,15 @@ impl Reconcile {
             _ = self.inputs.health.changed() => {}
             _ = self.inputs.drain.changed() => {}
             () = sleep_until(until) => {}
+        }
+    }
+
+    /// Frees the replaced snapshots that nobody else has any longer, off this thread.
+    fn let_go(&mut self) {
+        let mine = |one: &mut Arc<Snapshot>| Arc::strong_count(one) == 1;
+        let unused: Vec<_> = self.replaced.extract_if(.., mine).collect();
+        if !unused.is_empty() {
+            tokio::task::spawn_blocking(move || drop(unused));
         }
     }
 
@@ -204,6 +217,7 @@ impl Reconcile {
         let current = self.publisher.current();
         if current.generation == 0 || current.version != compiled.snapshot.version {
             let generation = self.publisher.publish(compiled.snapshot.clone());
+            self.replaced.push(current);
             tracing::debug!(generation, version = compiled.snapshot.version, "published");
         }
         if compiled.allocations != self.allocations {

@@ -173,6 +173,7 @@ impl Running {
             stated: Vec::new(),
             authority: identity.is_authority(),
             local_views: std::collections::BTreeMap::new(),
+            replaced: Vec::new(),
         };
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
         reconcile.first().await;

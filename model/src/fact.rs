@@ -6,6 +6,8 @@
 
 use prost::Message;
 
+use crate::labels::Labels;
+
 /// The signed statement of a host: "these are my records". Ordered by `(incarnation, seq)` alone.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct HostHead {
@@ -272,7 +274,7 @@ pub struct ViewEndpoint {
     pub priority: u32,
     /// Labels.
     #[prost(btree_map = "string, string", tag = "6")]
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: Labels,
 }
 
 /// The whole endpoint set of one service as one source has it.

@@ -30,6 +30,8 @@ pub mod fact;
 pub mod finding;
 /// Signed rights: of hosts, of authorities, of operators.
 pub mod grant;
+/// Labels of which many endpoints have the same.
+pub mod labels;
 /// Validated names: services, namespaces, hosts, meshes.
 pub mod name;
 /// Who is calling: trust domains and SPIFFE ids.

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_model::{
-    endpoint::{Tunnel, TunnelKind},
+    endpoint::Tunnel,
     name::ServiceId,
     snapshot::{Backend, BackendEndpoint, BackendKey, Direct, Map, Snapshot, TrafficPolicy},
 };
 
 use crate::{
-    Candidate,
+    Candidate, Input,
     destination::{Destinations, Subset},
     endpoints::Considered,
     findings::Findings,
@@ -30,7 +30,7 @@ pub(crate) struct Backends {
     /// Other hosts' endpoints by their own addresses: with a tunnel, healthy or not; without one, where there was
     /// one before.
     pub(crate) direct: Map<SocketAddr, Direct>,
-    /// Where calls go while no daemon runs, ordered.
+    /// Where calls go while no daemon runs, ordered; empty where none are captured.
     pub(crate) fallback: BTreeMap<(ServiceId, u16), Vec<SocketAddr>>,
     pub(crate) candidates: BTreeMap<(ServiceId, u16), Vec<Candidate>>,
 }
@@ -38,13 +38,18 @@ pub(crate) struct Backends {
 pub(crate) fn build(
     services: &Services,
     rules: &Destinations<'_>,
-    previous: Option<&Snapshot>,
+    input: &Input<'_>,
     findings: &Findings,
 ) -> Backends {
     let mut backends = Backends::default();
+    let previous = input.previous;
     for (id, service) in &services.by_id {
         for (number, port) in &service.ports {
             backends.add(id, *number, port, rules, previous);
+            if input.captures() {
+                let found = fallback(&port.candidates);
+                backends.fallback.insert((id.clone(), *number), found);
+            }
         }
     }
     tell_empty(&backends, findings);
@@ -52,12 +57,14 @@ pub(crate) fn build(
     for home in [true, false] {
         for (id, service) in &services.by_id {
             for (number, port) in &service.ports {
-                for one in port
+                let candidates: Vec<&Considered> = port
                     .candidates
                     .iter()
                     .filter(|one| (one.home.as_ref() == Some(id)) == home)
-                {
-                    backends.add_direct(id, *number, one, previous);
+                    .filter(|one| lies_apart(one, previous))
+                    .collect();
+                if !candidates.is_empty() {
+                    backends.add_direct((id.clone(), *number), &candidates);
                 }
             }
         }
@@ -84,7 +91,7 @@ impl Backends {
             protocol: port.protocol,
             subset: Arc::from(""),
             endpoints: placed(
-                used.map(|one| Arc::new(one.endpoint.clone())),
+                used.map(|one| Arc::clone(&one.endpoint)),
                 rules.failover(id, number),
             ),
             policy: kept_policy(rules.policy(id, number), before),
@@ -97,46 +104,52 @@ impl Backends {
             let fresh = part(&whole, subset, before);
             self.subsets.insert(key, share::backend(fresh, before));
         }
-        self.fallback
-            .insert(key.clone(), fallback(&port.candidates));
-        let told = port.candidates.iter().map(|one| told(one, &subsets));
-        self.candidates.insert(key.clone(), told.collect());
+        let mut endpoints = whole.endpoints.iter();
+        let told = port.candidates.iter().map(|one| {
+            let used = one.left_out.is_none().then(|| endpoints.next()).flatten();
+            told(one, used.unwrap_or(&one.endpoint), &subsets)
+        });
+        let told = told.collect();
+        self.candidates.insert(key.clone(), told);
         self.by_service.insert(key, whole);
     }
 
-    fn add_direct(
-        &mut self,
-        id: &ServiceId,
-        port: u16,
-        one: &Considered,
-        previous: Option<&Snapshot>,
-    ) {
-        // A host says itself where its programs are. Only what lies where its tunnel has to answer is
-        // believed, or a stolen host key could have calls of any address sent to itself.
-        let at_home = |tunnel: &Tunnel| tunnel.address.ip() == one.endpoint.address.ip();
-        // Connections that were captured outlive a tunnel: they go on to the same address as it is now.
-        let address = &one.endpoint.address;
-        let lingers = || {
-            one.left_out.is_none()
-                && previous.is_some_and(|previous| previous.outbound.direct.contains_key(address))
-        };
-        let believed = one.endpoint.tunnel.as_ref().map_or_else(lingers, at_home);
-        if one.refused || one.endpoint.local || !believed {
+    /// Those of one port. In the backend and among the candidates endpoints are sorted by id.
+    fn add_direct(&mut self, key: (ServiceId, u16), candidates: &[&Considered]) {
+        let Some(backend) = self.by_service.get(&key) else {
             return;
+        };
+        for one in candidates {
+            let known = &backend.endpoints;
+            let place = known.binary_search_by(|other| other.id.cmp(&one.endpoint.id));
+            let used = place.ok().and_then(|place| known.get(place));
+            let direct = || Direct {
+                backend: Arc::clone(backend),
+                endpoint: Arc::clone(used.unwrap_or(&one.endpoint)),
+            };
+            self.direct
+                .entry(one.endpoint.address)
+                .or_insert_with(direct);
         }
-        let Some(backend) = self.by_service.get(&(id.clone(), port)) else {
-            return;
-        };
-        let found = backend
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.key == one.endpoint.key);
-        let endpoint = found.map_or_else(|| Arc::new(one.endpoint.clone()), Arc::clone);
-        let backend = Arc::clone(backend);
-        self.direct
-            .entry(one.endpoint.address)
-            .or_insert(Direct { backend, endpoint });
     }
+}
+
+/// True when calls to the endpoint's own address are this mesh's.
+fn lies_apart(one: &Considered, previous: Option<&Snapshot>) -> bool {
+    let endpoint = &one.endpoint;
+    if one.refused || endpoint.local {
+        return false;
+    }
+    // A host says itself where its programs are. Only what lies where its tunnel has to answer is
+    // believed, or a stolen host key could have calls of any address sent to itself.
+    let at_home = |tunnel: &Tunnel| tunnel.address.ip() == endpoint.address.ip();
+    // Connections that were captured outlive a tunnel: they go on to the same address as it is now.
+    let lingers = || {
+        let before = previous.map(|previous| &previous.outbound.direct);
+        one.left_out.is_none()
+            && before.is_some_and(|before| before.contains_key(&endpoint.address))
+    };
+    endpoint.tunnel.as_ref().map_or_else(lingers, at_home)
 }
 
 /// The endpoints of a subset. They keep their keys, so that what is known of each is known in every subset.
@@ -235,24 +248,16 @@ fn fallback(candidates: &[Considered]) -> Vec<SocketAddr> {
     found
 }
 
-fn told(one: &Considered, subsets: &[Subset<'_>]) -> Candidate {
-    let security = match &one.endpoint.tunnel {
-        _ if one.endpoint.local => "local",
-        Some(tunnel) if tunnel.kind == TunnelKind::Hbone => "hbone",
-        Some(_) => "mtls",
-        None => "plain",
-    };
+fn told(one: &Considered, endpoint: &Arc<BackendEndpoint>, subsets: &[Subset<'_>]) -> Candidate {
+    let belongs = |subset: &&Subset<'_>| selects(subset.labels, &endpoint.labels);
     Candidate {
-        id: one.endpoint.id.to_string(),
-        address: one.endpoint.address,
-        host: one.endpoint.host_name.to_string(),
-        security,
+        endpoint: Arc::clone(endpoint),
         health: one.health,
         left_out: one.left_out.clone(),
-        reluctant: one.reluctant.unwrap_or_default().to_owned(),
+        reluctant: one.reluctant.unwrap_or_default(),
         subsets: subsets
             .iter()
-            .filter(|subset| selects(subset.labels, &one.endpoint.labels))
+            .filter(belongs)
             .map(|subset| Arc::clone(&subset.name))
             .collect(),
     }

@@ -7,7 +7,11 @@ use std::{
 };
 
 use mesh_model::{
-    endpoint::Health, fact::ResourceStatus, finding::Finding, name::ServiceId, snapshot::Snapshot,
+    endpoint::{Health, TunnelKind},
+    fact::ResourceStatus,
+    finding::Finding,
+    name::ServiceId,
+    snapshot::{BackendEndpoint, Snapshot},
 };
 
 use crate::Allocations;
@@ -51,20 +55,34 @@ pub struct VirtualPort {
 /// An endpoint that was looked at for a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Id of the endpoint.
-    pub id: String,
-    /// Where the program listens.
-    pub address: SocketAddr,
-    /// Name of its host; empty when it is on none of the mesh.
-    pub host: String,
-    /// `mtls`, `hbone`, `plain` or `local`.
-    pub security: &'static str,
+    /// The endpoint, as the backend has it.
+    pub endpoint: Arc<BackendEndpoint>,
     /// Its health by its host or source.
     pub health: Health,
     /// Why it gets no requests; `None`: it may.
-    pub left_out: Option<String>,
+    pub left_out: Option<Arc<str>>,
     /// Why it is only used when nothing better is left; empty: it is as good as any.
-    pub reluctant: String,
+    pub reluctant: &'static str,
     /// Subsets of the service that it belongs to.
-    pub subsets: Vec<Arc<str>>,
+    pub subsets: Box<[Arc<str>]>,
+}
+
+impl Candidate {
+    /// `mtls`, `hbone`, `plain` or `local`.
+    pub fn security(&self) -> &'static str {
+        match &self.endpoint.tunnel {
+            _ if self.endpoint.local => "local",
+            Some(tunnel) if tunnel.kind == TunnelKind::Hbone => "hbone",
+            Some(_) => "mtls",
+            None => "plain",
+        }
+    }
+}
+
+impl std::ops::Deref for Candidate {
+    type Target = BackendEndpoint;
+
+    fn deref(&self) -> &BackendEndpoint {
+        &self.endpoint
+    }
 }

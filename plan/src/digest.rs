@@ -3,33 +3,41 @@
 //! Backends are hashed once and named by their key wherever a rule leads to them, so that the cost grows
 //! with what there is and not with how often it is named.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
-use mesh_model::snapshot::{Filter, Frontend, Map, NamedSource, RuleTable, Snapshot, Target};
+use mesh_model::{
+    endpoint::{AuthorityForm, Tunnel, TunnelKind},
+    name::ServiceId,
+    snapshot::{
+        Backend, BackendEndpoint, Filter, Frontend, Map, NamedSource, RuleTable, Snapshot, Target,
+        TrafficPolicy,
+    },
+};
 
 use crate::key::Stable;
 
 /// The number.
 pub(crate) fn of(snapshot: &Snapshot) -> u64 {
     let mut hash = Stable::new();
+    let mut endpoints = Endpoints::default();
     hash.debug(&snapshot.mesh);
     for backend in snapshot.outbound.backends.values() {
-        hash.debug(backend);
+        endpoints.backend(&mut hash, backend);
     }
     for backend in snapshot.outbound.subsets.values() {
-        hash.debug(backend);
+        endpoints.backend(&mut hash, backend);
     }
     for frontend in &snapshot.outbound.frontends {
         frontend_parts(&mut hash, frontend);
     }
-    let direct: BTreeMap<_, _> = snapshot.outbound.direct.iter().collect();
+    let mut direct: Vec<_> = snapshot.outbound.direct.iter().collect();
+    direct.sort_unstable_by_key(|(address, _)| **address);
     for (address, direct) in direct {
-        hash.debug(address)
-            .number(direct.backend.key.0)
-            .debug(&direct.endpoint);
+        hash.address(*address).number(direct.backend.key.0);
+        endpoints.endpoint(&mut hash, &direct.endpoint);
     }
     hash.debug(&snapshot.outbound.delegations);
-    sources(&mut hash, &snapshot.outbound.sources);
+    sources(&mut hash, &mut endpoints, &snapshot.outbound.sources);
     let inbound = &snapshot.inbound;
     hash.debug(&sorted(&inbound.by_address))
         .debug(&sorted(&inbound.by_server_name));
@@ -43,19 +51,131 @@ pub(crate) fn of(snapshot: &Snapshot) -> u64 {
     hash.finish()
 }
 
+/// Hashes backends field by field, since there may be very many endpoints. What they share is hashed once.
+#[derive(Debug, Default)]
+struct Endpoints {
+    /// By the address of the shared value.
+    shared: Map<usize, u64>,
+    plain: TrafficPolicy,
+}
+
+impl Endpoints {
+    fn backend(&mut self, hash: &mut Stable, backend: &Backend) {
+        let Backend {
+            key,
+            service,
+            port,
+            protocol,
+            subset,
+            endpoints,
+            policy,
+        } = backend;
+        self::service(hash, service);
+        hash.word(key.0).word((*port).into());
+        hash.words(protocol.as_str()).words(subset);
+        if **policy == self.plain {
+            hash.word(0);
+        } else {
+            hash.word(1).debug(policy);
+        }
+        hash.word(count(endpoints));
+        for endpoint in endpoints {
+            self.endpoint(hash, endpoint);
+        }
+    }
+
+    fn endpoint(&mut self, hash: &mut Stable, one: &BackendEndpoint) {
+        let BackendEndpoint {
+            key,
+            id,
+            address,
+            tunnel,
+            local,
+            weight,
+            priority,
+            distance,
+            locality,
+            preferred,
+            host,
+            host_name,
+            labels,
+        } = one;
+        hash.word(key.0).words(id).address(*address);
+        let small = [
+            u64::from(*weight) << 32,
+            u64::from(*priority) << 16,
+            u64::from(*distance) << 8,
+            u64::from(*local) << 2,
+            u64::from(*preferred) << 1,
+            u64::from(tunnel.is_some()),
+        ];
+        hash.word(small.into_iter().fold(0, |all, part| all | part));
+        if let Some(tunnel) = tunnel {
+            self.tunnel(hash, tunnel);
+        }
+        match host {
+            None => hash.word(0),
+            Some(host) => hash.word(1).bytes(&host.0),
+        };
+        hash.words(host_name).word(self.once(labels));
+        hash.word(locality.as_ref().map_or(0, |locality| self.once(locality)));
+    }
+
+    fn tunnel(&mut self, hash: &mut Stable, tunnel: &Tunnel) {
+        let Tunnel {
+            kind,
+            address,
+            server_name,
+            sans,
+            next_hop,
+            authority,
+            network,
+        } = tunnel;
+        hash.address(*address)
+            .word(u64::from(*kind == TunnelKind::Mesh))
+            .word(u64::from(*authority == AuthorityForm::Host))
+            .word(server_name.is_some().into())
+            .words(server_name.as_deref().unwrap_or_default())
+            .word(count(sans));
+        for san in &**sans {
+            hash.words(san.trust_domain.as_str())
+                .words(san.namespace.as_str())
+                .words(san.service_account.as_str());
+        }
+        if next_hop.is_some() || network.is_some() {
+            hash.word(1).debug(next_hop).debug(network);
+        }
+    }
+
+    /// The number of a value that many share.
+    fn once<T: Debug>(&mut self, value: &Arc<T>) -> u64 {
+        let place = Arc::as_ptr(value).addr();
+        *self.shared.entry(place).or_insert_with(|| {
+            let mut hash = Stable::new();
+            hash.debug(value);
+            hash.finish()
+        })
+    }
+}
+
+fn service(hash: &mut Stable, id: &ServiceId) {
+    hash.words(id.namespace.as_str()).words(id.name.as_str());
+}
+
 /// Backends that stand in the list of all are named by their key.
-fn sources(hash: &mut Stable, all: &[Arc<NamedSource>]) {
+fn sources(hash: &mut Stable, endpoints: &mut Endpoints, all: &[Arc<NamedSource>]) {
     for source in all {
         hash.text(&source.id).text(&source.kind).text(&source.scope);
         hash.debug(&source.tags)
             .debug(&source.records)
             .debug(&source.ports);
         for ((service, port), backend) in &source.backends {
-            hash.debug(service).number((*port).into());
+            self::service(hash, service);
+            hash.word((*port).into());
             if backend.subset.is_empty() {
-                hash.number(backend.key.0);
+                hash.word(backend.key.0);
             } else {
-                hash.debug(backend);
+                endpoints.backend(hash, backend);
             }
         }
     }
@@ -66,9 +186,8 @@ fn sorted<K: Ord, V>(map: &Map<K, V>) -> BTreeMap<&K, &V> {
 }
 
 fn frontend_parts(hash: &mut Stable, frontend: &Frontend) {
-    hash.debug(&frontend.service)
-        .number(frontend.port.into())
-        .text(&frontend.port_name);
+    service(hash, &frontend.service);
+    hash.number(frontend.port.into()).text(&frontend.port_name);
     hash.debug(&frontend.protocol)
         .debug(&frontend.virtual_addresses)
         .debug(&frontend.fail_closed);

@@ -3,7 +3,7 @@
 //! In: a workload or what a registry says. Out: an endpoint ready to be dialled, or the reason to leave it
 //! out. A registry's endpoint at a workload's address is that workload, with mTLS.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh_model::{
     address::is_loopback,
@@ -12,22 +12,22 @@ use mesh_model::{
     name::ServiceId,
     principal::SpiffeId,
     service::ServicePort,
-    snapshot::{BackendEndpoint, EndpointKey},
+    snapshot::{BackendEndpoint, EndpointKey, Map},
 };
 
 use crate::{
     key::Stable,
-    locality,
-    world::{Instance, View, World, health, labels},
+    labelled::Labelled,
+    world::{Instance, View, World, health},
 };
 
 /// An endpoint that was looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct Considered {
-    pub(crate) endpoint: BackendEndpoint,
+    pub(crate) endpoint: Arc<BackendEndpoint>,
     pub(crate) health: Health,
     /// Why it gets no requests.
-    pub(crate) left_out: Option<String>,
+    pub(crate) left_out: Option<Arc<str>>,
     /// Why it is only used when nothing better is left.
     pub(crate) reluctant: Option<&'static str>,
     /// True when its host has no right to offer it.
@@ -41,28 +41,38 @@ pub(crate) struct Considered {
 }
 
 /// Workloads by the address that others dial.
-pub(crate) type Known<'a> = BTreeMap<SocketAddr, (&'a Instance, &'a ServicePort)>;
+pub(crate) type Known<'a> = Map<SocketAddr, (&'a Instance, &'a ServicePort)>;
 
-/// The live state of an endpoint is kept under this key: service, port and place, never health or labels.
-fn endpoint_key(id: &ServiceId, port: u16, address: SocketAddr, host: &str) -> EndpointKey {
-    let mut hash = Stable::new();
-    hash.text(id.namespace.as_str())
-        .text(id.name.as_str())
-        .number(port.into());
-    hash.text(&address.to_string()).text(host);
-    EndpointKey(hash.finish())
+/// Makes the keys under which the live state of a port's endpoints is kept: of service, port and place, never of
+/// health or labels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys(Stable);
+
+impl Keys {
+    pub(crate) fn new(id: &ServiceId, port: u16) -> Self {
+        let mut hash = Stable::new();
+        hash.text(id.namespace.as_str())
+            .text(id.name.as_str())
+            .number(port.into());
+        Self(hash)
+    }
+
+    fn of(self, address: SocketAddr, host: &str) -> EndpointKey {
+        let mut hash = self.0;
+        hash.address(address).text(host);
+        EndpointKey(hash.finish())
+    }
 }
 
 pub(crate) fn of_instance(
     world: &World<'_>,
-    id: &ServiceId,
-    number: u16,
+    keys: Keys,
     instance: &Instance,
     port: &ServicePort,
 ) -> Considered {
     let address = SocketAddr::new(instance.address, port.target);
     let endpoint = BackendEndpoint {
-        key: endpoint_key(id, number, address, &instance.host.to_string()),
+        key: keys.of(address, &instance.host.to_string()),
         id: Arc::from(format!(
             "{}/{}:{}",
             instance.host_name, instance.name, port.target
@@ -82,19 +92,19 @@ pub(crate) fn of_instance(
         labels: Arc::clone(&instance.labels),
     };
     let plain = endpoint.tunnel.is_none() && !instance.own;
-    let left_out = instance.refused.clone().or_else(|| {
+    let left_out = instance.refused.as_deref().map(Arc::from).or_else(|| {
         if !instance.health.is_routable() {
-            Some(format!("it is {}", word(instance.health)))
+            Some(format!("it is {}", word(instance.health)).into())
         } else if plain && !instance.open {
-            Some("it listens on loopback and its host has no tunnel".to_owned())
+            Some("it listens on loopback and its host has no tunnel".into())
         } else if plain && instance.strict {
-            Some("it refuses plaintext and its host has no tunnel".to_owned())
+            Some("it refuses plaintext and its host has no tunnel".into())
         } else {
             None
         }
     });
     Considered {
-        endpoint,
+        endpoint: Arc::new(endpoint),
         health: instance.health,
         left_out,
         reluctant: instance
@@ -135,6 +145,11 @@ fn tunnel_to(world: &World<'_>, instance: &Instance, address: SocketAddr) -> Tun
     }
 }
 
+/// What a source has against an endpoint.
+fn blamed(view: &View<'_>, health: Health) -> Arc<str> {
+    format!("{} says it is {}", view.source, word(health)).into()
+}
+
 /// 0 is used first.
 fn priority(stated: &ViewEndpoint) -> u16 {
     u16::try_from(stated.priority).unwrap_or(u16::MAX)
@@ -148,43 +163,46 @@ pub(crate) fn server_name(world: &World<'_>, service: &ServiceId) -> Arc<str> {
     ))
 }
 
-/// A registry's endpoint: a workload of the mesh when it is known at that address, else a plain one.
-pub(crate) fn of_view(
+/// A registry's endpoint: a workload of the mesh when it is known at that address, else a plain one. `labelled` are
+/// the service's labels.
+pub(crate) fn of_view<'a>(
     world: &World<'_>,
-    id: &ServiceId,
-    number: u16,
+    keys: Keys,
     view: &View<'_>,
-    stated: &ViewEndpoint,
+    stated: &'a ViewEndpoint,
     address: SocketAddr,
     known: &Known<'_>,
+    labelled: &mut Labelled<'a>,
 ) -> Considered {
     let by_registry = health(stated.health);
     if let Some((instance, port)) = known.get(&address) {
-        let mut endpoint = of_instance(world, id, number, instance, port);
+        let mut endpoint = of_instance(world, keys, instance, port);
         if endpoint.left_out.is_none() && !by_registry.is_routable() {
-            endpoint.left_out = Some(format!("{} says it is {}", view.source, word(by_registry)));
+            endpoint.left_out = Some(blamed(view, by_registry));
         }
         // What a registry puts behind others stays there, whoever runs it.
-        endpoint.endpoint.priority = priority(stated);
+        Arc::make_mut(&mut endpoint.endpoint).priority = priority(stated);
         return endpoint;
     }
-    let own = world.input.host_addresses.contains(&address.ip()) || is_loopback(address.ip());
-    let loopback = is_loopback(address.ip()) && !world.input.host_addresses.contains(&address.ip());
-    let locality = match locality::of_labels(&stated.labels) {
+    let of_host = world.input.host_addresses.contains(&address.ip());
+    let loopback = is_loopback(address.ip());
+    let own = of_host || loopback;
+    let (labels, locality) = labelled.of(&stated.labels);
+    let locality = match locality {
         None if own => world.own_locality(),
         said => said,
     };
-    let left_out = if loopback && !view.own {
-        Some("it is a loopback address of another host".to_owned())
+    let left_out = if loopback && !of_host && !view.own {
+        Some("it is a loopback address of another host".into())
     } else if by_registry.is_routable() {
         None
     } else {
-        Some(format!("{} says it is {}", view.source, word(by_registry)))
+        Some(blamed(view, by_registry))
     };
     Considered {
-        endpoint: BackendEndpoint {
-            key: endpoint_key(id, number, address, ""),
-            id: Arc::from(format!("{}/{}", view.source, stated.id)),
+        endpoint: Arc::new(BackendEndpoint {
+            key: keys.of(address, ""),
+            id: [&view.source, "/", &stated.id].concat().into(),
             address,
             tunnel: None,
             local: own,
@@ -194,12 +212,12 @@ pub(crate) fn of_view(
             locality,
             preferred: by_registry != Health::Degraded,
             host: None,
-            host_name: Arc::from(""),
-            labels: labels(&stated.labels, &id.name),
-        },
+            host_name: world.no_name(),
+            labels,
+        }),
         health: by_registry,
         refused: false,
-        fallback: left_out.is_none() && !is_loopback(address.ip()),
+        fallback: left_out.is_none() && !loopback,
         left_out,
         reluctant: (by_registry == Health::Degraded).then_some("it is degraded"),
         source: None,

@@ -7,7 +7,7 @@ use std::{
 
 use mesh_model::{
     catalog::Catalog,
-    config::{Boot, Live},
+    config::{Boot, Capture, Live},
     name::ServiceId,
     snapshot::Snapshot,
 };
@@ -32,6 +32,13 @@ pub struct Input<'a> {
     pub now_ms: u64,
     /// True when interception runs here; without it nothing is told to the kernel or to the names process.
     pub transparent: bool,
+}
+
+impl Input<'_> {
+    /// True when the kernel and the names process are told anything.
+    pub(crate) fn captures(&self) -> bool {
+        self.transparent && self.boot.capture == Capture::Mesh
+    }
 }
 
 /// Virtual addresses by service; kept by the host, so that a service keeps its own.

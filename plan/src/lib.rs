@@ -27,6 +27,7 @@ mod hosts;
 mod inbound;
 mod input;
 mod key;
+mod labelled;
 mod limits;
 mod locality;
 mod matches;
@@ -74,7 +75,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
     let services = services::build(&world, &sources, &findings);
     let allocations = addresses::allocate(&services, input)?;
     let rules = destination::gather(&world, &services, &findings);
-    let backends = backends::build(&services, &rules, input.previous, &findings);
+    let backends = backends::build(&services, &rules, input, &findings);
     let attached = attach::attach(&world, &services, &findings);
     doubts::ports(&world, &services, &attached.routes, &findings);
     let named = namers::build(&world, &sources, &services, &backends, input.previous);

@@ -6,6 +6,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use mesh_model::{
@@ -240,7 +241,7 @@ impl Merged<'_, '_> {
     fn weigh(&self, candidates: &mut [Considered]) {
         for one in candidates.iter_mut() {
             if self.share(one.source) == 0 && one.left_out.is_none() {
-                one.left_out = Some("its source has weight 0".to_owned());
+                one.left_out = Some("its source has weight 0".into());
                 one.fallback = false;
             }
         }
@@ -256,7 +257,8 @@ impl Merged<'_, '_> {
         let usable = candidates.iter().filter(|one| one.left_out.is_none());
         let common = usable.map(scaled).reduce(divisor).unwrap_or(1).max(1);
         for one in candidates.iter_mut().filter(|one| one.left_out.is_none()) {
-            one.endpoint.weight = u32::try_from(scaled(one) / common).unwrap_or(u32::MAX);
+            let weight = u32::try_from(scaled(one) / common).unwrap_or(u32::MAX);
+            Arc::make_mut(&mut one.endpoint).weight = weight;
         }
     }
 }
@@ -267,7 +269,8 @@ fn fail_over(candidates: &mut [Considered]) {
     let places: BTreeSet<(usize, u16)> = candidates.iter().map(place).collect();
     let numbers: BTreeMap<(usize, u16), u16> = places.into_iter().zip(0..=u16::MAX).collect();
     for one in candidates {
-        one.endpoint.priority = numbers.get(&place(one)).copied().unwrap_or(u16::MAX);
+        let priority = numbers.get(&place(one)).copied().unwrap_or(u16::MAX);
+        Arc::make_mut(&mut one.endpoint).priority = priority;
     }
 }
 

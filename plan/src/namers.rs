@@ -128,7 +128,7 @@ fn backend(
         port: number,
         protocol: whole.map_or(port.protocol, |whole| whole.protocol),
         subset: Arc::from(subset),
-        endpoints: usable.map(|one| Arc::new(one.endpoint.clone())).collect(),
+        endpoints: usable.map(|one| Arc::clone(&one.endpoint)).collect(),
         policy: whole.map_or_else(Arc::default, |whole| Arc::clone(&whole.policy)),
     };
     share::backend(fresh, before)

@@ -7,7 +7,6 @@ use std::{
 };
 
 use mesh_model::{
-    config::Capture,
     name::{Namespace, ServiceId},
     snapshot::{Direct, Frontend, Map, Outbound},
 };
@@ -71,10 +70,6 @@ fn usable(ip: IpAddr, input: &Input<'_>) -> bool {
     own.iter().any(|own| own.is_ipv4() == ip.is_ipv4()) || (own.is_empty() && ip.is_ipv4())
 }
 
-fn captures(input: &Input<'_>) -> bool {
-    input.transparent && input.boot.capture == Capture::Mesh
-}
-
 /// Names with the addresses that they lead to; of headless services those of the endpoints.
 ///
 /// A family in which no endpoint could be reached without the daemon is left out while the other has some,
@@ -86,7 +81,7 @@ pub(crate) fn names(
     input: &Input<'_>,
     domain: &str,
 ) -> Vec<(String, Vec<IpAddr>)> {
-    if !captures(input) {
+    if !input.captures() {
         return Vec::new();
     }
     let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
@@ -135,7 +130,7 @@ pub(crate) fn virtuals(
     backends: &Backends,
     input: &Input<'_>,
 ) -> Vec<VirtualPort> {
-    if !captures(input) {
+    if !input.captures() {
         return Vec::new();
     }
     let mut found: Vec<VirtualPort> = frontends

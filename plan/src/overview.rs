@@ -57,7 +57,7 @@ pub(crate) fn tell(world: &World<'_>, services: &Services, findings: &Findings) 
                 let why = port
                     .candidates
                     .first()
-                    .and_then(|first| first.left_out.clone());
+                    .and_then(|first| first.left_out.as_deref());
                 findings.warning(
                     "no-endpoint",
                     &format!("{id}:{number}"),

@@ -5,11 +5,12 @@
 //! reason when it may not be used.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::Arc,
 };
 
+use foldhash::fast::FixedState;
 use mesh_model::{
     document::{
         Spec,
@@ -20,7 +21,7 @@ use mesh_model::{
 };
 
 use crate::{
-    endpoints::{Considered, Known, of_instance},
+    endpoints::{Considered, Keys, Known, of_instance},
     findings::Findings,
     merge::{Merged, Sources},
     world::{Instance, View, World, selects},
@@ -58,6 +59,8 @@ pub(crate) struct Port {
     pub(crate) protocol: AppProtocol,
     /// Every endpoint that was looked at, by id.
     pub(crate) candidates: Vec<Considered>,
+    /// True when each address stands there once.
+    distinct: bool,
 }
 
 /// Builds every service.
@@ -110,27 +113,57 @@ struct Room<'a> {
 }
 
 impl Port {
+    fn new(name: Arc<str>, protocol: AppProtocol, candidates: Vec<Considered>) -> Self {
+        Self {
+            name,
+            protocol,
+            candidates,
+            distinct: false,
+        }
+    }
+
+    fn push(&mut self, one: Considered) {
+        self.candidates.push(one);
+        self.distinct = false;
+    }
+
     /// Each address once: the first that was found stays, and of several sources so the best.
+    fn make_distinct(&mut self) {
+        if !self.distinct {
+            let most = self.candidates.len();
+            let mut seen = HashSet::with_capacity_and_hasher(most, FixedState::default());
+            self.candidates
+                .retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
+            self.distinct = true;
+        }
+    }
+
     fn merge(&mut self, merged: &Merged<'_, '_>) {
-        let mut seen = BTreeSet::new();
-        self.candidates
-            .retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
+        self.make_distinct();
         merged.settle(&mut self.candidates);
     }
 
-    /// By id, each address once: the first that was found stays. Views of several hosts may use one id for
-    /// different endpoints; the later ones get their address behind it.
+    /// By id, each address once. Views of several hosts may use one id for different endpoints; those that were
+    /// found later get their address behind it.
     fn settle(&mut self) {
-        let mut seen = BTreeSet::new();
-        self.candidates
-            .retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
-        let mut ids = BTreeSet::new();
-        for one in &mut self.candidates {
-            if !ids.insert(Arc::clone(&one.endpoint.id)) {
-                one.endpoint.id =
-                    Arc::from(format!("{}@{}", one.endpoint.id, one.endpoint.address));
+        self.make_distinct();
+        self.sort();
+        let mut renamed = false;
+        let same = |a: &Considered, b: &Considered| a.endpoint.id == b.endpoint.id;
+        for group in self.candidates.chunk_by_mut(same) {
+            for one in group.iter_mut().skip(1) {
+                let id = format!("{}@{}", one.endpoint.id, one.endpoint.address);
+                Arc::make_mut(&mut one.endpoint).id = id.into();
+                renamed = true;
             }
         }
+        if renamed {
+            self.sort();
+        }
+    }
+
+    /// By id; those of one id in the order in which they were found.
+    fn sort(&mut self) {
         self.candidates
             .sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
     }
@@ -156,7 +189,7 @@ fn documents<'a>(world: &World<'a>) -> BTreeMap<ServiceId, &'a ServiceSpec> {
 
 /// Workloads by the address that others dial: what a registry names there is that workload.
 fn by_address<'a>(world: &'a World<'_>) -> Known<'a> {
-    let mut all = BTreeMap::new();
+    let mut all = Known::default();
     for instance in world.instances.iter().filter(|instance| instance.open) {
         for port in &instance.ports {
             all.entry(SocketAddr::new(instance.address, port.target))
@@ -211,17 +244,15 @@ impl Room<'_> {
                 .app_protocol
                 .as_deref()
                 .and_then(|word| word.parse().ok());
+            let keys = Keys::new(id, port.port);
             let mut candidates: Vec<Considered> = found
                 .iter()
-                .map(|(member, target)| of_instance(world, id, port.port, member, target))
+                .map(|(member, target)| of_instance(world, keys, member, target))
                 .collect();
             candidates.extend(self.of_document(id, spec, port, &merged));
-            let mut entry = Port {
-                name: Arc::from(port.name.as_str()),
-                protocol: stated
-                    .unwrap_or_else(|| common(found.iter().map(|(_, port)| port.protocol))),
-                candidates,
-            };
+            let protocol =
+                stated.unwrap_or_else(|| common(found.iter().map(|(_, port)| port.protocol)));
+            let mut entry = Port::new(Arc::from(port.name.as_str()), protocol, candidates);
             entry.merge(&merged);
             service.ports.insert(port.port, entry);
         }
@@ -266,12 +297,11 @@ fn add_instance(
     let service = services.by_id.entry(id.clone()).or_default();
     service.fail_closed |= instance.fail_closed;
     for port in &instance.ports {
-        let endpoint = of_instance(world, id, port.port, instance, port);
-        let entry = service.ports.entry(port.port).or_insert_with(|| Port {
-            name: Arc::clone(&port.name),
-            protocol: port.protocol,
-            candidates: Vec::new(),
-        });
+        let endpoint = of_instance(world, Keys::new(id, port.port), instance, port);
+        let entry = service
+            .ports
+            .entry(port.port)
+            .or_insert_with(|| Port::new(Arc::clone(&port.name), port.protocol, Vec::new()));
         if entry.protocol != port.protocol {
             findings.warning(
                 "port-differs",
@@ -283,6 +313,6 @@ fn add_instance(
                 "write the same protocol everywhere, or a Service document with appProtocol",
             );
         }
-        entry.candidates.push(endpoint);
+        entry.push(endpoint);
     }
 }

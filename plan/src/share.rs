@@ -1,9 +1,9 @@
 //! Parts that did not change keep their `Arc` from the previous snapshot, so that comparing them is
 //! pointer equality and the change of one service does not touch the pools of another.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use mesh_model::snapshot::{Backend, BackendEndpoint, Frontend, Inbound, RuleTable, Snapshot};
+use mesh_model::snapshot::{Backend, Frontend, Inbound, RuleTable, Snapshot};
 
 /// The value, or the equal one of before.
 pub(crate) fn kept<T: PartialEq>(fresh: T, before: Option<&Arc<T>>) -> Arc<T> {
@@ -16,13 +16,11 @@ pub(crate) fn kept<T: PartialEq>(fresh: T, before: Option<&Arc<T>>) -> Arc<T> {
 /// A backend whose equal endpoints, and which itself, are those of before.
 pub(crate) fn backend(mut fresh: Backend, before: Option<&Arc<Backend>>) -> Arc<Backend> {
     if let Some(before) = before {
-        let known: BTreeMap<_, &Arc<BackendEndpoint>> = before
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint.key, endpoint))
-            .collect();
+        // Both are sorted by id.
+        let mut known = before.endpoints.iter().peekable();
         for endpoint in &mut fresh.endpoints {
-            if let Some(old) = known.get(&endpoint.key)
+            while known.next_if(|old| old.id < endpoint.id).is_some() {}
+            if let Some(old) = known.peek()
                 && **old == *endpoint
             {
                 *endpoint = Arc::clone(old);

@@ -37,6 +37,8 @@ pub(crate) struct World<'a> {
     pub(crate) revoked: BTreeSet<HostId>,
     /// Names of hosts for people, unique.
     host_names: BTreeMap<HostId, Arc<str>>,
+    /// The name of no host.
+    no_name: Arc<str>,
 }
 
 /// A registry's view of a service.
@@ -119,6 +121,7 @@ impl<'a> World<'a> {
             views: Vec::new(),
             revoked,
             host_names: host_names(input.catalog),
+            no_name: Arc::from(""),
         };
         let mut instances = Vec::new();
         for (id, host) in &input.catalog.hosts {
@@ -172,6 +175,11 @@ impl<'a> World<'a> {
         self.host_names
             .get(&host)
             .map_or_else(|| Arc::from(host.short()), Arc::clone)
+    }
+
+    /// The host name of what runs on no host of the mesh.
+    pub(crate) fn no_name(&self) -> Arc<str> {
+        Arc::clone(&self.no_name)
     }
 
     /// The addresses of this host, or loopback when it has none.

@@ -9,6 +9,8 @@
 //! Never: deletes because of an error. A lost source ages its view; only an authoritative absence removes,
 //! and a large removal is held first.
 
+/// Labels that endpoints have alike.
+mod alike;
 /// Waits between attempts: full jitter.
 pub mod backoff;
 /// Consul's catalog and health.

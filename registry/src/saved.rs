@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mesh_model::{
     address::Address,
     endpoint::{Endpoint, Health, ServiceKey},
-    fact::{RegistryView, WireHealth},
+    fact::{RegistryView, ViewEndpoint, WireHealth},
     name::{Namespace, ServiceName},
     service::AppProtocol,
 };
@@ -63,8 +63,13 @@ pub(crate) fn save(views: Vec<SavedView>, now_ms: u64) -> Vec<u8> {
         views,
         checksum: 0,
     };
-    saved.checksum = checksum(&saved.encode_to_vec());
-    saved.encode_to_vec()
+    let mut bytes = saved.encode_to_vec();
+    // The last field, and without it nothing else is different.
+    saved.checksum = checksum(&bytes);
+    saved.views.clear();
+    (saved.format, saved.written_ms) = (0, 0);
+    bytes.extend(saved.encode_to_vec());
+    bytes
 }
 
 /// The views of earlier.
@@ -94,23 +99,7 @@ pub(crate) fn observation(saved: &SavedView) -> Option<(ServiceKey, ServiceSet)>
             .filter(|name| !name.is_empty())
             .map(Arc::from),
     };
-    let endpoints = view
-        .endpoints
-        .iter()
-        .filter_map(|one| {
-            Some(Endpoint {
-                id: Arc::from(one.id.as_str()),
-                address: Address::Socket(one.address.parse().ok()?),
-                health: WireHealth::try_from(one.health).map_or(Health::Unknown, Health::from),
-                weight: one.weight.max(1),
-                priority: u16::try_from(one.priority).unwrap_or(u16::MAX),
-                locality: None,
-                metadata: Arc::new(one.labels.clone()),
-                host: None,
-                tunnel: None,
-            })
-        })
-        .collect();
+    let endpoints = view.endpoints.iter().filter_map(observed).collect();
     let protocol = view.protocol.parse().unwrap_or(AppProtocol::Detect);
     Some((
         key,
@@ -129,6 +118,21 @@ pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
+/// An endpoint's fact back to what a source would say; `None` when its address no longer makes sense.
+pub(crate) fn observed(fact: &ViewEndpoint) -> Option<Endpoint> {
+    Some(Endpoint {
+        id: Arc::from(fact.id.as_str()),
+        address: Address::Socket(fact.address.parse().ok()?),
+        health: WireHealth::try_from(fact.health).map_or(Health::Unknown, Health::from),
+        weight: fact.weight.max(1),
+        priority: u16::try_from(fact.priority).unwrap_or(u16::MAX),
+        locality: None,
+        metadata: fact.labels.clone().into(),
+        host: None,
+        tunnel: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +142,7 @@ mod tests {
             source: "file/x".into(),
             namespace: "default".into(),
             service: "web".into(),
-            endpoints: vec![mesh_model::fact::ViewEndpoint {
+            endpoints: vec![ViewEndpoint {
                 id: "a".into(),
                 address: "10.0.0.1:80".into(),
                 weight: 1,

@@ -49,18 +49,21 @@ impl From<Vec<Endpoint>> for ServiceSet {
 impl ServiceSet {
     /// Sorted by id without doubles, so that equal sets compare equal; or why it is refused.
     fn normalised(mut self) -> Result<Self, String> {
-        let by_id: BTreeMap<Arc<str>, Endpoint> = self
-            .endpoints
-            .drain(..)
-            .map(|endpoint| (Arc::clone(&endpoint.id), endpoint))
-            .collect();
-        if by_id.len() > MAX_ENDPOINTS {
+        self.endpoints.sort_by(|one, other| one.id.cmp(&other.id));
+        self.endpoints.dedup_by(|later, kept| {
+            let same = later.id == kept.id;
+            if same {
+                std::mem::swap(later, kept);
+            }
+            same
+        });
+        if self.endpoints.len() > MAX_ENDPOINTS {
             return Err(format!(
                 "{} endpoints, at most {MAX_ENDPOINTS} are taken",
-                by_id.len()
+                self.endpoints.len()
             ));
         }
-        for endpoint in by_id.values() {
+        for endpoint in &self.endpoints {
             let size: usize = endpoint
                 .metadata
                 .iter()
@@ -73,7 +76,6 @@ impl ServiceSet {
                 ));
             }
         }
-        self.endpoints = by_id.into_values().collect();
         Ok(self)
     }
 }
@@ -320,6 +322,18 @@ impl SyncGuard {
 mod tests {
     use super::*;
     use mesh_model::name::ServiceName;
+
+    #[test]
+    fn of_equal_ids_the_last_counts() {
+        let of = |port: u16, id: &str| Endpoint {
+            id: Arc::from(id),
+            ..crate::fake::endpoint(port)
+        };
+        let said = vec![of(1, "b"), of(2, "a"), of(3, "b"), of(4, "b"), of(5, "c")];
+        let set = ServiceSet::from(said).normalised().unwrap();
+        let wanted = [of(2, "a"), of(4, "b"), of(5, "c")];
+        assert_eq!(set.endpoints, wanted);
+    }
 
     fn key(name: &str) -> ServiceKey {
         with_namespace(ServiceKey {

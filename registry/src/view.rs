@@ -13,12 +13,15 @@ use mesh_model::{
     address::Address,
     endpoint::{Endpoint, Health, ServiceKey},
     fact::{RegistryView, ViewEndpoint, WireHealth},
+    labels::Labels,
     name::Namespace,
+    service::AppProtocol,
 };
 
 use crate::{
+    alike::Alike,
     hold::{RecentRemovals, Removal},
-    saved::SavedView,
+    saved::{SavedView, observed},
     sink::{Batch, ServiceSet, Update},
     status::SourceStatus,
     version::Version,
@@ -27,13 +30,50 @@ use crate::{
 /// What is known of one service.
 #[derive(Debug)]
 struct Entry {
-    set: ServiceSet,
+    port: u16,
+    protocol: AppProtocol,
+    /// What the source said, where some endpoints have host names; else the fact tells all of it.
+    named: Option<Vec<Endpoint>>,
+    /// Endpoints that the source named.
+    count: usize,
     version: Version,
     /// Removed by the source, not yet by us: offered as degraded until then.
     held: BTreeMap<Arc<str>, (Endpoint, u64)>,
     /// The source says that there is no such service.
     absent: bool,
     fact: Arc<RegistryView>,
+}
+
+impl Entry {
+    /// Ids that the source named, in order.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        let named = self.named.iter().flatten().map(|one| &*one.id);
+        let told = self.told().map(|one| one.id.as_str());
+        named.chain(told)
+    }
+
+    /// What the source named, by the facts; none where some have host names.
+    fn told(&self) -> impl Iterator<Item = &ViewEndpoint> {
+        let all = self.fact.endpoints.iter().filter(|_| self.named.is_none());
+        all.filter(|one| !self.held.contains_key(one.id.as_str()))
+    }
+
+    /// Those that the source named and for which `wanted` holds.
+    fn endpoints(&self, wanted: impl Fn(&str) -> bool) -> Vec<Endpoint> {
+        let named = self.named.iter().flatten();
+        let named = named.filter(|one| wanted(&one.id)).cloned();
+        let told = self.told().filter(|one| wanted(&one.id));
+        named.chain(told.filter_map(observed)).collect()
+    }
+
+    /// What the source said.
+    fn set(&self) -> ServiceSet {
+        ServiceSet {
+            port: self.port,
+            protocol: self.protocol,
+            endpoints: self.endpoints(|_| true),
+        }
+    }
 }
 
 /// Counters of one source, since its view was made.
@@ -66,6 +106,7 @@ pub(crate) struct View {
     named: BTreeSet<ServiceKey>,
     /// What the names lead to.
     names: BTreeMap<Arc<str>, Arc<[IpAddr]>>,
+    alike: Alike,
 }
 
 impl View {
@@ -85,6 +126,7 @@ impl View {
             troubles: BTreeMap::new(),
             named: BTreeSet::new(),
             names: BTreeMap::new(),
+            alike: Alike::default(),
         }
     }
 
@@ -97,7 +139,7 @@ impl View {
     pub(crate) fn hosts(&self) -> BTreeSet<Arc<str>> {
         let entries = self.named.iter().filter_map(|key| self.services.get(key));
         entries
-            .flat_map(|entry| hosts(&entry.set, &entry.held))
+            .flat_map(|entry| hosts(entry.named.as_deref().unwrap_or_default(), &entry.held))
             .cloned()
             .collect()
     }
@@ -115,7 +157,8 @@ impl View {
         }
         for key in self.named.clone() {
             if let Some(entry) = self.take(&key) {
-                self.put(key, entry.set, entry.version, entry.held, entry.absent);
+                let set = entry.set();
+                self.put(key, set, entry.version, entry.held, entry.absent);
             }
         }
         true
@@ -200,15 +243,10 @@ impl View {
             let Some(mut entry) = self.take(key) else {
                 continue;
             };
+            let set = entry.set();
             entry.held.retain(|_, (_, until)| *until > now_ms);
             if !(entry.absent && entry.held.is_empty()) {
-                self.put(
-                    key.clone(),
-                    entry.set,
-                    entry.version,
-                    entry.held,
-                    entry.absent,
-                );
+                self.put(key.clone(), set, entry.version, entry.held, entry.absent);
             }
         }
         !over.is_empty()
@@ -288,14 +326,8 @@ impl View {
 
     /// True when the set has every endpoint that the service has now.
     pub(crate) fn is_kept_by(&self, key: &ServiceKey, set: &ServiceSet) -> bool {
-        let stays = |known: &Endpoint| {
-            set.endpoints
-                .binary_search_by(|other| other.id.cmp(&known.id))
-                .is_ok()
-        };
-        self.services
-            .get(key)
-            .is_none_or(|entry| entry.set.endpoints.iter().all(stays))
+        let entry = self.services.get(key);
+        entry.is_none_or(|entry| entry.ids().all(|id| has(set, id)))
     }
 
     fn unseen(&self, seen: &BTreeSet<ServiceKey>) -> Vec<ServiceKey> {
@@ -322,22 +354,11 @@ impl View {
             self.counters.outdated += 1;
             return (false, false);
         }
-        let remains = |endpoint: &Endpoint| {
-            set.endpoints
-                .binary_search_by(|other| other.id.cmp(&endpoint.id))
-                .is_ok()
-        };
-        let removed: Vec<Endpoint> = entry
-            .set
-            .endpoints
-            .iter()
-            .filter(|endpoint| !remains(endpoint))
-            .cloned()
-            .collect();
+        let removed = entry.endpoints(|id| !has(&set, id));
         let mut held = entry.held.clone();
-        held.retain(|_, (endpoint, _)| !remains(endpoint));
+        held.retain(|id, _| !has(&set, id));
         let removal = Removal {
-            before: entry.set.endpoints.len(),
+            before: entry.count,
             removed: removed.len(),
             after: set.endpoints.len(),
             source,
@@ -364,8 +385,8 @@ impl View {
         let Some(entry) = self.take(key) else {
             return (false, false);
         };
-        let removed = entry.set.endpoints;
-        let count = removed.len();
+        let removed = entry.endpoints(|_| true);
+        let count = entry.count;
         let removal = Removal {
             before: count,
             removed: count,
@@ -376,8 +397,9 @@ impl View {
         let doubt = self.hold(removed, removal, &mut held, now_ms);
         if !held.is_empty() {
             let set = ServiceSet {
+                port: entry.port,
+                protocol: entry.protocol,
                 endpoints: Vec::new(),
-                ..entry.set
             };
             self.put(key.clone(), set, version, held, true);
         }
@@ -406,7 +428,7 @@ impl View {
 
     fn take(&mut self, key: &ServiceKey) -> Option<Entry> {
         let entry = self.services.remove(key)?;
-        self.endpoints = self.endpoints.saturating_sub(entry.set.endpoints.len());
+        self.endpoints = self.endpoints.saturating_sub(entry.count);
         self.named.remove(key);
         Some(entry)
     }
@@ -421,14 +443,19 @@ impl View {
     ) {
         let fact = Arc::new(self.fact(&key, &set, &held));
         self.take(&key);
-        self.endpoints += set.endpoints.len();
-        if hosts(&set, &held).next().is_some() {
+        let count = set.endpoints.len();
+        self.endpoints += count;
+        let has_hosts = hosts(&set.endpoints, &held).next().is_some();
+        if has_hosts {
             self.named.insert(key.clone());
         }
         self.services.insert(
             key,
             Entry {
-                set,
+                port: set.port,
+                protocol: set.protocol,
+                named: has_hosts.then_some(set.endpoints),
+                count,
                 version,
                 held,
                 absent,
@@ -437,47 +464,37 @@ impl View {
         );
     }
 
-    /// The endpoint as facts: one for each address that its name leads to, none before that is known.
-    fn view_endpoints(
-        &self,
-        endpoint: &Endpoint,
-        health: Health,
-    ) -> impl Iterator<Item = ViewEndpoint> {
-        let (first, port, named) = match &endpoint.address {
-            Address::Socket(address) => {
-                let id = endpoint.id.to_string();
-                (Some(view_endpoint(endpoint, id, *address, health)), 0, None)
+    /// Adds the endpoint as facts: one for each address that its name leads to, none before that is known.
+    fn add_facts(&mut self, endpoint: &Endpoint, health: Health, facts: &mut Vec<ViewEndpoint>) {
+        let labels = self.alike.of(endpoint);
+        let fact = |id, address| view_endpoint(endpoint, id, address, health, labels.clone());
+        match &endpoint.address {
+            Address::Socket(address) => facts.push(fact(endpoint.id.to_string(), *address)),
+            Address::Host { host, port } => {
+                let addresses = self.names.get(host).into_iter().flat_map(|all| all.iter());
+                facts.extend(addresses.map(|ip| {
+                    let id = format!("{}@{ip}", endpoint.id);
+                    fact(id, (*ip, *port).into())
+                }));
             }
-            Address::Host { host, port } => (None, *port, self.names.get(host)),
-        };
-        let named = named.map_or(&[][..], |addresses| addresses);
-        let named: Vec<ViewEndpoint> = named
-            .iter()
-            .map(|ip| {
-                let id = format!("{}@{ip}", endpoint.id);
-                view_endpoint(endpoint, id, (*ip, port).into(), health)
-            })
-            .collect();
-        first.into_iter().chain(named)
+        }
     }
 
     fn fact(
-        &self,
+        &mut self,
         key: &ServiceKey,
         set: &ServiceSet,
         held: &BTreeMap<Arc<str>, (Endpoint, u64)>,
     ) -> RegistryView {
-        let mut endpoints: Vec<ViewEndpoint> = set
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint, endpoint.health))
-            .chain(
-                held.values()
-                    .map(|(endpoint, _)| (endpoint, doubted(endpoint.health))),
-            )
-            .flat_map(|(endpoint, health)| self.view_endpoints(endpoint, health))
-            .collect();
+        let mut endpoints = Vec::with_capacity(set.endpoints.len() + held.len());
+        for endpoint in &set.endpoints {
+            self.add_facts(endpoint, endpoint.health, &mut endpoints);
+        }
+        for (endpoint, _) in held.values() {
+            self.add_facts(endpoint, doubted(endpoint.health), &mut endpoints);
+        }
         endpoints.sort_by(|one, other| one.id.cmp(&other.id));
+        endpoints.shrink_to_fit();
         RegistryView {
             source: self.source.clone(),
             namespace: key
@@ -495,17 +512,21 @@ impl View {
 
 /// The host names among these.
 fn hosts<'e>(
-    set: &'e ServiceSet,
+    endpoints: &'e [Endpoint],
     held: &'e BTreeMap<Arc<str>, (Endpoint, u64)>,
 ) -> impl Iterator<Item = &'e Arc<str>> {
-    let all = set
-        .endpoints
-        .iter()
-        .chain(held.values().map(|(one, _)| one));
+    let all = endpoints.iter().chain(held.values().map(|(one, _)| one));
     all.filter_map(|endpoint| match &endpoint.address {
         Address::Host { host, .. } => Some(host),
         Address::Socket(_) => None,
     })
+}
+
+/// True when the set, in order, names this id.
+fn has(set: &ServiceSet, id: &str) -> bool {
+    set.endpoints
+        .binary_search_by(|other| (*other.id).cmp(id))
+        .is_ok()
 }
 
 /// A held endpoint is used when nothing better is left, and never better than it was.
@@ -522,22 +543,8 @@ fn view_endpoint(
     id: String,
     address: SocketAddr,
     health: Health,
+    labels: Labels,
 ) -> ViewEndpoint {
-    let mut labels = (*endpoint.metadata).clone();
-    if let Some(locality) = &endpoint.locality {
-        let places = [
-            ("region", &locality.region),
-            ("zone", &locality.zone),
-            ("sub-zone", &locality.sub_zone),
-        ];
-        for (label, place) in places {
-            if let Some(place) = place {
-                labels
-                    .entry(label.to_owned())
-                    .or_insert_with(|| place.to_string());
-            }
-        }
-    }
     ViewEndpoint {
         id,
         address: mesh_model::address::canonical(address).to_string(),

@@ -135,7 +135,7 @@ fn view_row(host: String, view: &RegistryView) -> ViewRow {
         health: WireHealth::try_from(one.health).map_or(Health::Unknown, Health::from),
         weight: one.weight,
         priority: one.priority,
-        labels: one.labels.clone(),
+        labels: (*one.labels).clone(),
     });
     ViewRow {
         source: view.source.clone(),

@@ -15,9 +15,10 @@ use mesh_model::{
 
 use super::{BySource, Port, Room, Service};
 use crate::{
-    endpoints::{Considered, of_view},
+    endpoints::{Considered, Keys, of_view},
+    labelled::Labelled,
     merge::Merged,
-    world::{View, World, labels, selects},
+    world::{View, World, selects},
 };
 
 /// Views by the service that they name.
@@ -50,9 +51,12 @@ fn stated(view: &View<'_>) -> Option<u16> {
     u16::try_from(view.port).ok().filter(|port| *port != 0)
 }
 
-fn ports(view: &View<'_>) -> BTreeSet<u16> {
+/// The lowest port of a view's endpoints, and the highest.
+fn ports(view: &View<'_>) -> Option<(u16, u16)> {
     let addresses = view.endpoints.iter().filter_map(|one| socket(&one.address));
-    addresses.map(|address| address.port()).collect()
+    addresses
+        .map(|address| (address.port(), address.port()))
+        .reduce(|(lowest, highest), (port, _)| (lowest.min(port), highest.max(port)))
 }
 
 impl<'a> Room<'a> {
@@ -68,8 +72,9 @@ impl<'a> Room<'a> {
             .filter(|(source, _)| source.namespace == id.namespace)
             .flat_map(|(source, views)| views.iter().map(move |view| (source, *view)))
             .filter(|(source, view)| {
+                let mut labelled = Labelled::new(&source.name);
                 let mut endpoints = view.endpoints.iter();
-                endpoints.any(|one| selects(&spec.selector, &labels(&one.labels, &source.name)))
+                endpoints.any(|one| selects(&spec.selector, &labelled.of(&one.labels).0))
             });
         self.sources
             .merge(id, Some(spec), selected.map(|(_, view)| view))
@@ -84,10 +89,13 @@ impl<'a> Room<'a> {
         merged: &Merged<'_, '_>,
     ) -> Vec<Considered> {
         let mut found = Vec::new();
+        let keys = Keys::new(id, port.port);
+        let mut labelled = Labelled::new(&id.name);
         for (source, view) in &merged.views {
             let Ok(name) = ServiceName::new(&view.service) else {
                 continue;
             };
+            let mut of_view = Labelled::new(&name);
             for endpoint in &view.endpoints {
                 let Some(address) = socket(&endpoint.address) else {
                     continue;
@@ -101,9 +109,9 @@ impl<'a> Room<'a> {
                     Some(PortOrName::Port(number)) => address.port() == *number,
                     Some(PortOrName::Name(_)) => false,
                 };
-                if fits && selects(&spec.selector, &labels(&endpoint.labels, &name)) {
+                if fits && selects(&spec.selector, &of_view.of(&endpoint.labels).0) {
                     let place = (*source, *view);
-                    found.push(self.endpoint(id, port.port, place, endpoint, address));
+                    found.push(self.endpoint(keys, place, endpoint, address, &mut labelled));
                 }
             }
         }
@@ -156,6 +164,7 @@ impl<'a> Room<'a> {
         tell: impl Fn(&View<'_>, u16),
     ) -> BTreeSet<u16> {
         let common = common_port(merged);
+        let mut labelled = Labelled::new(&id.name);
         let mut touched = BTreeSet::new();
         for (source, view) in &merged.views {
             let Some(number) = stated(view).or(common) else {
@@ -163,16 +172,16 @@ impl<'a> Room<'a> {
             };
             tell(view, number);
             touched.insert(number);
-            let port = ports.entry(number).or_insert_with(|| Port {
-                name: Arc::from(view.port_name),
-                protocol: view.protocol.parse().unwrap_or_default(),
-                candidates: Vec::new(),
+            let port = ports.entry(number).or_insert_with(|| {
+                let protocol = view.protocol.parse().unwrap_or_default();
+                Port::new(Arc::from(view.port_name), protocol, Vec::new())
             });
+            let keys = Keys::new(id, number);
+            port.candidates.reserve(view.endpoints.len());
             for endpoint in &view.endpoints {
                 if let Some(address) = socket(&endpoint.address) {
                     let place = (*source, *view);
-                    port.candidates
-                        .push(self.endpoint(id, number, place, endpoint, address));
+                    port.push(self.endpoint(keys, place, endpoint, address, &mut labelled));
                 }
             }
         }
@@ -180,7 +189,7 @@ impl<'a> Room<'a> {
     }
 
     fn tell_ports(&self, id: &ServiceId, view: &View<'_>, number: u16) {
-        if stated(view).is_none() && ports(view).len() > 1 {
+        if stated(view).is_none() && ports(view).is_some_and(|(lowest, highest)| lowest < highest) {
             self.findings.warning(
                 "no-common-port",
                 &format!("{} of {}", id, view.source),
@@ -190,17 +199,18 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn endpoint(
+    fn endpoint<'e>(
         &self,
-        id: &ServiceId,
-        number: u16,
+        keys: Keys,
         (source, view): (usize, &View<'_>),
-        stated: &ViewEndpoint,
+        stated: &'e ViewEndpoint,
         address: SocketAddr,
+        labelled: &mut Labelled<'e>,
     ) -> Considered {
+        let known = &self.known;
         Considered {
             source: Some(source),
-            ..of_view(self.world, id, number, view, stated, address, &self.known)
+            ..of_view(self.world, keys, view, stated, address, known, labelled)
         }
     }
 }
@@ -213,5 +223,5 @@ fn common_port(merged: &Merged<'_, '_>) -> Option<u16> {
     if said.len() == 1 {
         return said.into_iter().next();
     }
-    views().find_map(|view| ports(view).into_iter().next())
+    views().find_map(|view| ports(view).map(|(lowest, _)| lowest))
 }

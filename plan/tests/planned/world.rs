@@ -301,7 +301,7 @@ impl World {
                         health: wire(health).into(),
                         weight: 1,
                         priority,
-                        labels: labels.clone(),
+                        labels: labels.clone().into(),
                     });
                 }
             }

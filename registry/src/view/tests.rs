@@ -206,7 +206,7 @@ fn the_sum_of_endpoints_is_right() {
         .view
         .services
         .values()
-        .map(|entry| entry.set.endpoints.len())
+        .map(|entry| entry.set().endpoints.len())
         .sum();
     assert_eq!((world.view.endpoints, sum), (2, 2));
 }

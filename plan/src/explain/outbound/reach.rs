@@ -69,19 +69,18 @@ impl Story<'_> {
     pub(super) fn candidate(&mut self, backend: &Backend, candidate: &Candidate) {
         let what = format!(
             "{} at {} ({})",
-            candidate.id, candidate.address, candidate.security
+            candidate.id,
+            candidate.address,
+            candidate.security()
         );
-        let endpoint = backend
-            .endpoints
-            .iter()
-            .find(|one| *one.id == *candidate.id);
+        let endpoint = backend.endpoints.iter().find(|one| one.id == candidate.id);
         let ejected = endpoint.is_some_and(|one| self.view.ejected.contains(&one.key));
         match &candidate.left_out {
             Some(why) => self.steps.add(
                 "endpoint",
                 State::Refused,
                 format!("{what}: left out"),
-                why.clone(),
+                why.to_string(),
             ),
             None if ejected => {
                 self.steps.add(
@@ -96,7 +95,7 @@ impl Story<'_> {
                     "endpoint",
                     State::Warning,
                     format!("{what}: last resort"),
-                    candidate.reluctant.clone(),
+                    candidate.reluctant,
                 );
             }
             None => {
