@@ -57,6 +57,8 @@ impl Proxy {
 pub(crate) enum Way {
     /// HTTP/1.1 in and out, all on loopback.
     Http1,
+    /// The same on a host without any rules of netfilter.
+    Bare,
     /// HTTP/2 in, HTTP/1.1 out.
     H2ToH1,
     /// HTTP/2 in and out.
@@ -77,8 +79,9 @@ pub(crate) enum Way {
 
 impl Way {
     /// All.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Http1,
+        Self::Bare,
         Self::H2ToH1,
         Self::H2ToH2,
         Self::Grpc,

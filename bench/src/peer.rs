@@ -47,11 +47,23 @@ struct Places<'s> {
     certificates: &'s Path,
 }
 
-/// A proxy's two sides.
+/// Where the other proxies run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hosts<'s> {
+    /// The client's side.
+    pub(crate) near: &'s Host,
+    /// The server's side.
+    pub(crate) far: &'s Host,
+    /// The client's side once more, where nobody has rules.
+    pub(crate) bare: &'s Host,
+}
+
+/// A proxy's sides.
 struct Running {
     proxy: Proxy,
     near: Child,
     far: Option<Child>,
+    bare: Child,
 }
 
 /// The other proxies that run.
@@ -61,12 +73,11 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Starts a proxy on both hosts; one that runs is ended first.
+    /// Starts a proxy on its hosts; one that runs is ended first.
     pub(crate) fn start(
         &mut self,
         proxy: Proxy,
-        near: &Host,
-        far: &Host,
+        Hosts { near, far, bare }: Hosts<'_>,
         back: Ipv4Addr,
     ) -> anyhow::Result<()> {
         self.running.retain(|known| known.proxy != proxy);
@@ -76,9 +87,13 @@ impl Peers {
             back,
             certificates: &certificates,
         };
-        let near_child = side(proxy, near, &places, true)?.context("no client side")?;
-        place::listens(near, port(proxy, Way::Http1))
-            .map_err(|error| error.context(format!("{}: {}", proxy.title(), near_child.log())))?;
+        let client = |host| {
+            let child = side(proxy, host, &places, true)?.context("no client side")?;
+            place::listens(host, port(proxy, Way::Http1))
+                .map_err(|error| error.context(format!("{}: {}", proxy.title(), child.log())))?;
+            anyhow::Ok(child)
+        };
+        let (near_child, bare_child) = (client(near)?, client(bare)?);
         let far_child = side(proxy, far, &places, false)?;
         if let Some(child) = &far_child {
             place::listens(far, port(proxy, Way::Hop))
@@ -88,6 +103,7 @@ impl Peers {
             proxy,
             near: near_child,
             far: far_child,
+            bare: bare_child,
         });
         Ok(())
     }
@@ -98,6 +114,7 @@ impl Peers {
         match way {
             Way::Hop | Way::TcpMtls => Some(vec![running.near.pid(), running.far.as_ref()?.pid()]),
             Way::Inbound => Some(vec![running.far.as_ref()?.pid()]),
+            Way::Bare => Some(vec![running.bare.pid()]),
             Way::H2ToH2 if proxy == Proxy::Nginx => None,
             Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Redirect | Way::Tcp => {
                 Some(vec![running.near.pid()])

@@ -83,7 +83,10 @@ fn one(
     results: &mut Results,
 ) -> anyhow::Result<()> {
     match scenario {
-        Scenario::H1 => requests::http1(order, stage, results, ("h1", Way::Http1)),
+        Scenario::H1 => {
+            requests::http1(order, stage, results, ("h1", Way::Http1));
+            requests::http1(order, stage, results, ("h1_bare", Way::Bare));
+        }
         Scenario::Redir => requests::http1(order, stage, results, ("redir", Way::Redirect)),
         Scenario::Hop => requests::http1(order, stage, results, ("hop", Way::Hop)),
         Scenario::H2h1 => requests::http2(order, stage, results, ("h2h1", Way::H2ToH1)),

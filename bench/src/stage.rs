@@ -1,7 +1,8 @@
 //! The hosts, their backends and the rules between them.
 //!
 //! Two hosts with meshd (`client`, `server`), two without (`near`, `far`) for the other proxies, so that
-//! nobody pays for another's rules, and one that has only backends. All are namespaces on one bridge.
+//! nobody pays for another's rules; one on which nobody has rules, with meshd (capture off) and the other
+//! proxies side by side; and one that has only backends. All are namespaces on one bridge.
 
 use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf, process::Command};
 
@@ -20,7 +21,7 @@ const BRIDGE: &str = "mesh-bridge";
 
 /// Everything that runs.
 pub(crate) struct Stage {
-    /// Hosts with meshd: the client's and the server's.
+    /// Hosts with meshd: the client's, the server's, and the one without rules.
     pub(crate) mesh: Mesh,
     /// Host of the other proxies' client side.
     pub(crate) near: Host,
@@ -46,10 +47,10 @@ impl Stage {
         } else {
             Kind::OneUser
         };
-        let mesh = Mesh::new(kind, 2)?;
+        let mesh = Mesh::new(kind, 3)?;
         let place = mesh.directory.path().to_owned();
         let host = |name, number| Host::new(kind, name, number, &place, BRIDGE);
-        let (near, far, back) = (host("near", 3)?, host("far", 4)?, host("back", 5)?);
+        let (near, far, back) = (host("near", 4)?, host("far", 5)?, host("back", 6)?);
         let mut stage = Self {
             mesh,
             near,
@@ -79,7 +80,13 @@ impl Stage {
 
     /// Starts one of the other proxies afresh; one that runs is ended first.
     pub(crate) fn start(&mut self, proxy: Proxy) -> anyhow::Result<()> {
-        self.peers.start(proxy, &self.near, &self.far, self.back.v4)
+        let bare = self.mesh.hosts.get(meshd::BARE).context("no bare host")?;
+        let hosts = peer::Hosts {
+            near: &self.near,
+            far: &self.far,
+            bare,
+        };
+        self.peers.start(proxy, hosts, self.back.v4)
     }
 
     /// Starts a proxy afresh, ours or another, so that no memory of earlier runs counts.
@@ -100,16 +107,20 @@ impl Stage {
                 let pids = self.peers.pids(proxy, way)?;
                 let address = match way {
                     Way::Redirect | Way::Tcp | Way::TcpMtls => self.back.v4,
-                    Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => {
+                    Way::Http1 | Way::Bare | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => {
                         Ipv4Addr::LOCALHOST
                     }
                     Way::Inbound => self.far.v4,
                 };
-                // The second proxy has one listener for whoever comes in mTLS.
-                let listener = if way == Way::Inbound { Way::Hop } else { way };
+                let listener = match way {
+                    // The second proxy has one listener for whoever comes in mTLS.
+                    Way::Inbound => Way::Hop,
+                    Way::Bare => Way::Http1,
+                    way => way,
+                };
                 Some(Contender {
                     proxy,
-                    host: &self.near,
+                    host: self.host(way)?,
                     address: format!("{address}:{}", port(proxy, listener)),
                     authority: "bench",
                     pids,
@@ -119,9 +130,17 @@ impl Stage {
         }
     }
 
+    /// Where the load of the other proxies runs.
+    fn host(&self, way: Way) -> Option<&Host> {
+        match way {
+            Way::Bare => self.mesh.hosts.get(meshd::BARE),
+            _ => Some(&self.near),
+        }
+    }
+
     fn direct(&self, way: Way) -> Option<Contender<'_>> {
         let (address, port) = match way {
-            Way::Http1 => (Ipv4Addr::LOCALHOST, backend::HTTP1),
+            Way::Http1 | Way::Bare => (Ipv4Addr::LOCALHOST, backend::HTTP1),
             Way::H2ToH1 | Way::H2ToH2 => (Ipv4Addr::LOCALHOST, backend::HTTP2),
             Way::Grpc => (Ipv4Addr::LOCALHOST, backend::GRPC),
             Way::Redirect => (self.back.v4, backend::HTTP1),
@@ -131,7 +150,7 @@ impl Stage {
         };
         Some(Contender {
             proxy: Proxy::Direct,
-            host: &self.near,
+            host: self.host(way)?,
             address: format!("{address}:{port}"),
             authority: "bench",
             pids: Vec::new(),

@@ -8,6 +8,10 @@ pub(crate) fn title(scenario: &str) -> String {
             "HTTP/1.1 keep-alive, explicit listener, 64 connections",
         ),
         (
+            "h1_bare",
+            "HTTP/1.1 keep-alive, explicit listener, 64 connections, nothing captured",
+        ),
+        (
             "redir",
             "HTTP/1.1 keep-alive, captured by nftables, backend on another host",
         ),
@@ -90,6 +94,7 @@ pub(crate) fn title(scenario: &str) -> String {
 pub(crate) fn short(scenario: &str) -> &str {
     match scenario {
         "h1" | "idle_h1_10000" => "HTTP/1.1",
+        "h1_bare" => "HTTP/1.1, no capture",
         "redir" => "HTTP/1.1 captured",
         "hop" => "mTLS hop (both)",
         "h2h1" => "HTTP/2 → 1.1",

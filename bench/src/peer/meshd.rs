@@ -1,4 +1,4 @@
-//! Ours: a real mesh of two hosts, one worker each; the services of every measurement.
+//! Ours: a real mesh of three hosts, one worker each; the services of every measurement.
 
 use std::{
     fmt::Write as _,
@@ -24,16 +24,19 @@ use crate::{
 /// The explicit listener of the client's host.
 const EXPLICIT: &str = "127.0.0.1:4140";
 
+/// The host whose daemon captures nothing.
+pub(crate) const BARE: usize = 2;
+
 /// The directory that the client's daemon reads as a source.
 pub(crate) fn source(mesh: &Mesh) -> PathBuf {
     mesh.directory.path().join("source")
 }
 
-/// Configures and starts both daemons, makes the mesh, and waits until every way answers.
+/// Configures and starts the daemons, makes the mesh, and waits until every way answers.
 pub(crate) fn form(mesh: &mut Mesh, back: Ipv4Addr) -> anyhow::Result<()> {
     let source = source(mesh);
     write(&source, "plain.toml", &plain(back))?;
-    for index in 0..2 {
+    for index in 0..mesh.hosts.len() {
         let host = mesh.host(index);
         let mut more = String::new();
         if index == 0 {
@@ -44,16 +47,22 @@ pub(crate) fn form(mesh: &mut Mesh, back: Ipv4Addr) -> anyhow::Result<()> {
                 source.display()
             )?;
         }
+        if index == BARE {
+            write!(
+                more,
+                "[capture]\nmode = \"off\"\n[listeners]\nexplicit = \"{EXPLICIT}\"\n"
+            )?;
+        }
         let text = host.default_config(&more);
         host.configure("meshd.toml", &text)?;
-        host.configure("services.d/bench.toml", &services(index == 0))?;
+        host.configure("services.d/bench.toml", &services(index))?;
     }
     mesh.form(1, &[])?;
     pin(mesh)?;
     answers(mesh)
 }
 
-/// Ends and starts both daemons; they find what they knew on disk.
+/// Ends and starts the daemons; they find what they knew on disk.
 pub(crate) fn restart(mesh: &mut Mesh) -> anyhow::Result<()> {
     for host in &mut mesh.hosts {
         host.stop_meshd()?;
@@ -64,7 +73,7 @@ pub(crate) fn restart(mesh: &mut Mesh) -> anyhow::Result<()> {
     answers(mesh)
 }
 
-/// Every thread of both daemons on the proxies' CPU.
+/// Every thread of the daemons on the proxies' CPU.
 fn pin(mesh: &Mesh) -> anyhow::Result<()> {
     for host in &mesh.hosts {
         let pid = host.meshd_pid().context("meshd does not run")?;
@@ -74,8 +83,7 @@ fn pin(mesh: &Mesh) -> anyhow::Result<()> {
 }
 
 fn answers(mesh: &Mesh) -> anyhow::Result<()> {
-    let host = client(mesh)?;
-    let ask = |words: &[&str]| {
+    let ask = |host: &Host, words: &[&str]| {
         within(Duration::from_secs(30), || {
             let mut command = host.command_as(CLIENT, "curl");
             command.args(["-sSf", "--max-time", "3", "-o", "/dev/null"]);
@@ -88,20 +96,21 @@ fn answers(mesh: &Mesh) -> anyhow::Result<()> {
             )
         })
     };
-    for name in ["echo", "hop"] {
+    for (index, name) in [(0, "echo"), (0, "hop"), (BARE, "bare")] {
+        let host = mesh.hosts.get(index).context("no host")?;
         let header = format!("Host: {name}.mesh.internal");
-        ask(&["-H", &header, &format!("http://{EXPLICIT}/")])?;
+        ask(host, &["-H", &header, &format!("http://{EXPLICIT}/")])?;
     }
-    ask(&["http://redir.mesh.internal/"])
-}
-
-fn client(mesh: &Mesh) -> anyhow::Result<&Host> {
-    mesh.hosts.first().context("no host")
+    let client = mesh.hosts.first().context("no host")?;
+    ask(client, &["http://redir.mesh.internal/"])
 }
 
 /// The daemon on this way.
 pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
-    let host = mesh.hosts.first()?;
+    let host = match way {
+        Way::Bare => mesh.hosts.get(BARE)?,
+        _ => mesh.hosts.first()?,
+    };
     let mut pids = vec![host.meshd_pid()?];
     let server = mesh.hosts.get(1)?;
     match way {
@@ -111,6 +120,7 @@ pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
     }
     let authority = match way {
         Way::Http1 | Way::H2ToH1 => "echo.mesh.internal",
+        Way::Bare => "bare.mesh.internal",
         Way::H2ToH2 => "echo2.mesh.internal",
         Way::Grpc => "calls.mesh.internal",
         Way::Redirect => "redir.mesh.internal",
@@ -119,7 +129,9 @@ pub(crate) fn contender(mesh: &Mesh, way: Way) -> Option<Contender<'_>> {
         Way::TcpMtls => "bytes.mesh.internal",
     };
     let address = match way {
-        Way::Http1 | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => EXPLICIT.to_owned(),
+        Way::Http1 | Way::Bare | Way::H2ToH1 | Way::H2ToH2 | Way::Grpc | Way::Hop => {
+            EXPLICIT.to_owned()
+        }
         Way::Redirect => format!("{authority}:80"),
         Way::Tcp | Way::TcpMtls => format!("{authority}:{}", backend::TCP),
         Way::Inbound => format!("{}:15008", server.v4),
@@ -160,15 +172,19 @@ fn certificate(folder: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Programs of the hosts: on the client's the client and local backends, on the server's the others.
-fn services(of_client: bool) -> String {
+/// Programs of a host: on the client's the client and local backends, on the server's the others, on the one
+/// without rules its own backend.
+fn services(index: usize) -> String {
     let service = |name: &str, port: u16, target: u16, protocol: &str| {
         format!(
             "[[service]]\nname = \"{name}\"\naddress = \"127.0.0.1\"\n\
              ports = [{{ name = \"main\", port = {port}, target = {target}, protocol = \"{protocol}\" }}]\n"
         )
     };
-    if !of_client {
+    if index == BARE {
+        return service("bare", 80, backend::HTTP1, "http");
+    }
+    if index != 0 {
         return service("hop", 80, backend::HTTP1, "http")
             + &service("bytes", backend::TCP, backend::TCP, "tcp");
     }

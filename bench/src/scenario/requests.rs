@@ -36,7 +36,8 @@ pub(super) fn http1(order: &Order, stage: &Stage, results: &mut Results, (name, 
         wrk::run(contender, seconds, CONNECTIONS)
     });
     let fixed = (way == Way::Hop).then(|| (format!("{name}_{RATE}"), RATE));
-    let half = half(results, name).filter(|_| !order.quick);
+    // Without rules only the cost is another one.
+    let half = half(results, name).filter(|_| !order.quick && way != Way::Bare);
     let half = half.map(|rate| (format!("{name}_half"), rate));
     for (scenario, rate) in half.into_iter().chain(fixed) {
         at_rate(order, stage, results, (&scenario, way), &|contender| {
