@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest wait for a server that is away, so that its return is noticed within five seconds.
+pub const AWAY: Duration = Duration::from_secs(3);
+
 /// The waits of one source.
 #[derive(Debug, Clone)]
 pub struct Backoff {

@@ -19,7 +19,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
+    backoff::{AWAY, Backoff},
     demand::Demand,
     sink::{ServiceSet, Sink},
     source::{Capabilities, Reach, Source, SourceError},
@@ -144,8 +144,9 @@ struct Watched {
     waits: Backoff,
     next: Instant,
     running: bool,
-    /// True once it was asked for; with the error of the last time.
+    /// True once it was asked for, and once there was an answer; with the error of the last time.
     asked: bool,
+    answered: bool,
     error: Option<String>,
 }
 
@@ -177,6 +178,7 @@ impl Rounds {
             next: now,
             running: false,
             asked: false,
+            answered: false,
             error: None,
         });
         Ok(Self {
@@ -241,14 +243,33 @@ impl Rounds {
         }
     }
 
+    /// The name that is asked often while it cannot be read: it shows that the servers are back.
+    fn probe(&self) -> usize {
+        let answered = self.watched.iter().position(|one| one.answered);
+        answered.unwrap_or_default()
+    }
+
+    /// What could not be read is asked now.
+    fn failed_now(&mut self) {
+        let now = Instant::now();
+        let failed = |one: &&mut Watched| one.error.is_some() && !one.running;
+        for one in self.watched.iter_mut().filter(failed) {
+            one.next = one.next.min(now);
+        }
+    }
+
     fn take(&mut self, (at, result): Done) {
+        let is_probe = at == self.probe();
         let Some(one) = self.watched.get_mut(at) else {
             return;
         };
         one.running = false;
         one.asked = true;
+        let mut is_back = false;
         let wait = match result {
             Ok(resolved) => {
+                one.answered = true;
+                is_back = one.error.is_some() && is_probe;
                 one.error = resolved.doubt;
                 one.memory = Arc::new(resolved.memory);
                 let version = Version::Hash(fingerprint(&resolved.endpoints));
@@ -264,11 +285,15 @@ impl Rounds {
             Err(error) => {
                 one.error = Some(chain(&error));
                 self.failed = true;
-                one.waits.next(fastrand::f64())
+                let wait = one.waits.next(fastrand::f64());
+                if is_probe { wait.min(AWAY) } else { wait }
             }
         };
         one.next = Instant::now() + wait;
         self.out.trouble(&one.key, one.error.clone());
+        if is_back {
+            self.failed_now();
+        }
         self.tell();
     }
 

@@ -16,7 +16,7 @@ use super::{
     state::{Applications, Content},
 };
 use crate::{
-    backoff::Backoff,
+    backoff::{AWAY, Backoff},
     http::{Answer, Client, Request},
     sink::Sink,
     source::SourceError,
@@ -34,6 +34,8 @@ const NO_DELTAS: Duration = Duration::from_mins(10);
 const GOOD_SERVER: Duration = Duration::from_mins(5);
 /// Clients of Eureka register again within their lease, 90 s unless they say otherwise.
 const LEASE: Duration = Duration::from_secs(90);
+/// The longest pause after the first answer that follows errors: what was registered at the return is read soon.
+const AFTER_RETURN: Duration = Duration::from_secs(2);
 /// The least pause between two full reads that a doubt asks for.
 const RECHECK: Duration = Duration::from_secs(1);
 
@@ -95,16 +97,21 @@ impl Poller {
     }
 
     pub(super) async fn run(mut self) -> Result<Infallible, SourceError> {
-        let longest = self.poll.min(Duration::from_secs(30));
+        let longest = self.poll.min(AWAY);
         let mut waits = Backoff::new(Duration::from_millis(250).min(longest), longest);
-        let mut again = false;
+        let (mut again, mut failed) = (false, false);
         loop {
             let asked = self.client.first();
             let pause = match self.round(again).await {
                 Ok(()) => {
                     waits.reset();
                     self.out.status(self.status());
-                    self.poll.mul_f64(0.9 + fastrand::f64() / 5.0)
+                    let pause = self.poll.mul_f64(0.9 + fastrand::f64() / 5.0);
+                    if std::mem::take(&mut failed) {
+                        pause.min(AFTER_RETURN)
+                    } else {
+                        pause
+                    }
                 }
                 Err(error) => {
                     // The client leaves servers that fail as a whole by itself.
@@ -112,6 +119,7 @@ impl Poller {
                         self.client.move_on();
                     }
                     self.out.status(SourceStatus::from(&error));
+                    failed = true;
                     let wait = waits.next(fastrand::f64());
                     match error {
                         SourceError::Throttled { retry_after } => wait.max(retry_after),

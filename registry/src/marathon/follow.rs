@@ -22,7 +22,7 @@ use super::{
     read::{App, Part, Reader, Taste},
 };
 use crate::{
-    backoff::Backoff,
+    backoff::{AWAY, Backoff},
     http::{Answer, Client, Request},
     longpoll::board::Board,
     sink::{ServiceSet, Sink},
@@ -98,7 +98,7 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self) -> Result<Infallible, SourceError> {
-        let mut waits = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+        let mut waits = Backoff::new(Duration::from_millis(250), AWAY);
         let mut next_list = Instant::now();
         let mut due: Option<Instant> = None;
         loop {

@@ -19,7 +19,7 @@ use super::{
     fields::text,
 };
 use crate::{
-    backoff::Backoff,
+    backoff::{AWAY, Backoff},
     http::{Client, Request},
     longpoll::{board::Board, probe},
     source::SourceError,
@@ -91,7 +91,7 @@ impl Hints {
 
     /// Reads the stream of events, again and again.
     pub(super) async fn events(self: Arc<Self>) {
-        let mut waits = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+        let mut waits = Backoff::new(Duration::from_millis(250), AWAY);
         let query: Vec<String> = WANTED
             .iter()
             .map(|kind| format!("event_type={kind}"))

@@ -21,7 +21,7 @@ use super::{
     servers::{self, Server},
 };
 use crate::{
-    backoff::Backoff,
+    backoff::{AWAY, Backoff},
     http::{Pem, tls::Tls},
     source::SourceError,
     tally::Tally,
@@ -205,7 +205,7 @@ struct Open {
 impl Driver {
     /// Runs until nobody asks any more; the session is ended then.
     pub(crate) async fn run(mut self) {
-        let mut waits = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+        let mut waits = Backoff::new(Duration::from_millis(250), AWAY);
         loop {
             let error = match self.connect().await {
                 Ok(open) => {
