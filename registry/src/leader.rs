@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use mesh_model::{
     config::{SourceConfig, SourceKind},
-    endpoint::{Endpoint, Health, ServiceKey},
+    endpoint::ServiceKey,
 };
 
 use crate::{
-    place::address,
+    place::{address, endpoint},
     serverset,
     zookeeper::{
         ZookeeperSource,
@@ -88,18 +88,7 @@ fn member(name: &str, data: &[u8]) -> Result<Member, String> {
             let short: String = place.chars().take(80).collect();
             format!("{short:?} is no host:port")
         })?;
-        let endpoint = Endpoint {
-            id: Arc::from(format!("{name}/{found}")),
-            address: found,
-            health: Health::Unknown,
-            weight: 1,
-            priority: 0,
-            locality: None,
-            metadata: Arc::default(),
-            host: None,
-            tunnel: None,
-        };
-        endpoints.push((None, endpoint));
+        endpoints.push((None, endpoint(format!("{name}/{found}"), found)));
     }
     if endpoints.is_empty() {
         return Err("it names no address".into());

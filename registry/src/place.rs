@@ -1,4 +1,4 @@
-//! Addresses as registries write them, values inside a query, metadata within its bounds.
+//! Addresses as registries write them, endpoints and their places, values inside a query, metadata within its bounds.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use mesh_model::address::{Address, canonical};
+use mesh_model::{
+    address::{Address, canonical},
+    endpoint::{Endpoint, Health, Locality},
+};
 
 use crate::sink::MAX_METADATA;
 
@@ -29,6 +32,41 @@ pub(crate) fn address(host: &str, port: u16) -> Option<Address> {
         host: Arc::from(host.to_ascii_lowercase()),
         port,
     })
+}
+
+/// An endpoint of which no more than this is said.
+pub(crate) fn endpoint(id: impl Into<Arc<str>>, address: Address) -> Endpoint {
+    Endpoint {
+        id: id.into(),
+        address,
+        health: Health::Unknown,
+        weight: 1,
+        priority: 0,
+        locality: None,
+        metadata: Arc::default(),
+        host: None,
+        tunnel: None,
+    }
+}
+
+/// Where an endpoint runs; none when nothing is said of it.
+pub(crate) fn locality(
+    region: Option<Arc<str>>,
+    zone: Option<Arc<str>>,
+    sub_zone: Option<Arc<str>>,
+) -> Option<Arc<Locality>> {
+    let locality = Locality {
+        region,
+        zone,
+        sub_zone,
+    };
+    (locality != Locality::default()).then(|| Arc::new(locality))
+}
+
+/// As [`locality`], where `region` and `zone` stand among the metadata.
+pub(crate) fn locality_in(metadata: &BTreeMap<String, String>) -> Option<Arc<Locality>> {
+    let place = |key: &str| metadata.get(key).map(|value| Arc::from(value.as_str()));
+    locality(place("region"), place("zone"), None)
 }
 
 /// A value inside a query.

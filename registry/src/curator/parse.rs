@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_model::endpoint::{Endpoint, Health, Locality};
+use mesh_model::endpoint::{Endpoint, Health};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    place::{address, fitting},
+    place::{self, address, fitting},
     zookeeper::tree::Member,
 };
 
@@ -56,25 +56,12 @@ pub(super) fn instance(name: &str, data: &[u8]) -> Result<Member, String> {
     if (instance.enabled == Some(false) || weight == Some(0)) && health.is_routable() {
         health = Health::Draining;
     }
-    let place = |key: &str| metadata.get(key).map(|value| Arc::from(value.as_str()));
-    let (zone, region) = (place("zone"), place("region"));
-    let locality = (zone.is_some() || region.is_some()).then(|| {
-        Arc::new(Locality {
-            region,
-            zone,
-            sub_zone: None,
-        })
-    });
     let endpoint = Endpoint {
-        id: Arc::from(name),
-        address,
         health,
         weight: weight.unwrap_or(1).max(1),
-        priority: 0,
-        locality,
+        locality: place::locality_in(&metadata),
         metadata: Arc::new(metadata),
-        host: None,
-        tunnel: None,
+        ..place::endpoint(name, address)
     };
     Ok(Member {
         endpoints: vec![(None, endpoint)],

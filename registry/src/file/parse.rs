@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use mesh_model::{
     address::Address,
-    endpoint::{Endpoint, Health, Locality, ServiceKey},
+    endpoint::{Endpoint, Health, ServiceKey},
     name::{Namespace, ServiceName, is_label},
     service::AppProtocol,
 };
 use serde::Deserialize;
 
-use crate::{place::address, sink::ServiceSet};
+use crate::{
+    place::{self, address},
+    sink::ServiceSet,
+};
 
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -206,23 +209,14 @@ impl EndpointText {
                 "endpoint {address}: weight {weight} is not 1 to 1000000"
             ));
         }
-        let locality = Locality {
-            region: self.region,
-            zone: self.zone,
-            sub_zone: self.sub_zone,
-        };
+        let id = self.id.unwrap_or_else(|| address.to_string());
         Ok(Endpoint {
-            id: self
-                .id
-                .map_or_else(|| Arc::from(address.to_string()), Arc::from),
-            address,
             health: self.health,
             weight,
             priority: self.priority,
-            locality: (locality != Locality::default()).then(|| Arc::new(locality)),
+            locality: place::locality(self.region, self.zone, self.sub_zone),
             metadata: Arc::new(self.metadata),
-            host: None,
-            tunnel: None,
+            ..place::endpoint(id, address)
         })
     }
 }

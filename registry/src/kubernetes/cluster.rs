@@ -15,7 +15,7 @@ use mesh_model::{
 
 use super::object::{Content, Key, Kind, Member, Object, Service, ServicePort, Slice};
 use crate::{
-    place::{address, fitting},
+    place::{address, endpoint, fitting},
     sink::ServiceSet,
 };
 
@@ -384,15 +384,10 @@ fn set(
             let all = slice.members.iter().filter_map(|member| {
                 let address = address(&member.host, number)?;
                 Some(Endpoint {
-                    id: Arc::from(address.to_string()),
-                    address,
                     health: member.health,
-                    weight: 1,
-                    priority: 0,
                     locality: member.locality.clone(),
                     metadata: said(member),
-                    host: None,
-                    tunnel: None,
+                    ..endpoint(address.to_string(), address)
                 })
             });
             endpoints.extend(all);

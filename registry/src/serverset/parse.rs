@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_model::endpoint::{Endpoint, Health, Locality};
+use mesh_model::endpoint::{Endpoint, Health};
 use serde::Deserialize;
 
 use crate::{
-    place::{address, fitting},
+    place::{self, address, fitting},
     zookeeper::tree::{Member, Members, Selector, Sets},
 };
 
@@ -42,29 +42,16 @@ pub(super) fn member(name: &str, data: &[u8]) -> Result<Member, String> {
         metadata.insert("shard".into(), shard.to_string());
     }
     let metadata = fitting(metadata);
-    let place = |key: &str| metadata.get(key).map(|value| Arc::from(value.as_str()));
-    let (zone, region) = (place("zone"), place("region"));
-    let locality = (zone.is_some() || region.is_some()).then(|| {
-        Arc::new(Locality {
-            region,
-            zone,
-            sub_zone: None,
-        })
-    });
+    let locality = place::locality_in(&metadata);
     let metadata = Arc::new(metadata);
     let endpoint = |place: &Place| {
         let address = address(&place.host, place.port)
             .ok_or_else(|| format!("{}:{} cannot be dialled", place.host, place.port))?;
         Ok::<_, String>(Endpoint {
-            id: Arc::from(name),
-            address,
             health: health(node.status.as_deref()),
-            weight: 1,
-            priority: 0,
             locality: locality.clone(),
             metadata: Arc::clone(&metadata),
-            host: None,
-            tunnel: None,
+            ..place::endpoint(name, address)
         })
     };
     let mut endpoints = Vec::new();

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use mesh_model::{
     address::Address,
     config::EtcdLayout,
-    endpoint::{Endpoint, Health, Locality},
+    endpoint::{Endpoint, Health},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    place::address,
+    place::{address, endpoint, locality},
     sink::{MAX_METADATA, ServiceSet},
 };
 
@@ -67,20 +67,6 @@ fn json<'v, T: Deserialize<'v>>(value: &'v [u8]) -> Result<T, Fault> {
     serde_json::from_slice(value).map_err(|error| fault(error.to_string()))
 }
 
-fn endpoint(id: &str, address: Address) -> Endpoint {
-    Endpoint {
-        id: Arc::from(id),
-        address,
-        health: Health::Unknown,
-        weight: 1,
-        priority: 0,
-        locality: None,
-        metadata: Arc::default(),
-        host: None,
-        tunnel: None,
-    }
-}
-
 /// `host:port`, with an IPv6 address in brackets.
 fn joined(text: &str) -> Result<Address, Fault> {
     let wrong = || fault(format!("{text:?} is no host:port"));
@@ -125,11 +111,6 @@ struct Written {
 
 fn meshd(id: &str, value: &[u8]) -> Result<ServiceSet, Fault> {
     let written: Written = json(value)?;
-    let locality = Locality {
-        region: written.region,
-        zone: written.zone,
-        sub_zone: written.sub_zone,
-    };
     Ok(ServiceSet {
         port: written.port,
         protocol: written
@@ -140,7 +121,7 @@ fn meshd(id: &str, value: &[u8]) -> Result<ServiceSet, Fault> {
             health: written.health,
             weight: written.weight.unwrap_or(1).clamp(1, MAX_WEIGHT),
             priority: written.priority,
-            locality: (locality != Locality::default()).then(|| Arc::new(locality)),
+            locality: locality(written.region, written.zone, written.sub_zone),
             metadata: Arc::new(written.metadata),
             ..endpoint(id, joined(&written.address)?)
         }],
@@ -225,7 +206,7 @@ fn grpc(id: &str, value: &[u8]) -> Result<ServiceSet, Fault> {
 /// With free metadata: its weight and places are read, the rest is kept as text.
 fn described(mut endpoint: Endpoint, metadata: Value) -> Endpoint {
     let mut kept = BTreeMap::new();
-    let mut locality = Locality::default();
+    let (mut region, mut zone) = (None, None);
     match metadata {
         Value::Object(fields) => {
             for (key, value) in fields {
@@ -240,8 +221,8 @@ fn described(mut endpoint: Endpoint, metadata: Value) -> Endpoint {
                             endpoint.weight = weight(given);
                         }
                     }
-                    "region" => locality.region = Some(Arc::from(text)),
-                    "zone" => locality.zone = Some(Arc::from(text)),
+                    "region" => region = Some(Arc::from(text)),
+                    "zone" => zone = Some(Arc::from(text)),
                     _ => {
                         kept.insert(key, text);
                     }
@@ -254,7 +235,7 @@ fn described(mut endpoint: Endpoint, metadata: Value) -> Endpoint {
         _ => {}
     }
     endpoint.metadata = Arc::new(kept);
-    endpoint.locality = (locality != Locality::default()).then(|| Arc::new(locality));
+    endpoint.locality = locality(region, zone, None);
     endpoint
 }
 
