@@ -17,6 +17,8 @@ mod generation;
 mod installed;
 /// What should be intercepted.
 pub mod intent;
+/// Listening sockets: address, port, user, cgroup.
+pub mod listening;
 /// The file that stands for bypass.
 mod marker;
 /// The `nft` program: the owner child, and one-shot commands.

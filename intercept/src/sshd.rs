@@ -7,11 +7,9 @@ use std::{
     collections::{BTreeSet, HashSet},
     fs,
     path::Path,
-    process::Stdio,
-    time::Duration,
 };
 
-use tokio::{process::Command, time::timeout};
+use crate::listening;
 
 /// Names of processes that let people in.
 const NAMES: [&str; 4] = ["sshd", "sshd-session", "sshd-auth", "dropbear"];
@@ -31,14 +29,11 @@ pub async fn ports() -> BTreeSet<u16> {
     for process in processes() {
         sockets.extend(sockets_of(&process));
     }
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        ports.extend(
-            listening(&text)
-                .filter(|(_, inode)| sockets.contains(inode))
-                .map(|(port, _)| port),
-        );
-    }
+    let held = listening::sockets().into_iter();
+    ports.extend(
+        held.filter(|one| sockets.contains(&one.inode))
+            .map(|one| one.port),
+    );
     ports.extend(by_unit().await);
     ports
 }
@@ -113,53 +108,17 @@ fn sockets_of(process: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Ports and inodes of listening sockets, from the text of `/proc/net/tcp`.
-fn listening(text: &str) -> impl Iterator<Item = (u16, u64)> {
-    text.lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-        if *state != "0A" {
-            return None;
-        }
-        let (_, port) = local.rsplit_once(':')?;
-        Some((u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
-    })
-}
-
 /// Ports of listening sockets whose cgroup is sshd's unit: this needs no rights over the process.
 async fn by_unit() -> Vec<u16> {
-    let mut command = Command::new("ss");
-    command
-        .args(["-Hltn", "--cgroup"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    match timeout(Duration::from_secs(2), command.output()).await {
-        Ok(Ok(output)) => in_cgroups(&String::from_utf8_lossy(&output.stdout)),
-        Ok(Err(_)) | Err(_) => Vec::new(),
-    }
+    let all = listening::cgroups().await.into_iter();
+    all.filter(|(_, cgroup)| is_of_sshd(cgroup))
+        .map(|(port, _)| port)
+        .collect()
 }
 
-fn in_cgroups(text: &str) -> Vec<u16> {
-    text.lines()
-        .filter(|line| {
-            line.rsplit_once("cgroup:").is_some_and(|(_, path)| {
-                path.trim()
-                    .rsplit('/')
-                    .next()
-                    .is_some_and(|unit| UNITS.contains(&unit))
-            })
-        })
-        .filter_map(|line| {
-            line.split_whitespace()
-                .nth(3)?
-                .rsplit_once(':')?
-                .1
-                .parse()
-                .ok()
-        })
-        .collect()
+fn is_of_sshd(cgroup: &str) -> bool {
+    let unit = cgroup.rsplit('/').next();
+    unit.is_some_and(|unit| UNITS.contains(&unit))
 }
 
 #[cfg(test)]
@@ -174,19 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn listening_sockets_are_told_from_others() {
-        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-   0: 00000000:08AE 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n\
-   1: 0100007F:08AF 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 100 0 0 10 0\n\
-   2: garbage\n";
-        assert_eq!(listening(text).collect::<Vec<_>>(), [(2222, 4711)]);
-    }
-
-    #[test]
     fn units_are_recognised_by_their_cgroup() {
-        let text = "LISTEN 0 128 0.0.0.0:2222 0.0.0.0:* cgroup:/system.slice/ssh.service\n\
-                    LISTEN 0 128 [::]:2223 [::]:* cgroup:/system.slice/sshd.service \n\
-                    LISTEN 0 128 0.0.0.0:80 0.0.0.0:* cgroup:/system.slice/nginx.service\nx\n";
-        assert_eq!(in_cgroups(text), [2222, 2223]);
+        assert!(is_of_sshd("/system.slice/ssh.service"));
+        assert!(is_of_sshd("/system.slice/sshd.service"));
+        assert!(!is_of_sshd("/system.slice/nginx.service"));
+        assert!(!is_of_sshd("/"));
     }
 }

@@ -13,7 +13,10 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
 
 use crate::daemon::Daemon;
 
@@ -50,6 +53,9 @@ pub(crate) enum OpenError {
     },
 }
 
+/// Most connections at a time; more wait until one ends.
+const CONNECTIONS: usize = 256;
+
 /// Who asks, by the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
@@ -78,18 +84,23 @@ pub(crate) fn open(path: &Path) -> Result<UnixListener, OpenError> {
 
 /// Answers until stopped.
 pub(crate) async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
         let accepted = tokio::select! {
             () = daemon.ground.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = next => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, place)) => {
                 let daemon_of_task = Arc::clone(&daemon);
-                daemon
-                    .ground
-                    .tasks
-                    .spawn(connection(stream, daemon_of_task));
+                daemon.ground.tasks.spawn(async move {
+                    connection(stream, daemon_of_task).await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "admin socket: accept failed");

@@ -3,14 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_model::{
-    admin::adopt::{Adoption, Proposal, Release, Try},
-    name::ServiceId,
-};
+use mesh_model::admin::adopt::{Adoption, Proposal, Release, Try};
 
 use super::{
     answer::{Answer, Outcome, from_outcome, refuse, unknown},
-    request::parse,
+    request::{parse, parse_service},
     state::joined,
 };
 use crate::{
@@ -138,14 +135,7 @@ async fn confirm(daemon: &Arc<Daemon>) -> Outcome<serde_json::Value> {
 /// Other hosts learn that the service is not offered here any more; what still comes is served meanwhile.
 async fn release(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<serde_json::Value> {
     let asked: Release = parse(body)?;
-    let service = ServiceId::parse(&asked.service).map_err(|error| {
-        refuse(
-            400,
-            "bad-service",
-            error.to_string(),
-            "write name or namespace/name",
-        )
-    })?;
+    let service = parse_service(&asked.service)?;
     daemon.ground.release([service.clone()]);
     tokio::time::sleep(adopt::KNOWN_BY_ALL).await;
     let state_dir = &daemon.ground.boot.state_dir;

@@ -37,7 +37,7 @@ use crate::{
 pub(super) async fn write(daemon: &Arc<Daemon>, parts: &[&str], body: &Bytes) -> Answer {
     match parts {
         ["v1", "init"] => from_outcome(init(daemon, body).await),
-        ["v1", "join"] => join(daemon, body),
+        ["v1", "join"] => join(daemon, body).await,
         ["v1", "token"] => from_outcome(token(daemon, body)),
         ["v1", "leave"] => from_outcome(leave(daemon, body).await),
         ["v1", "operator"] => from_outcome(operator(daemon, body).await),
@@ -61,10 +61,23 @@ fn already_joined(daemon: &Daemon) -> Outcome<()> {
     Ok(())
 }
 
+/// Without the right to capture the host would be in the mesh, and its daemon could not start.
+async fn may_capture(daemon: &Daemon) -> Outcome<()> {
+    let lacking = mesh_intercept::observe::environment(&daemon.ground.boot).await;
+    match lacking
+        .iter()
+        .find(|one| one.code == "intercept-capability")
+    {
+        Some(one) => Err(refuse(409, &one.code, one.what.as_str(), &one.remedy)),
+        None => Ok(()),
+    }
+}
+
 async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
     already_joined(daemon)?;
     let request: Init = parse(body)?;
     check_init(&request)?;
+    may_capture(daemon).await?;
     let made = admission::init(daemon.ground.admission_site(), &request).map_err(|error| {
         refuse(
             409,
@@ -118,10 +131,11 @@ fn check_init(request: &Init) -> Outcome<()> {
     Ok(())
 }
 
-fn join(daemon: &Arc<Daemon>, body: &Bytes) -> Answer {
-    let request = match already_joined(daemon).and_then(|()| parse::<Join>(body)) {
-        Ok(request) => request,
-        Err(refused) => return from_outcome::<()>(Err(refused)),
+async fn join(daemon: &Arc<Daemon>, body: &Bytes) -> Answer {
+    let asked = already_joined(daemon).and_then(|()| parse::<Join>(body));
+    let request = match (asked, may_capture(daemon).await) {
+        (Ok(request), Ok(())) => request,
+        (Err(refused), _) | (_, Err(refused)) => return from_outcome::<()>(Err(refused)),
     };
     let (steps, told) = mpsc::channel::<JoinStep>(32);
     let daemon_of_task = Arc::clone(daemon);

@@ -5,12 +5,12 @@ use mesh_model::{
     config::merge::PRECEDENCE,
     endpoint::Health,
     fact::{RegistryView, WireHealth},
-    name::{HostId, ServiceId},
+    name::HostId,
 };
 
 use super::{
     answer::{Outcome, refuse},
-    request::Query,
+    request::{self, Query},
     state::{host_name, joined},
 };
 use crate::{clock, daemon::Daemon};
@@ -77,17 +77,7 @@ pub(super) fn sources(daemon: &Daemon) -> Outcome<Vec<SourceRow>> {
 pub(super) fn views(daemon: &Daemon, query: &Query) -> Outcome<Vec<ViewRow>> {
     let running = joined(daemon)?;
     let text = |key: &str| query.get(key).map(String::as_str).filter(|t| !t.is_empty());
-    let service = match text("service") {
-        None => None,
-        Some(text) => Some(ServiceId::parse(text).map_err(|error| {
-            refuse(
-                400,
-                "bad-service",
-                error.to_string(),
-                "write name or namespace/name",
-            )
-        })?),
-    };
+    let service = request::service(query)?;
     let published = running.registry.views().borrow().clone();
     let own = |id: &str| published.sources.iter().any(|row| row.id == id);
     let catalog = running.cluster.catalog();

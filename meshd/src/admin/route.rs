@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, body::Incoming};
 
 use super::{
@@ -15,8 +14,6 @@ use super::{
 };
 use crate::daemon::Daemon;
 
-const MAX_BODY: usize = 8 << 20;
-
 /// Answers one request.
 pub(crate) async fn dispatch(
     daemon: &Arc<Daemon>,
@@ -26,17 +23,9 @@ pub(crate) async fn dispatch(
     let method = asked.method().clone();
     let path = asked.uri().path().to_owned();
     let query = request::query(asked.uri().query().unwrap_or_default());
-    let body = match Limited::new(asked.into_body(), MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => {
-            let refused = refuse(
-                413,
-                "body-too-large",
-                error.to_string(),
-                "send at most 8 MiB",
-            );
-            return from_outcome::<()>(Err(refused));
-        }
+    let body = match request::body(asked.into_body()).await {
+        Ok(body) => body,
+        Err(refused) => return from_outcome::<()>(Err(refused)),
     };
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (&method, parts.as_slice()) {

@@ -15,7 +15,7 @@ use mesh_model::{
 
 use super::{
     answer::{Outcome, refuse},
-    request::Query,
+    request::{self, Query},
 };
 use crate::{clock, daemon::Daemon, running::Running};
 
@@ -49,7 +49,7 @@ pub(super) fn status(daemon: &Daemon) -> Status {
             Capture::Mesh => "mesh".to_owned(),
             Capture::Off => "off".to_owned(),
         },
-        next: next_steps(daemon, mesh.as_ref()),
+        next: next_steps(daemon, mesh.as_ref(), &findings),
         mesh,
         findings,
     }
@@ -146,7 +146,11 @@ pub(super) fn is_alive(host: &HostFacts) -> bool {
         )
 }
 
-fn next_steps(daemon: &Daemon, mesh: Option<&MeshStatus>) -> Vec<(String, String)> {
+fn next_steps(
+    daemon: &Daemon,
+    mesh: Option<&MeshStatus>,
+    findings: &[Finding],
+) -> Vec<(String, String)> {
     let step = |command: &str, what: &str| (command.to_owned(), what.to_owned());
     let Some(mesh) = mesh else {
         return vec![
@@ -167,13 +171,27 @@ fn next_steps(daemon: &Daemon, mesh: Option<&MeshStatus>) -> Vec<(String, String
             "put meshd back into this host's path",
         ));
     }
+    let tried = crate::adopt::trial::until_ms(&daemon.ground.boot.state_dir) != 0;
+    if tried || findings.iter().any(|one| one.code == "tentative-edit") {
+        next.push(step(
+            "meshctl confirm",
+            "keep what would undo itself, as it is good",
+        ));
+    }
     if mesh.hosts.0 < 2 {
         next.push(step(
             "meshctl token create --authority",
             "let a second authority join: one alone cannot be lost",
         ));
     }
-    if daemon.ground.live.borrow().services.is_empty() {
+    let live = daemon.ground.live.borrow().clone();
+    if live.services.is_empty() && !live.sources.is_empty() {
+        next.push(step(
+            "meshctl adopt --dry-run",
+            "what registries know on this host already, and what adopting it would capture",
+        ));
+    }
+    if live.services.is_empty() {
         next.push(step(
             "$EDITOR /etc/meshd/services.d/NAME.toml",
             "name a program of this host, then `systemctl reload meshd`",
@@ -333,17 +351,7 @@ fn service_row(catalog: &Catalog, service: &ServiceId) -> ServiceRow {
 /// `GET /v1/endpoints?service=`.
 pub(super) fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointRow>> {
     let running = joined(daemon)?;
-    let wanted = match query.get("service").filter(|text| !text.is_empty()) {
-        None => None,
-        Some(text) => Some(ServiceId::parse(text).map_err(|error| {
-            refuse(
-                400,
-                "bad-service",
-                error.to_string(),
-                "write name or namespace/name",
-            )
-        })?),
-    };
+    let wanted = request::service(query)?;
     let snapshot = running.reader.load();
     let ejected = running.ejections();
     let rows = snapshot
