@@ -9,4 +9,6 @@ mod laws;
 #[cfg(test)]
 mod render;
 #[cfg(test)]
+mod views;
+#[cfg(test)]
 mod world;
