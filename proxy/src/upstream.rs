@@ -192,6 +192,9 @@ impl Upstream {
         let endpoint = &picked.endpoint;
         let place = match &endpoint.tunnel {
             Some(tunnel) if tunnel.kind == TunnelKind::Mesh => {
+                if !is_h2(protocol) {
+                    inner.take_place(picked).await?;
+                }
                 let road = Road::requests(&caller.principal, tunnel);
                 let shared = inner.mesh(road, caller, tunnel);
                 return inner.queued(picked, shared).await.map(HttpUpstream::H2);

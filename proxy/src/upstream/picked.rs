@@ -43,7 +43,7 @@ pub(crate) struct Picked {
     live: Rc<Live>,
     upstream: Rc<Inner>,
     since: Instant,
-    /// The place of an opaque connection among the backend's.
+    /// The place among the backend's connections of one that is opaque, or of a request in a tunnel.
     pub(super) permit: RefCell<Option<ConnectionPermit>>,
 }
 

@@ -23,6 +23,8 @@ impl Upstream {
         let endpoint = &picked.endpoint;
         let policy = picked.group.policy();
         match &endpoint.tunnel {
+            // It has to take a place among the backend's connections first.
+            Some(_) if policy.limits.max_connections != u32::MAX && !is_h2(protocol) => None,
             Some(tunnel) if tunnel.kind == TunnelKind::Mesh => {
                 let road = Road::requests(&caller.principal, tunnel);
                 let shared = self.0.multiplexed.checkout(&road, Some(tunnel));

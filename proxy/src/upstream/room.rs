@@ -113,22 +113,24 @@ impl Inner {
     pub(super) async fn make_room(&self, picked: &Picked) -> Result<(), DialError> {
         let policy = picked.group.policy();
         let most = policy.limits.max_connections;
-        if most == u32::MAX {
-            return Ok(());
-        }
         // Connections live long: who waits for one to end is told soon that there is none.
         let patience = policy.connect_timeout.unwrap_or(self.config.limits.connect);
-        let mut waiting = None;
-        let turn = self.turn(picked, None, &mut waiting);
-        match tokio::time::timeout(patience, turn).await {
-            Ok(granted) => {
-                if let Granted::Open(permit) = granted? {
-                    picked.permit.replace(Some(permit));
-                }
-                Ok(())
-            }
+        match tokio::time::timeout(patience, self.take_place(picked)).await {
+            Ok(taken) => taken,
             Err(_elapsed) => Err(self.full(Full::Connections(most))),
         }
+    }
+
+    /// A place among the backend's connections for one that is shared, as if it were its own; kept in `picked`.
+    pub(super) async fn take_place(&self, picked: &Picked) -> Result<(), DialError> {
+        if picked.group.policy().limits.max_connections == u32::MAX {
+            return Ok(());
+        }
+        let mut waiting = None;
+        if let Granted::Open(permit) = self.turn(picked, None, &mut waiting).await? {
+            picked.permit.replace(Some(permit));
+        }
+        Ok(())
     }
 
     /// Waits for the turn to open a connection, or to use one that was given back.

@@ -310,50 +310,53 @@ fn health_checks_by_grpc() {
     }
 }
 
-/// One connection, one who waits, and the third is told at once; the one who waits gets the same connection.
+/// One connection, one who waits, and the third is told at once; the one who waits gets the same connection. In a
+/// tunnel, where connections are shared, each request of HTTP/1 counts as one.
 #[test]
 fn connections_are_limited() {
-    run(async {
-        let stage = Stage::new(Path::Straight, AppProtocol::Http).await;
-        let endpoints = [stage.endpoint(1, stage.address)];
-        let limits = CircuitLimits {
-            max_connections: 1,
-            max_pending: 1,
-            ..CircuitLimits::default()
-        };
-        let calling = stage.calling(AppProtocol::Http, endpoints);
-        stage.a.publish(with(calling, limited(limits)));
-        let (mut first, mut second, mut third) =
-            (stage.dial().await, stage.dial().await, stage.dial().await);
-        first.say("GET /1 HTTP/1.1\r\nHost: web\r\n\r\n").await;
-        let mut program = soon(stage.accept()).await;
-        assert_eq!(soon(program.head()).await.unwrap().first, "GET /1 HTTP/1.1");
-        second.say("GET /2 HTTP/1.1\r\nHost: web\r\n\r\n").await;
-        // Until the second waits, the third would.
-        let heard = loop {
-            third.say("GET /3 HTTP/1.1\r\nHost: web\r\n\r\n").await;
-            match tokio::time::timeout(Duration::from_millis(300), third.answer()).await {
-                Ok(heard) => break heard.unwrap(),
-                Err(_waits) => third = stage.dial().await,
-            }
-        };
-        assert_eq!(
-            (heard.status(), heard.error().unwrap().0),
-            (503, "overloaded")
-        );
-        program.say(&ok("one")).await;
-        assert_eq!(soon(first.answer()).await.unwrap().text(), "one");
-        assert_eq!(soon(program.head()).await.unwrap().first, "GET /2 HTTP/1.1");
-        program.say(&ok("two")).await;
-        assert_eq!(soon(second.answer()).await.unwrap().text(), "two");
-        // Who waits and leaves takes nobody's place.
-        first.say("GET /4 HTTP/1.1\r\nHost: web\r\n\r\n").await;
-        soon(program.head()).await.unwrap();
-        drop(second);
-        program.say(&ok("four")).await;
-        assert_eq!(soon(first.answer()).await.unwrap().text(), "four");
-        assert_eq!(reasons(&stage), [], "limits are no fault of the endpoint");
-    });
+    for path in BOTH {
+        run(async move {
+            let stage = Stage::new(path, AppProtocol::Http).await;
+            let endpoints = [stage.endpoint(1, stage.address)];
+            let limits = CircuitLimits {
+                max_connections: 1,
+                max_pending: 1,
+                ..CircuitLimits::default()
+            };
+            let calling = stage.calling(AppProtocol::Http, endpoints);
+            stage.a.publish(with(calling, limited(limits)));
+            let (mut first, mut second, mut third) =
+                (stage.dial().await, stage.dial().await, stage.dial().await);
+            first.say("GET /1 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            let mut program = soon(stage.accept()).await;
+            assert_eq!(soon(program.head()).await.unwrap().first, "GET /1 HTTP/1.1");
+            second.say("GET /2 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            // Until the second waits, the third would.
+            let heard = loop {
+                third.say("GET /3 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+                match tokio::time::timeout(Duration::from_millis(300), third.answer()).await {
+                    Ok(heard) => break heard.unwrap(),
+                    Err(_waits) => third = stage.dial().await,
+                }
+            };
+            assert_eq!(
+                (heard.status(), heard.error().unwrap().0),
+                (503, "overloaded")
+            );
+            program.say(&ok("one")).await;
+            assert_eq!(soon(first.answer()).await.unwrap().text(), "one");
+            assert_eq!(soon(program.head()).await.unwrap().first, "GET /2 HTTP/1.1");
+            program.say(&ok("two")).await;
+            assert_eq!(soon(second.answer()).await.unwrap().text(), "two");
+            // Who waits and leaves takes nobody's place.
+            first.say("GET /4 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            soon(program.head()).await.unwrap();
+            drop(second);
+            program.say(&ok("four")).await;
+            assert_eq!(soon(first.answer()).await.unwrap().text(), "four");
+            assert_eq!(reasons(&stage), [], "limits are no fault of the endpoint");
+        });
+    }
 }
 
 /// Who waits for a connection and goes away gives its place to others at once.
