@@ -21,7 +21,7 @@ enum Against {
 /// A limit: scenario, column, with what it is compared, and the most that is allowed.
 struct Limit(&'static str, Column, Against, f64);
 
-const LIMITS: [Limit; 34] = [
+const LIMITS: [Limit; 40] = [
     Limit(
         "h1",
         Column::CpuUsPerRequest,
@@ -140,6 +140,34 @@ const LIMITS: [Limit; 34] = [
         Column::P99Us,
         Against::Number,
         100_000.0,
+    ),
+    Limit("registry_curator", Column::P50Us, Against::Number, 20_000.0),
+    Limit(
+        "registry_curator",
+        Column::P99Us,
+        Against::Number,
+        100_000.0,
+    ),
+    Limit(
+        "registry_kubernetes",
+        Column::P50Us,
+        Against::Number,
+        20_000.0,
+    ),
+    Limit(
+        "registry_kubernetes",
+        Column::P99Us,
+        Against::Number,
+        100_000.0,
+    ),
+    // The records live for a second, and a second more.
+    Limit("registry_dns", Column::P99Us, Against::Number, 2_000_000.0),
+    // Asked every five seconds, a tenth of it more at random, and what the server keeps answers for.
+    Limit(
+        "registry_eureka",
+        Column::P99Us,
+        Against::Number,
+        6_000_000.0,
     ),
     Limit("registry_file", Column::P99Us, Against::Number, 150_000.0),
     Limit("registry_ingest", Column::CpuS, Against::Number, 2.0),

@@ -3,7 +3,7 @@
 //! In: the servers that `scripts/registries.sh` fetched, on loopback. Out: a row for each, one for reading
 //! much, one for a burst, one for rest. A server that is not there is named among what was not measured.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use mesh_registry::{Published, start};
@@ -83,18 +83,17 @@ async fn one(kind: Kind, quick: bool) -> anyhow::Result<Figures> {
     let mut views = registry.views();
     let count = kind.writes() / if quick { 4 } else { 1 };
     let mut times = Vec::new();
-    for at in 0..=count {
-        let address = SocketAddr::from(([10, 0, 0, 1], 10_000 + at));
-        let text = address.to_string();
+    for turn in 0..kind.services() + count {
+        let text = standing.address(turn).to_string();
         let began = Instant::now();
         let seen = async {
             until(&mut views, |now| has(now, &text)).await?;
             anyhow::Ok(began.elapsed())
         };
-        let (written, seen) = tokio::join!(standing.write(address), seen);
+        let (written, seen) = tokio::join!(standing.write(turn), seen);
         written?;
-        // The first one makes the service.
-        if at > 0 {
+        // The first ones make the services.
+        if turn >= kind.services() {
             times.push(u32::try_from(seen?.as_micros())?);
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(120..180))).await;

@@ -23,6 +23,11 @@ use mesh_registry::{
     registrar::{Registrar, Registration},
 };
 
+/// A DNS server whose hosts change.
+mod dns;
+/// An API server with its etcd.
+mod kubernetes;
+
 /// A registry that can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -31,16 +36,20 @@ pub(super) enum Kind {
     Etcd,
     Serverset,
     Curator,
+    Kubernetes,
+    Dns,
     Eureka,
 }
 
 /// All of them.
-pub(super) const KINDS: [Kind; 6] = [
+pub(super) const KINDS: [Kind; 8] = [
     Kind::File,
     Kind::Consul,
     Kind::Etcd,
     Kind::Serverset,
     Kind::Curator,
+    Kind::Kubernetes,
+    Kind::Dns,
     Kind::Eureka,
 ];
 
@@ -53,13 +62,26 @@ impl Kind {
             Self::Etcd => "etcd",
             Self::Serverset => "serverset",
             Self::Curator => "curator",
+            Self::Kubernetes => "kubernetes",
+            Self::Dns => "dns",
             Self::Eureka => "eureka",
         }
     }
 
-    /// Of one that is asked every five seconds fewer will do.
+    /// Of one that is asked now and then fewer will do.
     pub(super) fn writes(self) -> u16 {
-        if self == Self::Eureka { 8 } else { 200 }
+        if self.is_asked() { 8 } else { 200 }
+    }
+
+    /// Services in turn, so that none of them grows to a size that few have. The first write of each, which
+    /// makes the service, is not measured.
+    pub(super) fn services(self) -> u16 {
+        if self.is_asked() { 1 } else { 16 }
+    }
+
+    /// True when its source asks at intervals and is told of nothing.
+    fn is_asked(self) -> bool {
+        matches!(self, Self::Eureka | Self::Dns)
     }
 }
 
@@ -70,13 +92,16 @@ pub(super) struct Standing {
     /// Where it is asked directly.
     pub(super) admin: SocketAddr,
     writer: Writer,
-    _server: Option<Server>,
+    services: u16,
+    _servers: Vec<Server>,
     _folder: Option<tempfile::TempDir>,
 }
 
 enum Writer {
     Directory(PathBuf),
     Registrar(Arc<dyn Registrar>),
+    Kubernetes(kubernetes::Writer),
+    Dns(dns::Writer),
 }
 
 impl Standing {
@@ -84,13 +109,14 @@ impl Standing {
     pub(super) fn start(kind: Kind) -> anyhow::Result<Self> {
         let (program, settings) = match kind {
             Kind::File => return Self::directory(),
+            Kind::Kubernetes => return kubernetes::start(),
+            Kind::Dns => return dns::start(),
             Kind::Consul => ("consul", consul as fn(&Path) -> Started),
             Kind::Etcd => ("etcd", etcd as fn(&Path) -> Started),
             Kind::Serverset | Kind::Curator => ("zookeeper", zookeeper as fn(&Path) -> Started),
             Kind::Eureka => ("eureka", eureka as fn(&Path) -> Started),
         };
-        let root = installed(program)
-            .with_context(|| format!("{program} is not there: scripts/registries.sh {program}"))?;
+        let root = found(program)?;
         let (plan, admin) = settings(&root);
         let server = Server::start(plan, tempfile::tempdir()?);
         let web = |path: &str| Access {
@@ -102,7 +128,7 @@ impl Standing {
             ..Access::default()
         };
         let source = match kind {
-            Kind::File | Kind::Consul => SourceKind::Consul {
+            Kind::File | Kind::Kubernetes | Kind::Dns | Kind::Consul => SourceKind::Consul {
                 access: web(""),
                 datacenter: None,
                 namespace: None,
@@ -143,7 +169,8 @@ impl Standing {
             config,
             admin,
             writer: Writer::Registrar(registrar),
-            _server: Some(server),
+            services: kind.services(),
+            _servers: vec![server],
             _folder: None,
         })
     }
@@ -160,26 +187,36 @@ impl Standing {
             ),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             writer: Writer::Directory(directory),
-            _server: None,
+            services: Kind::File.services(),
+            _servers: Vec::new(),
             _folder: Some(folder),
         })
     }
 
-    /// Registers an instance with this address.
-    pub(super) async fn write(&self, address: SocketAddr) -> anyhow::Result<()> {
+    /// The address of the instance that is written at this turn.
+    pub(super) fn address(&self, turn: u16) -> SocketAddr {
+        match &self.writer {
+            Writer::Dns(_) => dns::address(turn),
+            _ => SocketAddr::from(([10, 0, 0, 1], 10_000 + turn)),
+        }
+    }
+
+    /// Registers the instance of this turn.
+    pub(super) async fn write(&self, turn: u16) -> anyhow::Result<()> {
+        let address = self.address(turn);
+        let name = format!("web-{}", turn % self.services);
         match &self.writer {
             Writer::Directory(directory) => {
                 let text = format!(
-                    "[[service]]\nname = \"web-{0}\"\n[[service.endpoint]]\naddress = \"{address}\"\n",
-                    address.port()
+                    "[[service]]\nname = \"web-{turn}\"\n[[service.endpoint]]\naddress = \"{address}\"\n"
                 );
-                let path = directory.join(format!("web-{}.toml", address.port()));
+                let path = directory.join(format!("web-{turn}.toml"));
                 let new = path.with_extension("new");
                 fs::write(&new, text)?;
                 fs::rename(new, path)?;
             }
             Writer::Registrar(registrar) => {
-                let service = ServiceId::new(Namespace::default(), ServiceName::new("web")?);
+                let service = ServiceId::new(Namespace::default(), ServiceName::new(&name)?);
                 let of = Registration {
                     id: Registration::id_of("bench", &service, address.port()),
                     service,
@@ -191,9 +228,17 @@ impl Standing {
                 };
                 registrar.register(&Arc::new(of), Health::Healthy).await?;
             }
+            Writer::Kubernetes(writer) => writer.write(&name, address).await?,
+            Writer::Dns(writer) => writer.write(address)?,
         }
         Ok(())
     }
+}
+
+/// The folder of a server.
+fn found(program: &str) -> anyhow::Result<PathBuf> {
+    installed(program)
+        .with_context(|| format!("{program} is not there: scripts/registries.sh {program}"))
 }
 
 fn named(kind: Kind, source: SourceKind) -> SourceConfig {
