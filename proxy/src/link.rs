@@ -9,6 +9,8 @@
 use std::task::{Context, Poll};
 use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Instant};
 
+/// How many frames that carry nothing a peer may send.
+mod allowance;
 /// Moves the bytes.
 mod drive;
 /// Frames.
@@ -33,6 +35,9 @@ mod stream;
 /// Peers who send more frames than their exchanges need.
 mod watch;
 
+pub(crate) use allowance::Allowance;
+#[cfg(test)]
+pub(crate) use allowance::BURST;
 pub(crate) use drive::Driver;
 pub(crate) use frame::Reason;
 pub(crate) use head::Head;

@@ -51,7 +51,20 @@ pub(crate) fn request_from(
     } else {
         set_target(&parts.uri, request)?;
     }
-    request.framing = body(&declared, ended);
+    conclude(request, &declared, ended)?;
+    match protocol {
+        Some(protocol) => extended_connect(protocol.as_str(), &declared, request),
+        None => Ok(()),
+    }
+}
+
+/// What a request's fields say of its body and of what its caller wishes; `ended`: no body follows.
+pub(super) fn conclude(
+    request: &mut Request,
+    declared: &Declared,
+    ended: bool,
+) -> Result<(), HeadError> {
+    request.framing = body(declared, ended);
     if request.method() == "TRACE" && request.has_body() {
         return Err(HeadError::ContentLength);
     }
@@ -61,10 +74,7 @@ pub(crate) fn request_from(
         takes_trailers: declared.takes_trailers,
         grpc: declared.grpc,
     };
-    match protocol {
-        Some(protocol) => extended_connect(protocol.as_str(), &declared, request),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Sets path and query; a scheme other than HTTP's is none that a program here could mean.
@@ -145,7 +155,7 @@ pub(super) fn settle(
 }
 
 /// How a body is delimited; `ended` when there is none.
-pub(super) fn body(declared: &Declared, ended: bool) -> Framing {
+fn body(declared: &Declared, ended: bool) -> Framing {
     match declared.length() {
         _ if ended => Framing::None,
         Some(length) if length > 0 => Framing::Length(length),

@@ -16,14 +16,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Frames that carry nothing which a peer may send ahead.
-const BURST: u32 = 1000;
-/// How many more it may send each second, and for each frame of a head or body in either direction: receivers of
-/// many small messages answer each with two window updates and a ping.
-const PER_SECOND: f64 = 200.0;
-const PER_FRAME: u32 = 8;
-/// Most that can be saved up.
-const SAVED: u32 = 10_000;
+use crate::link::Allowance;
+
 /// Requests after which a peer that takes most of them back at once is cut off.
 const TAKEN_BACK: u32 = 500;
 /// A request that is taken back later than this is one that its caller has waited for.
@@ -51,8 +45,7 @@ pub(crate) struct Tally {
 struct Frames {
     received: Places,
     sent: Places,
-    left: u32,
-    refilled: Instant,
+    idle: Allowance,
     begun: bool,
 }
 
@@ -107,8 +100,7 @@ impl Tally {
             frames: RefCell::new(Frames {
                 received: Places::after(PREFACE),
                 sent: Places::after(0),
-                left: BURST,
-                refilled: Instant::now(),
+                idle: Allowance::new(),
                 begun: false,
             }),
             requests: Cell::new(0),
@@ -133,14 +125,10 @@ impl Tally {
                 idle = idle.saturating_add(1);
             }
         });
-        frames.earn(useful);
-        if idle > frames.left {
-            frames.refill();
-        }
-        if idle > frames.left {
+        frames.idle.earn(useful);
+        if !frames.idle.spend(idle) {
             self.flooded.set(true);
         }
-        frames.left = frames.left.saturating_sub(idle);
     }
 
     fn sent(&self, bytes: &[u8]) {
@@ -149,7 +137,7 @@ impl Tally {
         frames.sent.pass(bytes, |kind, length| {
             useful = useful.saturating_add(u32::from(matches!(kind, DATA | HEADERS) && length > 0));
         });
-        frames.earn(useful);
+        frames.idle.earn(useful);
     }
 
     /// A request has ended; `taken_back` when its caller reset it at once and saw nothing of an answer.
@@ -175,28 +163,6 @@ impl Tally {
     /// Since when the peer takes no more bytes, while there are some for it.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since.get()
-    }
-}
-
-impl Frames {
-    fn earn(&mut self, useful: u32) {
-        let more = useful.saturating_mul(PER_FRAME);
-        self.left = self.left.saturating_add(more).min(SAVED);
-    }
-
-    fn refill(&mut self) {
-        let now = Instant::now();
-        let earned = now.duration_since(self.refilled).as_secs_f64() * PER_SECOND;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and SAVED"
-        )]
-        let earned = earned.min(f64::from(SAVED)) as u32;
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(SAVED);
-            self.refilled = now;
-        }
     }
 }
 
@@ -292,6 +258,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::BURST;
 
     fn frame(kind: u8, length: usize) -> Vec<u8> {
         let [_, a, b, c] = u32::try_from(length).unwrap().to_be_bytes();

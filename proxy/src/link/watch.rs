@@ -1,22 +1,14 @@
 //! Peers who send more frames than their exchanges need.
 
-use std::time::Instant;
+use super::allowance::Allowance;
 
-/// Frames that carry nothing which a peer may send ahead.
-const BURST: u32 = 1000;
-/// How many more it may send each second, and for each frame of a head or body in either direction.
-const PER_SECOND: f64 = 200.0;
-const PER_FRAME: u32 = 8;
-/// Most that can be saved up.
-const SAVED: u32 = 10_000;
 /// Requests after which a peer that takes most of them back is cut off.
 const TAKEN_BACK: u32 = 500;
 
 /// What one peer has done.
 #[derive(Debug)]
 pub(super) struct Watch {
-    left: u32,
-    refilled: Instant,
+    idle: Allowance,
     requests: u32,
     taken_back: u32,
 }
@@ -25,8 +17,7 @@ impl Watch {
     /// Nothing yet.
     pub(super) fn new() -> Self {
         Self {
-            left: BURST,
-            refilled: Instant::now(),
+            idle: Allowance::new(),
             requests: 0,
             taken_back: 0,
         }
@@ -34,17 +25,12 @@ impl Watch {
 
     /// A frame of a head or body went either way.
     pub(super) fn useful(&mut self) {
-        self.left = self.left.saturating_add(PER_FRAME).min(SAVED);
+        self.idle.earn(1);
     }
 
     /// A frame came that carries nothing; false when it is one too many.
     pub(super) fn idle(&mut self) -> bool {
-        if self.left == 0 {
-            self.refill(Instant::now());
-        }
-        let within = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        within
+        self.idle.spend(1)
     }
 
     /// A request came; false when most before it were taken back.
@@ -62,48 +48,11 @@ impl Watch {
     pub(super) fn taken_back(&mut self) {
         self.taken_back += 1;
     }
-
-    fn refill(&mut self, now: Instant) {
-        let earned = now.duration_since(self.refilled).as_secs_f64() * PER_SECOND;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and SAVED"
-        )]
-        let earned = earned.min(f64::from(SAVED)) as u32;
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(SAVED);
-            self.refilled = now;
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn idle_frames_are_counted_against_useful_ones() {
-        let mut watch = Watch::new();
-        let allowed = (0..2 * BURST).take_while(|_| watch.idle()).count();
-        assert!(
-            (BURST as usize..BURST as usize + 100).contains(&allowed),
-            "{allowed}"
-        );
-        watch.useful();
-        assert_eq!(
-            (0..100).take_while(|_| watch.idle()).count(),
-            PER_FRAME as usize
-        );
-    }
-
-    #[test]
-    fn time_earns_frames() {
-        let mut watch = Watch::new();
-        while watch.idle() {}
-        watch.refill(watch.refilled + std::time::Duration::from_secs(1));
-        assert_eq!(watch.left, 200);
-    }
 
     #[test]
     fn requests_that_are_taken_back() {

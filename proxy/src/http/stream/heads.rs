@@ -12,7 +12,7 @@ use crate::{
         fields::{Fields, Known},
         h1::{FIELD_LIMIT, LINE_LIMIT, framing::Declared},
         malformed::HeadError,
-        message::{Form, Framing, Request, Response, Version, Wishes},
+        message::{Form, Framing, Request, Response, Version},
         octet,
     },
     link::{self, Head},
@@ -53,17 +53,7 @@ pub(crate) fn request_from(
     if ended && declared.length().is_some_and(|length| length > 0) {
         return Err(HeadError::ContentLength);
     }
-    request.framing = convert::body(&declared, ended);
-    if method == b"TRACE" && request.has_body() {
-        return Err(HeadError::ContentLength);
-    }
-    request.wishes = Wishes {
-        persistent: true,
-        expects_continue: declared.expects_continue,
-        takes_trailers: declared.takes_trailers,
-        grpc: declared.grpc,
-    };
-    Ok(())
+    convert::conclude(request, &declared, ended)
 }
 
 /// `:authority` and `host` name one place.
