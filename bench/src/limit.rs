@@ -21,7 +21,7 @@ enum Against {
 /// A limit: scenario, column, with what it is compared, and the most that is allowed.
 struct Limit(&'static str, Column, Against, f64);
 
-const LIMITS: [Limit; 40] = [
+const LIMITS: [Limit; 42] = [
     Limit(
         "h1",
         Column::CpuUsPerRequest,
@@ -30,6 +30,18 @@ const LIMITS: [Limit; 40] = [
     ),
     Limit(
         "h1",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Envoy),
+        0.45,
+    ),
+    Limit(
+        "h1_bare",
+        Column::CpuUsPerRequest,
+        Against::Peer(Proxy::Haproxy),
+        1.1,
+    ),
+    Limit(
+        "h1_bare",
         Column::CpuUsPerRequest,
         Against::Peer(Proxy::Envoy),
         0.45,
