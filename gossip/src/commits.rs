@@ -103,7 +103,8 @@ pub struct Commits {
     parse: fn(&str) -> Option<Document>,
     all: BTreeMap<CommitId, Arc<Entry>>,
     by_resource: BTreeMap<ResourceKey, BTreeSet<CommitId>>,
-    by_edit: BTreeMap<(Vec<u8>, Vec<u8>), BTreeSet<CommitId>>,
+    /// By [`slot_of`]: nearly always one.
+    by_edit: BTreeMap<[u8; 32], Vec<CommitId>>,
     confirms: BTreeMap<CommitId, BTreeSet<CommitId>>,
     /// Grants of operators, as they stand in commits, that were checked: most commits repeat one.
     grants: BTreeMap<Arc<[u8]>, (Arc<OperatorGrant>, HostId)>,
@@ -273,11 +274,14 @@ impl Commits {
     pub(crate) fn insert(&mut self, entry: Entry) -> Touched {
         let mut touched = Touched::default();
         let id = entry.id;
-        let edit = (entry.author.key.clone(), entry.commit.edit_id.clone());
         self.grants
             .entry(Arc::clone(&entry.written))
             .or_insert_with(|| (Arc::clone(&entry.author), entry.by));
-        self.by_edit.entry(edit).or_default().insert(id);
+        let same = self.by_edit.entry(slot_of(&entry)).or_default();
+        if let Err(place) = same.binary_search(&id) {
+            same.reserve_exact(1);
+            same.insert(place, id);
+        }
         let mut revoking = false;
         for change in &entry.commit.changes {
             let key = key_of(change);
@@ -366,6 +370,14 @@ impl Entry {
         }
         Some(document)
     }
+}
+
+/// The operator and the id that it gave to an edit.
+fn slot_of(entry: &Entry) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&entry.author.key);
+    hasher.update(&entry.commit.edit_id);
+    *hasher.finalize().as_bytes()
 }
 
 /// The same operator, edit id and content: one edit, however often it was signed and sent.

@@ -24,7 +24,7 @@ use writer::{Order, Shared, Writer};
 /// The daemon's own table, beside those of the control state.
 const BOOT: &str = "boot";
 /// Bytes of the file that may be held in memory: it is read whole once, at the start, and then only written.
-const CACHE: usize = 4 << 20;
+const CACHE: usize = 1 << 20;
 /// Orders that may wait for the writer; above it whoever gives one waits.
 const QUEUE: usize = 1024;
 

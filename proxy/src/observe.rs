@@ -11,18 +11,19 @@ use std::{
 };
 
 use mesh_model::{
-    admin::FailureRecord,
     name::{ServiceId, ServiceName},
     principal::SpiffeId,
 };
 
 use self::cells::{Cells, Series, SeriesKey};
-use crate::{clock::now_ms, failure::Code, listen::Kind};
+use crate::listen::Kind;
 
 /// Counters and histograms with one writer.
 pub(crate) mod cells;
 /// Counts by source and destination.
 pub(crate) mod edges;
+/// What failed lately.
+pub(crate) mod failures;
 /// The access log.
 pub(crate) mod log;
 /// The text of metrics, and rows of `stat`.
@@ -120,8 +121,6 @@ impl RequestRecord<'_> {
     }
 }
 
-/// Failure records kept by one worker.
-const FAILURES: usize = 4096;
 /// Labels kept; more services than a mesh has.
 const LABELS: usize = 16_384;
 /// Series that one worker writes; beyond it everything counts as `other`.
@@ -170,7 +169,12 @@ impl Observe {
             self.cells.log_dropped.add(1);
         }
         if failed {
-            self.remember(record);
+            let mut failures = self
+                .cells
+                .failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            failures.keep(record);
         }
     }
 
@@ -271,44 +275,6 @@ impl Observe {
         });
         self.last.replace(Some(Arc::clone(found)));
         Arc::clone(found)
-    }
-
-    fn remember(&self, record: &RequestRecord<'_>) {
-        let request = match (record.method, record.path) {
-            ("", _) => String::new(),
-            (method, path) => format!("{method} {path}"),
-        };
-        let advice = || Code::parse(record.code).map_or("", |code| code.documented().remedy);
-        let remedy = if record.remedy.is_empty() {
-            advice()
-        } else {
-            record.remedy
-        };
-        let failure = FailureRecord {
-            id: record.id.to_owned(),
-            host: String::new(),
-            side: record.direction.as_str().to_owned(),
-            time_ms: now_ms(),
-            code: record.code.to_owned(),
-            status: record.status,
-            source: record.caller.to_owned(),
-            destination: record.destination.to_string(),
-            request,
-            route: record.route.to_string(),
-            attempts: record.attempts.to_vec(),
-            what: record.what.to_owned(),
-            remedy: remedy.to_owned(),
-            duration_us: micros(record.duration),
-        };
-        let mut ring = self
-            .cells
-            .failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if ring.len() >= FAILURES {
-            ring.pop_front();
-        }
-        ring.push_back(failure);
     }
 }
 

@@ -190,11 +190,7 @@ impl Proxy {
                 .failures
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            found.extend(
-                ring.iter()
-                    .filter(|record| record.id.eq_ignore_ascii_case(id))
-                    .cloned(),
-            );
+            found.extend(ring.of(id));
         }
         found.sort_by_key(|record| record.time_ms);
         for record in &mut found {

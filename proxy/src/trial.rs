@@ -457,8 +457,6 @@ impl Host {
     /// What failed here, by code and id.
     pub(crate) fn failures(&self) -> Vec<(String, String)> {
         let ring = self.cells.failures.lock().unwrap();
-        ring.iter()
-            .map(|record| (record.code.clone(), record.id.clone()))
-            .collect()
+        ring.all().map(|record| (record.code, record.id)).collect()
     }
 }

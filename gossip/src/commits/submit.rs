@@ -10,7 +10,7 @@ use mesh_model::{
 use super::{
     CommitError, Commits, Entry,
     graph::{Fate, evaluate, fate},
-    key_of,
+    key_of, slot_of,
 };
 use crate::config::millis;
 
@@ -186,8 +186,7 @@ impl Commits {
     }
 
     fn same_edit(&self, entry: &Entry) -> Result<Option<CommitId>, SubmitError> {
-        let slot = (entry.author.key.clone(), entry.commit.edit_id.clone());
-        let Some(known) = self.by_edit.get(&slot) else {
+        let Some(known) = self.by_edit.get(&slot_of(entry)) else {
             return Ok(None);
         };
         let mut known = known.iter().filter_map(|id| self.all.get(id));

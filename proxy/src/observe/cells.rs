@@ -2,7 +2,6 @@
 
 use std::{
     array,
-    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -10,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::admin::FailureRecord;
-
-use super::{Direction, RequestRecord, micros, policies::Policies, tap::Taps};
+use super::{Direction, RequestRecord, failures::Failures, micros, policies::Policies, tap::Taps};
 use crate::{failure, listen::Kind};
 
 /// A number that one thread writes and all may read.
@@ -132,7 +129,7 @@ pub(crate) struct Cells {
     /// Requests; locked when a series is new, and by readers.
     pub(crate) series: Mutex<Vec<Arc<Series>>>,
     /// What failed lately; locked on failure, and by readers.
-    pub(crate) failures: Mutex<VecDeque<FailureRecord>>,
+    pub(crate) failures: Mutex<Failures>,
     /// Log lines that were dropped, in chunks.
     pub(crate) log_dropped: Counter,
     /// Tasks that panicked.

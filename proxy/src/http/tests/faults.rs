@@ -192,7 +192,7 @@ fn delays_count_against_the_deadline() {
         );
         assert_eq!(stage.a.cells.policies.delayed.get(), 2);
         let ring = stage.a.cells.failures.lock().unwrap();
-        let told = &ring.back().unwrap().attempts;
+        let told = ring.all().next_back().unwrap().attempts;
         assert!(told[0].contains("fault shop/chaos: held back"), "{told:?}");
     });
 }

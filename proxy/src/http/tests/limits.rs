@@ -59,7 +59,7 @@ fn requests_beyond_the_rate_are_refused() {
         assert_eq!(b.failures().last(), Some(&told));
         assert_eq!(b.cells.policies.limited.get(), 1);
         let ring = b.cells.failures.lock().unwrap();
-        let what = &ring.back().unwrap().what;
+        let what = ring.all().next_back().unwrap().what;
         assert!(what.contains("shop/limit allows 1 in 7200s"), "{what}");
     });
 }
