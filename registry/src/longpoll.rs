@@ -18,6 +18,7 @@ use mesh_model::{endpoint::ServiceKey, name::ServiceName};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 
 use crate::{demand::Demand, http::Client, sink::Sink, source::SourceError};
@@ -50,12 +51,13 @@ mod turn;
 pub(crate) use cursor::Ask;
 pub(crate) use dialect::{Dialect, Instances, Names, Subject, Unwell};
 
-use engine::{Engine, label};
+use engine::{Engine, label, spread};
 use feeds::{Feed, NAMES};
 use probe::LEADER;
 
-/// Services that get a question of their own at a time because they changed.
-const SWAPS: usize = 16;
+/// Services that get a question of their own at a time because they changed, and how often that is. A server may
+/// go on with a question that was given up until its time ends, and counts it for the connection.
+const SWAPS: (usize, Duration) = (4, Duration::from_secs(10));
 
 /// The readers that run.
 struct Readers {
@@ -65,6 +67,8 @@ struct Readers {
     hot: BTreeMap<ServiceKey, AbortHandle>,
     /// Of everything, by name on the board.
     feeds: BTreeMap<&'static str, AbortHandle>,
+    /// When services swapped last.
+    swapped: Option<Instant>,
 }
 
 /// Reads for ever: what `demand` wants, or everything, and of it `only` what the settings name; at most `most`
@@ -84,6 +88,7 @@ pub(crate) async fn run(
         tasks: JoinSet::new(),
         hot: BTreeMap::new(),
         feeds: BTreeMap::new(),
+        swapped: None,
     };
     engine.board.expect(LEADER);
     readers.tasks.spawn(Arc::clone(&engine).probe());
@@ -177,7 +182,7 @@ impl Readers {
                 stays
             });
         }
-        let spread = engine.spread(wanted.len());
+        let spread = spread(wanted.len());
         let mut cold = BTreeSet::new();
         for key in wanted {
             if self.hot.contains_key(key) {
@@ -189,11 +194,16 @@ impl Readers {
             }
             self.watch(key, spread.mul_f64(fastrand::f64()));
         }
+        let may_swap = self.swapped.is_none_or(|at| at.elapsed() >= SWAPS.1);
         let swaps = {
             let mut queue = engine.queue();
             queue.keep(wanted);
-            queue.swaps(self.hot.keys().collect(), SWAPS)
+            let most = if may_swap { SWAPS.0 } else { 0 };
+            queue.swaps(self.hot.keys().collect(), most)
         };
+        if !swaps.is_empty() {
+            self.swapped = Some(Instant::now());
+        }
         for (up, down) in swaps {
             if !cold.remove(&up) {
                 continue;

@@ -160,7 +160,7 @@ pub(super) async fn dial(
             }
             let stream = tls.secure(host, stream).await?;
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                shared(stream, workers).await
+                Box::pin(shared(stream, workers)).await
             } else {
                 single(stream).await
             }

@@ -108,14 +108,6 @@ impl Engine {
         patience(self.watched())
     }
 
-    /// Over how long the questions of all services begin, so that they do not come at once.
-    pub(super) fn spread(&self, services: usize) -> Duration {
-        let services = u32::try_from(services).unwrap_or(u32::MAX);
-        let quick = Duration::from_millis(5).saturating_mul(services);
-        let slow = Duration::from_micros(500).saturating_mul(services);
-        quick.min(slow.max(Duration::from_millis(1_500)))
-    }
-
     /// Everything may be different: what has no question of its own is read, too.
     pub(super) fn everything(&self) {
         self.queue().everything();
@@ -138,8 +130,10 @@ impl Engine {
             .collect()
     }
 
-    /// Everybody reads again, from the leader.
+    /// Everybody reads again, from the leader, on new connections: a server may go on with the questions that
+    /// are given up now.
     pub(super) fn all_again(&self) {
+        self.client.redial();
         self.again.send_modify(|round| *round += 1);
         self.everything();
     }
@@ -265,6 +259,14 @@ impl Engine {
     pub(super) fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Over how long the questions of so many services begin, so that they do not come at once.
+pub(super) fn spread(services: usize) -> Duration {
+    let services = u32::try_from(services).unwrap_or(u32::MAX);
+    let quick = Duration::from_millis(5).saturating_mul(services);
+    let slow = Duration::from_micros(500).saturating_mul(services);
+    quick.min(slow.max(Duration::from_millis(1_500)))
 }
 
 /// How long to wait after the error.

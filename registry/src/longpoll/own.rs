@@ -6,7 +6,7 @@ use mesh_model::endpoint::ServiceKey;
 
 use super::{
     cursor::{Ask, Bucket, Cursor, Step},
-    engine::{Engine, label, pause},
+    engine::{Engine, label, pause, spread},
 };
 use crate::{backoff::Backoff, source::SourceError, version::Version};
 
@@ -31,7 +31,7 @@ impl Engine {
                 None => {
                     cursor.lost();
                     // Not all at once.
-                    self.spread(self.watched()).mul_f64(fastrand::f64())
+                    spread(self.watched()).mul_f64(fastrand::f64())
                 }
                 Some(Ok(())) => {
                     waits.reset();

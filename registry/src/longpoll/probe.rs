@@ -45,7 +45,6 @@ impl Engine {
                 Ok(()) => {
                     self.board.good(LEADER);
                     if !alive {
-                        self.client.redial();
                         self.all_again();
                     }
                     alive = true;

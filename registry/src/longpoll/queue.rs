@@ -164,7 +164,7 @@ impl Queue {
         watched: Vec<&ServiceKey>,
         most: usize,
     ) -> Vec<(ServiceKey, ServiceKey)> {
-        if self.rising.is_empty() {
+        if self.rising.is_empty() || most == 0 {
             return Vec::new();
         }
         let heat = |key: &ServiceKey| self.heat.get(key).copied().unwrap_or(0);

@@ -14,9 +14,9 @@ use crate::{backoff::Backoff, source::SourceError, version::Version};
 
 /// So many are read at once.
 const AT_ONCE: usize = 16;
-/// The pause after such a group in a slow round: 50 a second.
+/// The pause after such a group while a round is slow: 50 a second.
 const GROUP_PAUSE: Duration = Duration::from_millis(320);
-/// After a quick round as many times as long as it took, rounds are slow.
+/// After a round so many times as long as it was quick the next one is slow.
 const REST: u32 = 10;
 /// One service is read this often without a reason.
 const LOOK: Duration = Duration::from_secs(30);
@@ -65,9 +65,9 @@ impl Engine {
             at: Instant::now(),
             waits: Backoff::new(Duration::from_millis(250), Duration::from_secs(30)),
         };
-        let (mut rest, mut began, mut quick) = (Instant::now(), Instant::now(), true);
+        let (mut rest, mut quickly) = (Instant::now(), Duration::ZERO);
         loop {
-            let (keys, is_slow, is_last) = {
+            let (keys, is_round, is_last) = {
                 let mut queue = self.queue();
                 for key in failed.due() {
                     queue.name(key);
@@ -77,10 +77,9 @@ impl Engine {
                     Next::Named(keys) => (keys, false, false),
                     Next::Round { keys, first, last } => {
                         if first {
-                            began = Instant::now();
-                            quick = began >= rest;
+                            quickly = Duration::ZERO;
                         }
-                        (keys, !quick, last)
+                        (keys, true, last)
                     }
                 }
             };
@@ -88,7 +87,8 @@ impl Engine {
                 self.rest(failed.at, !failed.keys.is_empty()).await;
                 continue;
             }
-            let all = keys.len();
+            let (all, began) = (keys.len(), Instant::now());
+            let is_slow = is_round && began < rest;
             let ill = self.read_all(keys).await;
             let pause = match (ill.len() == all, is_slow) {
                 (true, _) => Duration::from_secs(1),
@@ -96,8 +96,11 @@ impl Engine {
                 (false, false) => Duration::ZERO,
             };
             failed.add(ill);
-            if is_last && quick {
-                rest = Instant::now() + began.elapsed() * REST;
+            if is_round && !is_slow {
+                quickly += began.elapsed();
+            }
+            if is_last {
+                rest = rest.max(Instant::now() + quickly * REST);
             }
             tokio::time::sleep(pause).await;
         }

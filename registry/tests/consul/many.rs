@@ -154,10 +154,10 @@ pub(crate) async fn follow(root: &Path, setup: Setup, watches: u16, most: usize)
     many.read(services).await;
     let read = began.elapsed();
     let reading = many.reading();
-    let watched = services.min(watches.into());
+    let followed = services.min(watches.into());
     assert_eq!(
         (reading.watched, reading.in_turn),
-        (watched, services - watched)
+        (followed, services - followed)
     );
     assert!(measured || reading.connections <= most, "{reading:?}");
     if !measured {
@@ -171,10 +171,10 @@ pub(crate) async fn follow(root: &Path, setup: Setup, watches: u16, most: usize)
     let requests = u32::try_from(many.requests() - before.0).unwrap_or(u32::MAX);
     let idle = f64::from(requests) / before.1.elapsed().as_secs_f64();
     let first = many
-        .changes(services, 60, 9_001, Duration::from_secs(1))
+        .changes(services, 10, 9_001, Duration::from_secs(12))
         .await;
     let again = many
-        .changes(services, 60, 9_002, Duration::from_millis(100))
+        .changes(services, 10, 9_002, Duration::from_millis(100))
         .await;
     let told = writeln!(
         std::io::stderr(),

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use hyper::{
@@ -93,7 +94,7 @@ impl Server {
     async fn waits_for(&self, requests: usize) {
         let mut waiting = self.waiting.subscribe();
         let all = waiting.wait_for(|now| *now >= requests);
-        let came = tokio::time::timeout(std::time::Duration::from_secs(20), all).await;
+        let came = tokio::time::timeout(Duration::from_secs(20), all).await;
         assert!(
             came.is_ok(),
             "{} of {requests} came",
@@ -126,7 +127,7 @@ fn ask(client: &Arc<Client>, requests: usize) -> JoinSet<Bytes> {
     for _ in 0..requests {
         let client = Arc::clone(client);
         all.spawn(async move {
-            let question = Question::get("/x?y=1").within(std::time::Duration::from_secs(60));
+            let question = Question::get("/x?y=1").within(Duration::from_mins(1));
             client.send(&question).await.unwrap().body
         });
     }
