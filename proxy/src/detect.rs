@@ -279,7 +279,7 @@ mod tests {
             let number = u32::try_from(number).unwrap();
             SocketAddr::from((std::net::Ipv4Addr::from_bits(number), 25))
         };
-        for number in 0..PLACES * 3 + 1 {
+        for number in 0..=PLACES * 3 {
             memory.learn(place(number), Some(b"220 hello"));
             assert!(memory.0.borrow().len() <= PLACES);
         }
