@@ -5,6 +5,7 @@
 mod tests {
     use std::{
         collections::BTreeMap,
+        fmt::Write as _,
         fs,
         io::{Read, Write},
         net::{SocketAddr, TcpStream},
@@ -49,7 +50,7 @@ mod tests {
         fn start(
             root: &Path,
             at: [SocketAddr; 3],
-            serves: fn(SocketAddr) -> bool,
+            answers: fn(SocketAddr) -> bool,
             command: impl Fn(usize, &Path) -> Command + Clone + Send + 'static,
         ) -> Self {
             let formed = Arc::new(AtomicBool::new(false));
@@ -59,7 +60,7 @@ mod tests {
                     name: format!("member {number}"),
                     root: root.to_owned(),
                     command: Box::new(move |state| command(number, state)),
-                    ready: Box::new(move || !formed.load(Ordering::Relaxed) || serves(at)),
+                    ready: Box::new(move || !formed.load(Ordering::Relaxed) || answers(at)),
                     within: PATIENCE,
                 };
                 Server::start(plan, tempfile::tempdir().unwrap())
@@ -67,7 +68,7 @@ mod tests {
             let servers: Vec<Server> = at.into_iter().enumerate().map(one).collect();
             formed.store(true, Ordering::Relaxed);
             let end = Instant::now() + PATIENCE;
-            while !at.into_iter().all(serves) {
+            while !at.into_iter().all(answers) {
                 let logs: Vec<String> = servers.iter().map(Server::log).collect();
                 assert!(Instant::now() < end, "they are no ensemble: {logs:#?}");
                 std::thread::sleep(Duration::from_millis(50));
@@ -97,7 +98,7 @@ mod tests {
                     ports[number]
                 );
                 for (at, pair) in peers.chunks(2).enumerate() {
-                    settings += &format!("server.{at}=127.0.0.1:{}:{}\n", pair[0], pair[1]);
+                    writeln!(settings, "server.{at}=127.0.0.1:{}:{}", pair[0], pair[1]).unwrap();
                 }
                 fs::write(state.join("zoo.cfg"), settings).unwrap();
                 fs::write(state.join("myid"), number.to_string()).unwrap();
