@@ -34,9 +34,6 @@ mod engine;
 /// A scripted server of either dialect.
 #[cfg(test)]
 pub(crate) mod fake;
-/// The same as the world of the contract.
-#[cfg(test)]
-pub(crate) mod far;
 /// Questions about everything.
 mod feeds;
 /// Services with a question of their own.
@@ -45,6 +42,9 @@ mod own;
 pub(crate) mod probe;
 /// Which service is read next.
 mod queue;
+/// What the tests of both dialects share.
+#[cfg(test)]
+pub(crate) mod tests;
 /// Services that are read in turn.
 mod turn;
 

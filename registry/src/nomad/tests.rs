@@ -4,7 +4,7 @@ use crate::{
     contract::{Na, Watched, World, laws, up},
     longpoll::{
         fake::{Kind, Mood},
-        far::Far,
+        tests::far::Far,
     },
 };
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::Agent;
 
 /// For the first reading, and for one change.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Many {
     agent: Agent,
@@ -167,7 +167,7 @@ pub(crate) async fn follow(root: &Path, setup: Setup, watches: u16, most: usize)
     // The first question of each service waits ten seconds.
     tokio::time::sleep(Duration::from_secs(15)).await;
     let before = (many.requests(), Instant::now());
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let requests = u32::try_from(many.requests() - before.0).unwrap_or(u32::MAX);
     let idle = f64::from(requests) / before.1.elapsed().as_secs_f64();
     let first = many

@@ -4,9 +4,9 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use mesh_model::config::{Access, SourceConfig, SourceKind};
 
-use super::fake::{Fake, Kind, Mood};
 use crate::{
     contract::{HOST, Hook, ID, Na, Registered, Setup, World, matrix},
+    longpoll::fake::{Fake, Kind, Mood},
     source::Source,
 };
 
