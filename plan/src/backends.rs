@@ -64,7 +64,7 @@ pub(crate) fn build(
                     .filter(|one| lies_apart(one, previous))
                     .collect();
                 if !candidates.is_empty() {
-                    backends.add_direct((id.clone(), *number), &candidates);
+                    backends.add_direct(&(id.clone(), *number), &candidates);
                 }
             }
         }
@@ -115,8 +115,8 @@ impl Backends {
     }
 
     /// Those of one port. In the backend and among the candidates endpoints are sorted by id.
-    fn add_direct(&mut self, key: (ServiceId, u16), candidates: &[&Considered]) {
-        let Some(backend) = self.by_service.get(&key) else {
+    fn add_direct(&mut self, key: &(ServiceId, u16), candidates: &[&Considered]) {
+        let Some(backend) = self.by_service.get(key) else {
             return;
         };
         for one in candidates {

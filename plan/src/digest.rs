@@ -111,7 +111,7 @@ impl Endpoints {
         ];
         hash.word(small.into_iter().fold(0, |all, part| all | part));
         if let Some(tunnel) = tunnel {
-            self.tunnel(hash, tunnel);
+            self::tunnel(hash, tunnel);
         }
         match host {
             None => hash.word(0),
@@ -119,32 +119,6 @@ impl Endpoints {
         };
         hash.words(host_name).word(self.once(labels));
         hash.word(locality.as_ref().map_or(0, |locality| self.once(locality)));
-    }
-
-    fn tunnel(&mut self, hash: &mut Stable, tunnel: &Tunnel) {
-        let Tunnel {
-            kind,
-            address,
-            server_name,
-            sans,
-            next_hop,
-            authority,
-            network,
-        } = tunnel;
-        hash.address(*address)
-            .word(u64::from(*kind == TunnelKind::Mesh))
-            .word(u64::from(*authority == AuthorityForm::Host))
-            .word(server_name.is_some().into())
-            .words(server_name.as_deref().unwrap_or_default())
-            .word(count(sans));
-        for san in &**sans {
-            hash.words(san.trust_domain.as_str())
-                .words(san.namespace.as_str())
-                .words(san.service_account.as_str());
-        }
-        if next_hop.is_some() || network.is_some() {
-            hash.word(1).debug(next_hop).debug(network);
-        }
     }
 
     /// The number of a value that many share.
@@ -155,6 +129,32 @@ impl Endpoints {
             hash.debug(value);
             hash.finish()
         })
+    }
+}
+
+fn tunnel(hash: &mut Stable, tunnel: &Tunnel) {
+    let Tunnel {
+        kind,
+        address,
+        server_name,
+        sans,
+        next_hop,
+        authority,
+        network,
+    } = tunnel;
+    hash.address(*address)
+        .word(u64::from(*kind == TunnelKind::Mesh))
+        .word(u64::from(*authority == AuthorityForm::Host))
+        .word(server_name.is_some().into())
+        .words(server_name.as_deref().unwrap_or_default())
+        .word(count(sans));
+    for san in &**sans {
+        hash.words(san.trust_domain.as_str())
+            .words(san.namespace.as_str())
+            .words(san.service_account.as_str());
+    }
+    if next_hop.is_some() || network.is_some() {
+        hash.word(1).debug(next_hop).debug(network);
     }
 }
 

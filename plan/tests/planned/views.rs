@@ -53,7 +53,7 @@ fn world(views: &[Said], rule: &str) -> World {
             } else {
                 format!("10.0.9.{last}:80")
             };
-            line.push_str(&format!(" {address}!{}", HEALTH[*health]));
+            line.extend([" ", &address, "!", HEALTH[*health]]);
         }
         lines.push(line);
     }
