@@ -2,16 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::BTreeMap,
-        fmt::Write,
-        fs,
-        net::{SocketAddr, UdpSocket},
-        path::Path,
-        process::Command,
-        sync::Arc,
-        time::Duration,
-    };
+    use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr, path::Path, sync::Arc};
 
     use mesh_model::{
         config::{DnsRecord, SourceConfig, SourceKind},
@@ -20,7 +11,7 @@ mod tests {
     use mesh_registry::{
         contract::{
             Hook, ID, Na, Registered, Setup, World, laws, matrix,
-            server::{Plan, Server, free_ports, needed},
+            server::{Server, dnsmasq, needed},
             wire::{Fault, Wire},
         },
         open::open,
@@ -40,60 +31,23 @@ mod tests {
         format!("srv-host=_{service}._tcp.mesh.test,{host}.mesh.test,{port},0,{weight}\n")
     }
 
-    /// True when it answers anything by UDP.
-    fn answers(port: u16) -> bool {
-        let mut question = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in ["ten", "mesh", "test"] {
-            question.push(u8::try_from(label.len()).unwrap());
-            question.extend(label.as_bytes());
-        }
-        question.extend([0, 0, 1, 0, 1]);
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let wait = Some(Duration::from_millis(100));
-        socket.set_read_timeout(wait).unwrap();
-        let sent = socket.send_to(&question, ("127.0.0.1", port));
-        sent.is_ok() && socket.recv(&mut [0; 512]).is_ok()
-    }
+    /// Hosts of the services.
+    const HOSTS: &str = "host-record=ten.mesh.test,10.0.0.1,1\nhost-record=six.mesh.test,fd00::1,1\nhost-record=db.mesh.test,10.0.0.53,1\n";
 
     impl Dnsmasq {
         fn start(root: &Path) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let [port] = free_ports();
-            let program = root.join("usr/sbin/dnsmasq");
-            let config = folder.path().join("dnsmasq.conf");
-            let head = format!(
-                "port={port}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nlocal=/mesh.test/\nlocal-ttl=1\ncache-size=0\n\
-                 host-record=ten.mesh.test,10.0.0.1,1\nhost-record=six.mesh.test,fd00::1,1\nhost-record=db.mesh.test,10.0.0.53,1\n"
-            );
-            fs::write(folder.path().join("head"), &head).unwrap();
-            fs::write(&config, head).unwrap();
-            let plan = Plan {
-                name: "dnsmasq".into(),
-                root: root.to_owned(),
-                command: Box::new(move |state| {
-                    let mut command = Command::new(&program);
-                    command.arg("--keep-in-foreground");
-                    command.arg(format!("--conf-file={}", config.display()));
-                    command.arg(format!("--pid-file={}", state.join("pid").display()));
-                    command.args(["--user=", "--group="]);
-                    command
-                }),
-                ready: Box::new(move || answers(port)),
-                within: Duration::from_secs(10),
-            };
+            let started = dnsmasq::start(root, Ipv4Addr::LOCALHOST.into());
             Self {
-                server: Server::start(plan, folder),
-                wire: Wire::new(SocketAddr::from(([127, 0, 0, 1], port))).unwrap(),
+                server: started.server,
+                wire: Wire::new(started.to).unwrap(),
                 records: BTreeMap::new(),
                 services: vec!["web".into(), "api".into()],
             }
         }
 
         fn write(&self) {
-            let folder = self.server.folder();
-            let mut text = fs::read_to_string(folder.join("head")).unwrap();
-            text.extend(self.records.values().map(String::as_str));
-            fs::write(folder.join("dnsmasq.conf"), text).unwrap();
+            let records: String = self.records.values().map(String::as_str).collect();
+            dnsmasq::write(&self.server, &(HOSTS.to_owned() + &records));
         }
 
         fn set(&mut self, service: &str, lines: String) {

@@ -5,7 +5,7 @@ mod tests {
     use std::{
         collections::BTreeMap,
         fs,
-        net::SocketAddr,
+        net::{Ipv4Addr, SocketAddr},
         path::{Path, PathBuf},
         process::Command,
         sync::Arc,
@@ -22,7 +22,7 @@ mod tests {
     use mesh_registry::{
         contract::{
             Hook, ID, Registered, Setup, Watched, World, laws, matrix,
-            server::{Plan, Server, authority, free_ports, http, needed, told},
+            server::{self, Server, authority, free_ports, http, needed, told},
             up,
             wire::{Fault, Wire},
         },
@@ -50,62 +50,12 @@ mod tests {
 
     impl Etcd {
         fn start(root: &Path, setup: Setup) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let [web, tls, peer] = free_ports();
-            if setup == Setup::Tls {
-                authority::write(folder.path()).unwrap();
-            }
-            let certificate = |name: &str| folder.path().join(name).display().to_string();
-            let (pem, key) = (certificate("server.pem"), certificate("server.key"));
-            let program = root.join("usr/bin/etcd");
-            let admin = SocketAddr::from(([127, 0, 0, 1], web));
-            let plan = Plan {
-                name: "etcd".into(),
-                root: root.to_owned(),
-                command: Box::new(move |state| {
-                    let (near, between) = (
-                        format!("http://{admin}"),
-                        format!("http://127.0.0.1:{peer}"),
-                    );
-                    let mut listen = vec![near.clone()];
-                    let mut command = Command::new(&program);
-                    if setup == Setup::Tls {
-                        listen.push(format!("https://127.0.0.1:{tls}"));
-                        command.args(["--cert-file", &pem, "--key-file", &key]);
-                    }
-                    command.args(["--name", "lab", "--log-level", "warn", "--unsafe-no-fsync"]);
-                    command.arg("--data-dir").arg(state.join("etcd"));
-                    command.args([
-                        "--listen-client-urls",
-                        &listen.join(","),
-                        "--advertise-client-urls",
-                        &near,
-                    ]);
-                    command.args([
-                        "--listen-peer-urls",
-                        &between,
-                        "--initial-advertise-peer-urls",
-                        &between,
-                    ]);
-                    command.args(["--initial-cluster", &format!("lab={between}")]);
-                    command
-                }),
-                ready: Box::new(move || {
-                    http(admin, "GET", "/health", &[], "")
-                        .is_ok_and(|(status, body)| status == 200 && body.contains("true"))
-                }),
-                within: Duration::from_secs(20),
-            };
-            let to = if setup == Setup::Tls {
-                SocketAddr::from(([127, 0, 0, 1], tls))
-            } else {
-                admin
-            };
+            let started = server::etcd::start(root, Ipv4Addr::LOCALHOST.into(), setup);
             let etcd = Self {
-                server: Server::start(plan, folder),
+                server: started.server,
                 setup,
-                admin,
-                wire: Wire::new(to).unwrap(),
+                admin: started.admin,
+                wire: Wire::new(started.to).unwrap(),
                 layout: EtcdLayout::Meshd,
                 known: BTreeMap::new(),
                 dead: None,

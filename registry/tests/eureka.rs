@@ -6,9 +6,8 @@ mod tests {
         cell::RefCell,
         collections::BTreeMap,
         fs,
-        net::SocketAddr,
+        net::{Ipv4Addr, SocketAddr},
         path::{Path, PathBuf},
-        process::Command,
         rc::Rc,
         sync::Arc,
         time::{Duration, Instant},
@@ -24,7 +23,7 @@ mod tests {
     use mesh_registry::{
         contract::{
             HOST, Hook, ID, Na, Registered, Setup, Watched, World, laws, matrix,
-            server::{Plan, Server, authority, free_ports, http, needed, told},
+            server::{Server, Started, authority, eureka, http, needed, told},
             up,
             wire::{Fault, Wire},
         },
@@ -32,10 +31,7 @@ mod tests {
         registrar::{Registrar, Registration, Renewal},
         source::Source,
     };
-    use serde_json::{Value, json};
-
-    /// A Java program on a machine with other work.
-    const START: Duration = Duration::from_mins(2);
+    use serde_json::Value;
 
     /// A real server, and the way to it that can be broken.
     struct Far {
@@ -46,84 +42,12 @@ mod tests {
         known: BTreeMap<String, Vec<Registered>>,
     }
 
-    fn launch(root: &Path, setup: Setup) -> (Server, SocketAddr, SocketAddr) {
-        let folder = tempfile::tempdir().unwrap();
-        let [port, clear] = free_ports();
-        if setup == Setup::Tls {
-            authority::write(folder.path()).unwrap();
+    fn launch(root: &Path, setup: Setup) -> Started {
+        let started = eureka::start(root, Ipv4Addr::LOCALHOST.into(), setup);
+        if setup == Setup::Token {
+            fs::write(started.server.folder().join("password"), "first").unwrap();
         }
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let mut arguments = vec![
-            format!("--server.port={port}"),
-            "--server.address=127.0.0.1".into(),
-            "--spring.main.banner-mode=off".into(),
-            "--logging.level.root=warn".into(),
-            "--eureka.client.register-with-eureka=false".into(),
-            "--eureka.client.fetch-registry=false".into(),
-            "--eureka.server.enable-self-preservation=false".into(),
-            "--eureka.server.eviction-interval-timer-in-ms=500".into(),
-            "--eureka.server.response-cache-update-interval-ms=100".into(),
-        ];
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut admin = at(port);
-        match setup {
-            Setup::Token => {
-                fs::write(folder.path().join("server-password"), "first").unwrap();
-                fs::write(folder.path().join("password"), "first").unwrap();
-                arguments.push(format!("--password.file={}", path("server-password")));
-            }
-            Setup::Tls => {
-                admin = at(clear);
-                arguments.push(format!("--plain.port={clear}"));
-                arguments.push(format!(
-                    "--server.ssl.certificate=file:{}",
-                    path("server.pem")
-                ));
-                arguments.push(format!(
-                    "--server.ssl.certificate-private-key=file:{}",
-                    path("server.key")
-                ));
-            }
-            Setup::Plain | Setup::Large => {}
-        }
-        let jar = root.join("eureka.jar");
-        let plan = Plan {
-            name: "eureka".into(),
-            root: root.to_owned(),
-            command: Box::new(move |_state| {
-                let mut command = Command::new("java");
-                command
-                    .args([
-                        "-Xmx320m",
-                        "-XX:TieredStopAtLevel=1",
-                        "-XX:+UseSerialGC",
-                        "-jar",
-                    ])
-                    .arg(&jar)
-                    .args(&arguments);
-                command
-            }),
-            ready: Box::new(move || {
-                let fields = [("Accept", "application/json")];
-                let asked = http(admin, "GET", "/eureka/apps", &fields, "");
-                asked.is_ok_and(|(status, _)| matches!(status, 200 | 401))
-            }),
-            within: START,
-        };
-        (Server::start(plan, folder), admin, at(port))
-    }
-
-    /// An instance as a client of Eureka writes it.
-    fn instance(service: &str, port: u16, healthy: bool, host: &str, zone: &str) -> Value {
-        json!({"instance": {
-            "instanceId": format!("{service}:{port}"), "app": service.to_uppercase(),
-            "hostName": host, "ipAddr": host, "vipAddress": service,
-            "status": if healthy { "UP" } else { "DOWN" },
-            "port": {"$": port, "@enabled": "true"}, "securePort": {"$": 443, "@enabled": "false"},
-            "dataCenterInfo": {"@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn"},
-            "leaseInfo": {"renewalIntervalInSecs": 30, "durationInSecs": 3600},
-            "metadata": {"zone": zone},
-        }})
+        started
     }
 
     /// Ports and statuses of an answer about one application, sorted.
@@ -144,7 +68,7 @@ mod tests {
 
     impl Far {
         fn start(root: &Path, setup: Setup) -> Self {
-            let (server, admin, to) = launch(root, setup);
+            let Started { server, admin, to } = launch(root, setup);
             Self::at(Rc::new(RefCell::new(server)), setup, admin, to)
         }
 
@@ -180,7 +104,14 @@ mod tests {
         }
 
         fn register(&self, service: &str, port: u16, healthy: bool, host: &str, zone: &str) {
-            let body = instance(service, port, healthy, host, zone).to_string();
+            let body = eureka::instance(
+                &format!("{service}:{port}"),
+                service,
+                (host, port),
+                healthy,
+                zone,
+            )
+            .to_string();
             let (status, text) =
                 self.ask("POST", &format!("/apps/{}", service.to_uppercase()), &body);
             assert_eq!(status, 204, "{text}");
@@ -314,7 +245,14 @@ mod tests {
                     for at in (writer..endpoints).step_by(8) {
                         let service = format!("s{}", at / 10);
                         let port = 1_024 + u16::try_from(at % 50_000).unwrap();
-                        let body = instance(&service, port, true, "10.0.0.1", "a").to_string();
+                        let body = eureka::instance(
+                            &format!("{service}:{port}"),
+                            &service,
+                            ("10.0.0.1", port),
+                            true,
+                            "a",
+                        )
+                        .to_string();
                         let path = format!("/eureka/apps/{}", service.to_uppercase());
                         told(
                             admin,
@@ -387,7 +325,7 @@ mod tests {
         let Some(root) = needed("eureka", "eureka-laws") else {
             return;
         };
-        let (server, admin, to) = launch(&root, Setup::Plain);
+        let Started { server, admin, to } = launch(&root, Setup::Plain);
         let server = Rc::new(RefCell::new(server));
         // One server for all laws: each begins with nothing in it.
         let fresh = || {

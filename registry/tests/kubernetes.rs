@@ -18,7 +18,11 @@ mod tests {
         Settings,
         contract::{
             Setup, Watched, World, laws, matrix,
-            server::{http as plain, needed},
+            server::{
+                http as plain,
+                kubernetes::{ADMIN, applied},
+                needed,
+            },
             up,
         },
         start, start_with,
@@ -26,7 +30,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
-    use crate::cluster::{ADMIN, Cluster};
+    use crate::cluster::Cluster;
 
     fn roots(test: &str) -> Option<(PathBuf, PathBuf)> {
         Some((needed("kubernetes", test)?, needed("etcd", test)?))
@@ -187,7 +191,7 @@ mod tests {
         let pod = |version: &str| {
             let object = json!({"metadata": {"labels": {"version": version}},
                 "spec": {"containers": [{"name": "web", "image": "web"}]}});
-            Cluster::applied(
+            applied(
                 "/api/v1/namespaces/default/pods",
                 "v1",
                 "Pod",
@@ -210,7 +214,7 @@ mod tests {
                 let all = now.views.values().filter(|one| one.view.service == "web");
                 let labels: Vec<_> = all
                     .flat_map(|one| &one.view.endpoints)
-                    .map(|one| format!("{:?}", one.labels))
+                    .map(|one| format!("{:?}", *one.labels))
                     .collect();
                 labels == [wanted] && now.sources[0].status.as_str() == status
             });

@@ -1,9 +1,6 @@
 //! The sources in `ZooKeeper` against real servers, new and old: every case of the contract, and the way out.
 
 #[cfg(test)]
-#[path = "zookeeper/client.rs"]
-mod client;
-#[cfg(test)]
 #[path = "zookeeper/ensemble.rs"]
 mod ensemble;
 
@@ -23,7 +20,11 @@ mod tests {
         service::AppProtocol,
     };
     use mesh_registry::{
-        contract::{Setup, Watched, World, laws, matrix, server::needed, up},
+        contract::{
+            Setup, Watched, World, laws, matrix,
+            server::{needed, zookeeper::curator_jars},
+            up,
+        },
         registrar::{Registrar, Registration, Renewal},
     };
 
@@ -237,7 +238,7 @@ mod tests {
                     "-XX:TieredStopAtLevel=1",
                     "-cp",
                 ])
-                .arg(crate::ensemble::curator_jars(root))
+                .arg(curator_jars(root))
                 .args([program, &ensemble.admin.to_string(), ensemble.layout.base()])
                 .stdin(std::process::Stdio::piped())
                 .stdout(std::process::Stdio::piped())

@@ -159,8 +159,7 @@ fn driven(built: &[Built]) -> Vec<Suite> {
     all.extend(others.iter().map(|one| {
         let longer = match one.target.as_str() {
             "soak" => minutes("SOAK_SECONDS"),
-            // Two outages for each kind of registry.
-            "registries" => 12 * minutes("OUTAGE_SECONDS"),
+            "registries" => minutes("OUTAGE_SECONDS"),
             _ => 0,
         };
         suite(

@@ -21,6 +21,18 @@ use tempfile::TempDir;
 
 /// Certificates of test authorities.
 pub mod authority;
+/// Consul.
+pub mod consul;
+/// Dnsmasq.
+pub mod dnsmasq;
+/// Etcd.
+pub mod etcd;
+/// Eureka.
+pub mod eureka;
+/// Kubernetes.
+pub mod kubernetes;
+/// `ZooKeeper`.
+pub mod zookeeper;
 
 /// Where `scripts/registries.sh` puts a server: `~/.cache/meshd-peers/registries/NAME`; none when it is not there.
 pub fn installed(name: &str) -> Option<PathBuf> {
@@ -66,6 +78,29 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
         *port = found.unwrap_or_else(|| panic!("no port is free"));
     }
     ports
+}
+
+/// A server of one kind that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// The server.
+    pub server: Server,
+    /// Where tests themselves ask it, in the clear.
+    pub admin: SocketAddr,
+    /// Where clients reach it.
+    pub to: SocketAddr,
+}
+
+/// A fresh folder.
+fn folder() -> TempDir {
+    sure(tempfile::tempdir())
+}
+
+/// What cannot be set up fails the test.
+#[expect(clippy::panic, reason = "without it there is no test")]
+#[track_caller]
+fn sure<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// What is started.

@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -14,14 +13,16 @@ use mesh_model::config::{Access, SourceConfig, SourceKind};
 use mesh_registry::{
     contract::{
         Hook, ID, Registered, Setup, World,
-        server::{Plan, Server, authority, free_ports, http, told},
+        server::{
+            Server, authority,
+            consul::{self, MASTER},
+            told,
+        },
         wire::{Fault, Wire},
     },
     open::open,
     source::Source,
 };
-
-pub(crate) const MASTER: &str = "11111111-2222-3333-4444-555555555555";
 
 /// A real agent, and the way to it that can be broken.
 pub(crate) struct Agent {
@@ -41,60 +42,12 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(root: &Path, setup: Setup) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let [web, tls, dns, rpc, serf] = free_ports();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        if setup == Setup::Tls {
-            authority::write(folder.path()).unwrap();
-        }
-        let secured = if setup == Setup::Tls {
-            i32::from(tls)
-        } else {
-            -1
-        };
-        let mut settings = serde_json::json!({
-            "node_name": "lab", "server": true, "bootstrap_expect": 1, "bind_addr": "127.0.0.1",
-            "log_level": "warn", "disable_update_check": true, "raft_protocol": 3, "performance": {"raft_multiplier": 1},
-            "leave_on_terminate": false,
-            "addresses": {"http": format!("127.0.0.1 unix://{}", path("http.sock"))},
-            "ports": {"http": web, "https": secured, "dns": dns, "grpc": -1, "server": rpc, "serf_lan": serf, "serf_wan": -1},
-        });
-        let added = match setup {
-            Setup::Token => serde_json::json!({
-                "acl": {"enabled": true, "default_policy": "deny", "tokens": {"master": MASTER, "agent": MASTER}}}),
-            Setup::Tls => serde_json::json!({
-                "cert_file": path("server.pem"), "key_file": path("server.key")}),
-            Setup::Plain | Setup::Large => serde_json::json!({}),
-        };
-        for (key, value) in added.as_object().unwrap() {
-            settings[key] = value.clone();
-        }
-        let config = folder.path().join("consul.json");
-        fs::write(&config, settings.to_string()).unwrap();
-        let program = root.join("usr/bin/consul");
-        let admin = SocketAddr::from(([127, 0, 0, 1], web));
-        let plan = Plan {
-            name: "consul".into(),
-            root: root.to_owned(),
-            command: Box::new(move |state| {
-                let mut command = Command::new(&program);
-                command.arg("agent").arg("-config-file").arg(&config);
-                command.arg("-data-dir").arg(state);
-                command
-            }),
-            ready: Box::new(move || is_ready(admin)),
-            within: Duration::from_secs(20),
-        };
-        let to = if setup == Setup::Tls {
-            SocketAddr::from(([127, 0, 0, 1], tls))
-        } else {
-            admin
-        };
+        let started = consul::start(root, Ipv4Addr::LOCALHOST.into(), setup);
         let mut agent = Self {
-            server: Server::start(plan, folder),
+            server: started.server,
             setup,
-            admin,
-            wire: Wire::new(to).unwrap(),
+            admin: started.admin,
+            wire: Wire::new(started.to).unwrap(),
             unix: false,
             max_watches: SourceKind::CONSUL_WATCHES,
             known: BTreeMap::new(),
@@ -171,15 +124,6 @@ impl Agent {
         }
         panic!("{service} is {found:?}, not {wanted:?}");
     }
-}
-
-fn is_ready(admin: SocketAddr) -> bool {
-    let led = http(admin, "GET", "/v1/status/leader", &[], "");
-    let fields = [("X-Consul-Token", MASTER)];
-    // The agent has registered itself.
-    let known = http(admin, "GET", "/v1/catalog/node/lab", &fields, "");
-    led.is_ok_and(|(status, body)| status == 200 && body.contains(':'))
-        && known.is_ok_and(|(status, body)| status == 200 && body.contains("\"consul\""))
 }
 
 impl World for Agent {

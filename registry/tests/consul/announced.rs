@@ -9,13 +9,16 @@ use mesh_model::{
     service::AppProtocol,
 };
 use mesh_registry::{
-    contract::{Setup, server::needed, server::told},
+    contract::{
+        Setup,
+        server::{consul::MASTER, needed, told},
+    },
     registrar::{Announced, Announcer, Registrar, Registration},
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, MASTER};
+use crate::agent::Agent;
 
 const TTL: Duration = Duration::from_secs(5);
 

@@ -3,123 +3,28 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
-    process::Command,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use data_encoding::BASE64;
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use http::{HeaderValue, Method, header};
-use mesh_model::config::{Access, SourceConfig, SourceKind, SourceTls};
+use http::Method;
+use mesh_model::config::{SourceConfig, SourceKind};
 use mesh_registry::{
     contract::{
         Hook, ID, Registered, Setup, World,
-        server::{Plan, Server, authority, free_ports, http as plain},
+        server::{
+            Server, authority,
+            kubernetes::{self, ADMIN, Admin, Question, applied},
+        },
         wire::{Fault, Wire},
     },
-    http::{Client, Credential, Request},
     open::open,
     source::Source,
 };
 use serde_json::{Value, json};
-
-/// The administrator's token.
-pub(crate) const ADMIN: &str = "admin-token";
-
-/// Asks the API server as its administrator, blocking.
-pub(crate) struct Admin {
-    at: SocketAddr,
-    ca: PathBuf,
-}
-
-impl Admin {
-    /// Each path's answer; anything but a 2xx fails, 404 and 409 where they may be.
-    pub(crate) fn ask(&self, all: &[(Method, String, Value)], may_fail: bool) -> Vec<Value> {
-        let work = async {
-            let client = self.client();
-            // A few at a time, the answers in the order of the questions.
-            let mut answers = vec![Value::Null; all.len()];
-            let mut asked = all.iter().enumerate().collect::<Vec<_>>().into_iter();
-            let mut running = FuturesUnordered::new();
-            loop {
-                while running.len() < 8
-                    && let Some((at, (method, path, body))) = asked.next()
-                {
-                    let one = self.one(&client, method, path, body, may_fail);
-                    running.push(async move { (at, one.await) });
-                }
-                match running.next().await {
-                    Some((at, answer)) => answers[at] = answer,
-                    None => return answers,
-                }
-            }
-        };
-        // The caller is inside a runtime, where nothing may block on another one.
-        std::thread::scope(|scope| {
-            let run = || {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap()
-                    .block_on(work)
-            };
-            scope.spawn(run).join().unwrap()
-        })
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        let access = Access {
-            addresses: vec![format!("https://{}", self.at)],
-            tls: SourceTls {
-                ca: Some(self.ca.clone()),
-                ..SourceTls::default()
-            },
-            ..Access::default()
-        };
-        Client::new(&access, Credential::Authorization("Bearer ")).unwrap()
-    }
-
-    pub(crate) async fn one(
-        &self,
-        client: &Client,
-        method: &Method,
-        path: &str,
-        body: &Value,
-        may_fail: bool,
-    ) -> Value {
-        let kind = if *method == Method::PATCH {
-            "application/apply-patch+yaml"
-        } else {
-            "application/json"
-        };
-        let mut request = Request::get(path)
-            .within(Duration::from_secs(20))
-            .with(
-                header::AUTHORIZATION,
-                HeaderValue::try_from(format!("Bearer {ADMIN}")).unwrap(),
-            )
-            .with(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        request.method = method.clone();
-        if !body.is_null() {
-            request.body = body.to_string().into();
-        }
-        let answer = match client.send(&request).await {
-            Ok(answer) => answer,
-            Err(error) if may_fail => return json!({ "failed": error.to_string() }),
-            Err(error) => panic!("{method} {path}: {error:?}"),
-        };
-        let text = String::from_utf8_lossy(&answer.body);
-        assert!(
-            may_fail || answer.status.is_success(),
-            "{method} {path}: {} {text}",
-            answer.status
-        );
-        serde_json::from_str(&text).unwrap_or_else(|_| json!(text))
-    }
-}
 
 /// A real API server with its etcd, and the way to it that can be broken.
 pub(crate) struct Cluster {
@@ -145,151 +50,15 @@ pub(crate) struct Cluster {
     pub(crate) labels: Value,
 }
 
-fn etcd(root: &Path) -> (Server, SocketAddr) {
-    let [clients, peers] = free_ports();
-    let program = root.join("usr/bin/etcd");
-    let at = SocketAddr::from(([127, 0, 0, 1], clients));
-    let plan = Plan {
-        name: "etcd".into(),
-        root: root.to_owned(),
-        command: Box::new(move |state| {
-            let url = |port: u16| format!("http://127.0.0.1:{port}");
-            let mut command = Command::new(&program);
-            command
-                .args([
-                    "--name",
-                    "lab",
-                    "--log-level",
-                    "error",
-                    "--unsafe-no-fsync",
-                    "--data-dir",
-                ])
-                .arg(state);
-            command.args([
-                "--listen-client-urls",
-                &url(clients),
-                "--advertise-client-urls",
-                &url(clients),
-            ]);
-            command.args([
-                "--listen-peer-urls",
-                &url(peers),
-                "--initial-advertise-peer-urls",
-                &url(peers),
-            ]);
-            command.args(["--initial-cluster", &format!("lab={}", url(peers))]);
-            command
-        }),
-        ready: Box::new(move || {
-            plain(at, "GET", "/health", &[], "").is_ok_and(|(status, _)| status == 200)
-        }),
-        within: Duration::from_secs(20),
-    };
-    (Server::start(plan, tempfile::tempdir().unwrap()), at)
-}
-
-/// Writes an authority of clients, and an administrator's certificate and key.
-fn client_certificate(folder: &Path) {
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let authority = rcgen::CertifiedIssuer::self_signed(authority, key).unwrap();
-    let mut person = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    person
-        .distinguished_name
-        .push(rcgen::DnType::OrganizationName, "system:masters");
-    person
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "me");
-    person
-        .extended_key_usages
-        .push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let person = person.signed_by(&key, &authority).unwrap();
-    fs::write(folder.join("clients.pem"), authority.pem()).unwrap();
-    fs::write(folder.join("me.crt"), person.pem()).unwrap();
-    fs::write(folder.join("me.key"), key.serialize_pem()).unwrap();
-}
-
 impl Cluster {
     pub(crate) fn start(roots: &(PathBuf, PathBuf), setup: Setup) -> Self {
-        let (store, store_at) = etcd(&roots.1);
-        let folder = tempfile::tempdir().unwrap();
-        authority::write(folder.path()).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        fs::write(folder.path().join("account.key"), key.serialize_pem()).unwrap();
-        fs::write(folder.path().join("account.pub"), key.public_key_pem()).unwrap();
-        fs::write(
-            folder.path().join("tokens.csv"),
-            format!("{ADMIN},admin,1,\"system:masters\"\n"),
-        )
-        .unwrap();
-        client_certificate(folder.path());
-        let [port] = free_ports();
-        let at = SocketAddr::from(([127, 0, 0, 1], port));
-        let (program, files) = (roots.0.join("kube-apiserver"), folder.path().to_owned());
-        let admin = || Admin {
-            at,
-            ca: files.join("ca.pem"),
-        };
-        let asks = admin();
-        let home = files.clone();
-        let plan = Plan {
-            name: "kube-apiserver".into(),
-            root: roots.0.clone(),
-            command: Box::new(move |state| {
-                let file = |name: &str| files.join(name).display().to_string();
-                let mut command = Command::new(&program);
-                command.args([
-                    "--bind-address=127.0.0.1",
-                    "--endpoint-reconciler-type=none",
-                    "--authorization-mode=RBAC",
-                ]);
-                command.args([
-                    "--service-cluster-ip-range=10.96.0.0/16",
-                    "--service-account-issuer=https://kubernetes.default.svc",
-                ]);
-                command
-                    .arg(format!("--secure-port={port}"))
-                    .arg(format!("--etcd-servers=http://{store_at}"));
-                command.arg(format!(
-                    "--service-account-key-file={}",
-                    file("account.pub")
-                ));
-                command.arg(format!(
-                    "--service-account-signing-key-file={}",
-                    file("account.key")
-                ));
-                command.arg(format!("--token-auth-file={}", file("tokens.csv")));
-                command.arg(format!("--tls-cert-file={}", file("server.pem")));
-                command.arg(format!("--tls-private-key-file={}", file("server.key")));
-                // Nobody here makes the accounts that pods must have.
-                command.arg("--disable-admission-plugins=ServiceAccount");
-                command.arg(format!("--client-ca-file={}", file("clients.pem")));
-                command.arg(format!("--cert-dir={}", state.display()));
-                command
-            }),
-            ready: Box::new(move || {
-                // The namespace is made by the server itself, a moment after it is ready.
-                TcpStream::connect(at).is_ok() && {
-                    let path = |path: &str| (Method::GET, path.to_owned(), Value::Null);
-                    let said =
-                        asks.ask(&[path("/readyz"), path("/api/v1/namespaces/default")], true);
-                    said[0] == json!("ok") && said[1]["metadata"]["uid"].is_string()
-                }
-            }),
-            within: Duration::from_secs(90),
-        };
-        let admin = Admin {
-            at,
-            ca: home.join("ca.pem"),
-        };
+        let started = kubernetes::start(&roots.0, &roots.1, Ipv4Addr::LOCALHOST.into());
         let mut cluster = Self {
-            api: Server::start(plan, folder),
-            store,
-            store_at,
-            admin,
-            wire: Wire::new(at).unwrap(),
+            api: started.api,
+            store: started.store,
+            store_at: started.store_at,
+            admin: started.admin,
+            wire: Wire::new(started.at).unwrap(),
             setup,
             namespace: if setup == Setup::Large {
                 "many"
@@ -348,7 +117,7 @@ impl Cluster {
         let rbac = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
         let rules = json!({"metadata": {}, "rules": [
             {"apiGroups": ["", "discovery.k8s.io"], "resources": ["services", "endpointslices", "pods"], "verbs": ["list", "watch"]}]});
-        let role = Self::applied(
+        let role = applied(
             rbac,
             "rbac.authorization.k8s.io/v1",
             "ClusterRole",
@@ -443,28 +212,10 @@ impl Cluster {
         )
     }
 
-    /// An object as it is to be, whether it is there or not.
-    pub(crate) fn applied(
-        path: &str,
-        version: &str,
-        kind: &str,
-        name: &str,
-        mut object: Value,
-    ) -> (Method, String, Value) {
-        object["apiVersion"] = json!(version);
-        object["kind"] = json!(kind);
-        object["metadata"]["name"] = json!(name);
-        (
-            Method::PATCH,
-            format!("{path}/{name}?fieldManager=test&force=true"),
-            object,
-        )
-    }
-
-    fn service(&self, name: &str) -> (Method, String, Value) {
+    fn service(&self, name: &str) -> Question {
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
         let object = json!({"metadata": {"labels": self.labels}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
-        Self::applied(&path, "v1", "Service", name, object)
+        applied(&path, "v1", "Service", name, object)
     }
 
     pub(crate) fn slice(
@@ -474,11 +225,11 @@ impl Cluster {
         family: &str,
         endpoints: &Value,
         port: u16,
-    ) -> (Method, String, Value) {
+    ) -> Question {
         let labels = json!({"kubernetes.io/service-name": service, "port": port.to_string()});
         let object = json!({"metadata": {"labels": labels}, "addressType": family, "endpoints": endpoints,
             "ports": [{"name": "", "port": port, "protocol": "TCP"}]});
-        Self::applied(
+        applied(
             &self.slices(),
             "discovery.k8s.io/v1",
             "EndpointSlice",
@@ -488,9 +239,8 @@ impl Cluster {
     }
 
     /// The slices of a service are these, and no others.
-    fn settle(&mut self, service: &str, slices: Vec<(Method, String, Value)>) {
-        let name =
-            |one: &(Method, String, Value)| one.2["metadata"]["name"].as_str().unwrap().to_owned();
+    fn settle(&mut self, service: &str, slices: Vec<Question>) {
+        let name = |one: &Question| one.2["metadata"]["name"].as_str().unwrap().to_owned();
         let names: BTreeSet<String> = slices.iter().map(name).collect();
         let old = self
             .known

@@ -3,25 +3,27 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
-    time::Duration,
 };
 
 use mesh_model::config::{Access, SourceConfig, SourceKind};
 use mesh_registry::{
     contract::{
         Hook, ID, Na, Registered, Setup, World,
-        server::{Plan, Server, authority, free_ports},
+        server::{
+            Server,
+            zookeeper::{
+                self,
+                client::{Change, Client, Owner},
+            },
+        },
         wire::{Fault, Wire},
     },
     open::open,
     source::Source,
 };
-
-use crate::client::{Change, Client, Owner};
 
 /// How services lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,45 +64,6 @@ pub(crate) struct Ensemble {
     folder: PathBuf,
 }
 
-fn jars(root: &Path, old: bool) -> String {
-    if old {
-        return format!("{}/old/*", root.display());
-    }
-    let all = [
-        "zookeeper",
-        "zookeeper-jute",
-        "slf4j-api",
-        "slf4j-simple",
-        "metrics-core",
-        "snappy-java",
-        "netty-common",
-        "netty-buffer",
-        "netty-codec",
-        "netty-handler",
-        "netty-resolver",
-        "netty-transport",
-        "netty-transport-native-unix-common",
-        "netty-transport-native-epoll",
-    ];
-    let one = |name: &str| format!("{}/usr/share/java/{name}.jar", root.display());
-    all.map(one).join(":")
-}
-
-/// What a program with Curator needs.
-pub(crate) fn curator_jars(root: &Path) -> String {
-    let all = [
-        "curator-client",
-        "curator-framework",
-        "curator-x-discovery",
-        "jackson-annotations",
-        "jackson-core",
-        "jackson-databind",
-        "guava",
-    ];
-    let one = |name: &str| format!("{}/usr/share/java/{name}.jar", root.display());
-    format!("{}:{}", all.map(one).join(":"), jars(root, false))
-}
-
 impl Ensemble {
     pub(crate) fn start(root: &Path, layout: Layout, setup: Setup) -> Self {
         Self::of(root, layout, setup, false)
@@ -112,70 +75,18 @@ impl Ensemble {
     }
 
     fn of(root: &Path, layout: Layout, setup: Setup, old: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let [open_port, secured] = free_ports();
-        let own = folder.path().to_owned();
-        let classes = jars(root, old);
-        if setup == Setup::Tls {
-            certificate(&own);
-        }
-        let within = own.clone();
-        let command = move |state: &Path| {
-            let mut settings = format!(
-                "tickTime=500\ndataDir={}\nclientPort={open_port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
-                 minSessionTimeout=1000\nmaxSessionTimeout=60000\nadmin.enableServer=false\n4lw.commands.whitelist=*\n",
-                state.display()
-            );
-            if setup == Setup::Tls {
-                let more = format!(
-                    "secureClientPort={secured}\nsecureClientPortAddress=127.0.0.1\n\
-                     serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
-                     ssl.keyStore.location={0}/both.pem\nssl.trustStore.location={0}/ca.pem\nssl.clientAuth=none\n\
-                     ssl.protocol=TLSv1.3\nssl.enabledProtocols=TLSv1.3\n\
-                     ssl.ciphersuites=TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384\n",
-                    within.display()
-                );
-                settings.push_str(&more);
-            }
-            let file = within.join("zoo.cfg");
-            fs::write(&file, settings).unwrap();
-            let mut command = Command::new("java");
-            command.args([
-                "-Xmx192m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-Dzookeeper.forceSync=no",
-                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            ]);
-            command.args(["-Djava.net.preferIPv4Stack=true", "-cp", &classes]);
-            command
-                .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-                .arg(file);
-            command
-        };
-        let admin = SocketAddr::from(([127, 0, 0, 1], open_port));
-        let plan = Plan {
-            name: "zookeeper".into(),
-            root: root.to_owned(),
-            command: Box::new(command),
-            ready: Box::new(move || Client::greet(admin, &[]).is_ok()),
-            within: Duration::from_secs(40),
-        };
-        let to = if setup == Setup::Tls {
-            secured
-        } else {
-            open_port
-        };
+        let started = zookeeper::start(root, Ipv4Addr::LOCALHOST.into(), setup, old);
+        let folder = started.server.folder().to_owned();
         let mut ensemble = Self {
-            server: Server::start(plan, folder),
+            server: started.server,
             layout,
             setup,
-            admin,
-            wire: Wire::new(SocketAddr::from(([127, 0, 0, 1], to))).unwrap(),
+            admin: started.admin,
+            wire: Wire::new(started.to).unwrap(),
             known: BTreeMap::new(),
             broken: false,
             password: None,
-            folder: own,
+            folder,
         };
         if setup == Setup::Token {
             ensemble.password = Some("first".into());
@@ -313,16 +224,6 @@ impl Ensemble {
         }
         wanted
     }
-}
-
-fn certificate(folder: &Path) {
-    authority::write(folder).unwrap();
-    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-    fs::write(
-        folder.join("both.pem"),
-        read("server.key") + &read("server.pem"),
-    )
-    .unwrap();
 }
 
 impl World for Ensemble {
@@ -471,7 +372,7 @@ impl World for Ensemble {
     }
     fn rotate_certificate(&mut self) -> Hook {
         self.server.kill();
-        certificate(&self.folder);
+        zookeeper::certificate(&self.folder);
         self.server.start_again(true);
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The clients: mixed calls until the time is over; what failed is told one by one.
+//! The clients: mixed calls until the time is over or SIGTERM comes; what failed is told one by one.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -9,7 +9,10 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use tokio::task::LocalSet;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
 
 use crate::calls::{Ask, Connection, Outcome};
 
@@ -63,13 +66,22 @@ impl Load {
         let counts = Rc::new(RefCell::new(Counts::default()));
         let end = Instant::now() + Duration::from_secs(self.seconds);
         let load = Rc::new(self);
+        let told = Rc::new(Cell::new(false));
+        let mut terminate = signal(SignalKind::terminate())?;
         LocalSet::new()
             .run_until(async {
+                let ends = Rc::clone(&told);
+                tokio::task::spawn_local(async move {
+                    terminate.recv().await;
+                    ends.set(true);
+                });
                 let clients: Vec<_> = (0..load.clients)
                     .map(|number| {
                         let (load, counts) = (Rc::clone(&load), Rc::clone(&counts));
+                        let told = Rc::clone(&told);
                         tokio::task::spawn_local(async move {
-                            load.client(number, end, &counts).await;
+                            let goes_on = || Instant::now() < end && !told.get();
+                            load.client(number, goes_on, &counts).await;
                         })
                     })
                     .collect();
@@ -82,11 +94,11 @@ impl Load {
         Ok(())
     }
 
-    async fn client(&self, number: u32, end: Instant, counts: &RefCell<Counts>) {
+    async fn client(&self, number: u32, goes_on: impl Fn() -> bool, counts: &RefCell<Counts>) {
         let h2 = number % 3 == 2;
         let mut connection: Option<Connection> = None;
         let mut calls = 0u32;
-        while Instant::now() < end {
+        while goes_on() {
             calls += 1;
             let id = format!("{}-{number}-{calls}", self.name);
             let ask = ask(number);

@@ -1,4 +1,4 @@
-//! A plain client for the far side of the tests: one blocking connection per change, with all its credentials.
+//! A plain client for the far side of tests: one blocking connection, with all its credentials.
 
 use std::{
     io::{Error, Read, Result, Write},
@@ -8,20 +8,27 @@ use std::{
 
 /// Everybody everything, or all that the connection's credentials stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub enum Owner {
+    /// Everybody.
     World,
+    /// The connection's own credentials.
     Us,
 }
 
 /// One change.
 #[derive(Debug, Clone)]
-pub(crate) enum Change {
+pub enum Change {
+    /// A node that stays: path, data, whose it is.
     Create(String, Vec<u8>, Owner),
+    /// Data of a node.
     Set(String, Vec<u8>),
+    /// No such node.
     Delete(String),
 }
 
-pub(crate) struct Client(TcpStream);
+/// A connection.
+#[derive(Debug)]
+pub struct Client(TcpStream);
 
 struct Out(Vec<u8>);
 
@@ -31,7 +38,7 @@ impl Out {
         self
     }
     fn bytes(mut self, value: &[u8]) -> Self {
-        self = self.int(i32::try_from(value.len()).unwrap());
+        self = self.int(i32::try_from(value.len()).unwrap_or(i32::MAX));
         self.0.extend_from_slice(value);
         self
     }
@@ -50,13 +57,22 @@ impl Out {
     }
 }
 
-fn int(bytes: &[u8]) -> i32 {
-    i32::from_be_bytes(bytes[..4].try_into().unwrap())
+/// The number that stands there; -1 past the end.
+fn int(bytes: &[u8], at: usize) -> i32 {
+    let four = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    four.map_or(-1, |four| i32::from_be_bytes(*four))
+}
+
+/// The bytes behind a length that stands there, and where they end.
+fn counted(bytes: &[u8], at: usize) -> (&[u8], usize) {
+    let length = usize::try_from(int(bytes, at)).unwrap_or_default();
+    let end = at + 4 + length;
+    (bytes.get(at + 4..end).unwrap_or_default(), end)
 }
 
 impl Client {
     /// Credentials as `user:password`. A server that has just started hangs up for a while.
-    pub(crate) fn open(at: SocketAddr, credentials: &[String]) -> Result<Self> {
+    pub fn open(at: SocketAddr, credentials: &[String]) -> Result<Self> {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             match Self::greet(at, credentials) {
@@ -67,7 +83,7 @@ impl Client {
     }
 
     /// As [`Client::open`], once.
-    pub(crate) fn greet(at: SocketAddr, credentials: &[String]) -> Result<Self> {
+    pub fn greet(at: SocketAddr, credentials: &[String]) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&at, Duration::from_secs(2))?;
         stream.set_nodelay(true)?;
         // One that is about to start may take a connection and never answer it.
@@ -98,7 +114,8 @@ impl Client {
     fn frame(&mut self) -> Result<Vec<u8>> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length)?;
-        let mut body = vec![0; usize::try_from(int(&length)).unwrap()];
+        let length = usize::try_from(int(&length, 0)).map_err(Error::other)?;
+        let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
         Ok(body)
     }
@@ -109,14 +126,14 @@ impl Client {
         whole.extend_from_slice(body);
         self.send(&whole)?;
         let mut answer = self.frame()?;
-        match int(&answer[12..]) {
+        match int(&answer, 12) {
             0 => Ok(answer.split_off(16)),
             error => Err(Error::other(format!("error {error}"))),
         }
     }
 
     /// All of them, or none.
-    pub(crate) fn change(&mut self, changes: &[Change]) -> Result<()> {
+    pub fn change(&mut self, changes: &[Change]) -> Result<()> {
         let mut out = Out(Vec::new());
         for change in changes {
             out = match change {
@@ -135,17 +152,17 @@ impl Client {
             };
         }
         let answer = self.ask(1, 14, &out.int(-1).flag(true).int(-1).0)?;
-        match int(&answer) {
+        match int(&answer, 0) {
             -1 => Err(Error::other(format!(
                 "refused: {:?}",
-                &answer[..answer.len().min(64)]
+                answer.get(..64).unwrap_or(&answer)
             ))),
             _ => Ok(()),
         }
     }
 
     /// Names of the children; none where the node is not there.
-    pub(crate) fn children(&mut self, path: &str) -> Result<Option<Vec<String>>> {
+    pub fn children(&mut self, path: &str) -> Result<Option<Vec<String>>> {
         let body = Out(Vec::new()).text(path).flag(false).0;
         let answer = match self.ask(1, 8, &body) {
             Err(error) if error.to_string() == "error -101" => return Ok(None),
@@ -153,23 +170,22 @@ impl Client {
         };
         let mut at = 4;
         let mut names = Vec::new();
-        for _ in 0..int(&answer) {
-            let length = usize::try_from(int(&answer[at..])).unwrap();
-            names.push(String::from_utf8_lossy(&answer[at + 4..at + 4 + length]).into_owned());
-            at += 4 + length;
+        for _ in 0..int(&answer, 0) {
+            let (name, end) = counted(&answer, at);
+            names.push(String::from_utf8_lossy(name).into_owned());
+            at = end;
         }
         Ok(Some(names))
     }
 
     /// A node's data.
-    pub(crate) fn data(&mut self, path: &str) -> Result<String> {
+    pub fn data(&mut self, path: &str) -> Result<String> {
         let answer = self.ask(1, 4, &Out(Vec::new()).text(path).flag(false).0)?;
-        let length = usize::try_from(int(&answer).max(0)).unwrap();
-        Ok(String::from_utf8_lossy(&answer[4..4 + length]).into_owned())
+        Ok(String::from_utf8_lossy(counted(&answer, 0).0).into_owned())
     }
 
     /// Gives the node to the connection's credentials.
-    pub(crate) fn own(&mut self, path: &str) -> Result<()> {
+    pub fn own(&mut self, path: &str) -> Result<()> {
         let body = Out(Vec::new()).text(path).owner(Owner::Us).int(-1).0;
         self.ask(1, 7, &body).map(drop)
     }
