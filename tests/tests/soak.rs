@@ -272,14 +272,12 @@ fn nothing_is_wrong_and_every_failure_is_explained() {
 fn explained(client: &Host, failures: &[Value], tapped: &BTreeMap<String, Value>, kills: &[u64]) {
     let mut causes: BTreeMap<String, u32> = BTreeMap::new();
     let mut riddles = Vec::new();
-    let mut asked = 0;
     // The newest first: a daemon remembers its last ten thousand.
     let mut failures: Vec<&Value> = failures.iter().collect();
     failures.sort_by_key(|failure| std::cmp::Reverse(failure["time_ms"].as_u64()));
-    for failure in failures {
+    for (asked, failure) in failures.into_iter().enumerate() {
         // Each question is a process of its own: a thousand stand for all.
         let ask = (asked < 1_000).then_some(client);
-        asked += 1;
         match cause(failure, tapped, kills, ask) {
             Ok(code) => *causes.entry(code).or_default() += 1,
             Err(riddle) => riddles.push(riddle),
