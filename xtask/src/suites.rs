@@ -85,6 +85,9 @@ fn suite(name: &str, minutes: u32, script: &str) -> Suite {
 /// Unit tests, properties, contract suites, the simulation, the laws.
 const UNIT: &str = "unit, property and simulation tests";
 
+/// Tests against fakes mostly wait for holds and signs of life: more of them at a time than there are cores.
+const WAITING: &str = "--nocapture --test-threads=6";
+
 /// Everything that needs no release build.
 fn plain(built: &[Built]) -> Vec<Suite> {
     let room = |name: &'static str| built.iter().filter(move |one| one.room() == name);
@@ -102,7 +105,7 @@ fn plain(built: &[Built]) -> Vec<Suite> {
             &format!(
                 "first=0\n({}) || first=1\n({}) && exit $first",
                 each(&mut others.into_iter(), ""),
-                each(&mut fakes.into_iter(), "--nocapture")
+                each(&mut fakes.into_iter(), WAITING)
             ),
         ),
         suite(
@@ -256,11 +259,7 @@ pub(crate) fn unit() -> anyhow::Result<()> {
 }
 
 /// Runs a suite with its output shown as it comes.
-fn one(
-    suite: &Suite,
-    table: &mut Table,
-    reasons: &mut Reasons,
-) -> anyhow::Result<(Count, bool)> {
+fn one(suite: &Suite, table: &mut Table, reasons: &mut Reasons) -> anyhow::Result<(Count, bool)> {
     heading(&suite.name);
     let limit = format!("{}m", suite.minutes);
     let mut child = command::command("timeout")
