@@ -27,6 +27,8 @@ const RECOVERY: Duration = Duration::from_secs(5);
 fn recovery(service: &str) -> Duration {
     let between = match service.split_once('-') {
         Some(("eureka", _)) => far::EUREKA_POLL,
+        // The longest first wait of a question: a server that has just been led again may miss what ends it.
+        Some(("consul", _)) => Duration::from_secs(10),
         // The life of its answers.
         Some(("dns", _)) => Duration::from_secs(1),
         _ => Duration::ZERO,
@@ -166,6 +168,23 @@ fn call(mesh: &Mesh, service: &str) -> Child {
     // Two clients: both speak HTTP/1, which is all that the instances do. Not every registry tells a protocol.
     command.args(["--clients", "2", "--pause", "100"]);
     Child::start(service, &mut command, &host.log_path(service)).unwrap()
+}
+
+/// One call of a service.
+fn answers(mesh: &Mesh, service: &str) -> Result<(), String> {
+    let mut command = mesh.hosts[1].command_as(CLIENT, "curl");
+    command.args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "5",
+        "--output",
+        "/dev/null",
+    ]);
+    command.arg(format!("http://{service}:{PORT}/bytes/1/first"));
+    let status = command.status().map_err(|error| error.to_string())?;
+    let said = || format!("curl: {status}");
+    status.success().then_some(()).ok_or_else(said)
 }
 
 /// How many usable endpoints of each service the caller's daemon knows.
@@ -322,7 +341,11 @@ fn every_registry_goes_away_and_comes_back() {
             .ok_or_else(|| format!("{services:?} have {counts:?}"))
     };
     eventually("the first sync", Duration::from_mins(1), two_of_each);
-    after("all services are known");
+    // Its name is told and its way laid a moment later.
+    for service in &services {
+        eventually(service, Duration::from_secs(20), || answers(&mesh, service));
+    }
+    after("all services are known and answer");
 
     let callers: Vec<Child> = services
         .iter()
