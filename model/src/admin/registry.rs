@@ -36,10 +36,13 @@ pub struct SourceRow {
     /// True: what it says is shared with the mesh.
     pub shared: bool,
     /// Open connections to the registry, where it is read over HTTP.
+    #[serde(default)]
     pub connections: usize,
     /// Services that are followed by a question of their own (Consul, Nomad).
+    #[serde(default)]
     pub watched: usize,
     /// Services that are read when the registry says that something changed (Consul, Nomad).
+    #[serde(default)]
     pub in_turn: usize,
 }
 

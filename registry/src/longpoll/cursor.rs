@@ -7,8 +7,9 @@ const WAIT: (Duration, Duration) = (Duration::from_mins(5), Duration::from_mins(
 /// When nothing changes, all questions together are asked at most this often where servers allow it: three in ten
 /// seconds.
 const EACH: Duration = Duration::from_millis(3_333);
-/// The same for the first one, whose index may be of another server.
-const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// The same for the first one, whose index may be of another server: a server that has just come back may miss what
+/// would end it.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 
 /// How long each of so many questions may wait.
 pub(crate) fn patience(questions: usize) -> Duration {
