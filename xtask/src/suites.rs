@@ -284,11 +284,11 @@ fn one(suite: &Suite, table: &mut Table, reasons: &mut Reasons) -> anyhow::Resul
         table.take(&line);
         reasons.take(&line);
     }
+    let status = child.wait().context("it cannot be waited for")?;
     // Once more below the logs of a failed test: they are long.
-    for line in reasons.end_of_suite() {
+    for line in reasons.end_of_suite(status.success()) {
         say(line);
     }
-    let status = child.wait().context("it cannot be waited for")?;
     if status.code() == Some(124) {
         say(&format!("{} did not end within {limit}", suite.name));
     }

@@ -31,8 +31,11 @@ impl Reasons {
         }
     }
 
-    /// What the suite that has just ended said.
-    pub(super) fn end_of_suite(&mut self) -> &[String] {
+    /// What the suite that has just ended said. Of one that passed nothing is kept: its panics were wanted.
+    pub(super) fn end_of_suite(&mut self, passed: bool) -> &[String] {
+        if passed {
+            self.lines.truncate(self.ended);
+        }
         let new = self.lines.get(self.ended..).unwrap_or_default();
         self.ended = self.lines.len();
         self.left = 0;
@@ -66,10 +69,12 @@ mod tests {
             "thread 'walks' (712) panicked at tests/tests/soak.rs:314:9:",
             "h1 grows",
         ];
-        assert_eq!(reasons.end_of_suite(), said);
-        assert_eq!(reasons.end_of_suite(), [""; 0]);
+        assert_eq!(reasons.end_of_suite(false), said);
+        assert_eq!(reasons.end_of_suite(false), [""; 0]);
         reasons.take("thread 'b' panicked at b.rs:1:1:");
-        assert_eq!(reasons.end_of_suite().len(), 1);
+        assert_eq!(reasons.end_of_suite(true), [""; 0], "as it was told to");
+        reasons.take("thread 'c' panicked at c.rs:1:1:");
+        assert_eq!(reasons.end_of_suite(false).len(), 1);
         assert_eq!(reasons.lines().len(), 3);
     }
 }
