@@ -238,8 +238,11 @@ impl Commits {
         let edit = edit_of(&commit, &signed.signer);
         commit.mesh_id = Vec::new();
         commit.author_grant = Vec::new();
+        // Decoding leaves room for more of everything.
+        commit.changes.shrink_to_fit();
         for change in &mut commit.changes {
             change.document = Vec::new();
+            change.bases.shrink_to_fit();
         }
         Ok(Entry {
             id: CommitId(*blake3::hash(&signed.payload).as_bytes()),

@@ -259,9 +259,9 @@ impl Cluster {
         drop(tokio::time::timeout(Duration::from_secs(2), answered).await);
     }
 
-    /// Commits as people read them, newest first.
-    pub(crate) async fn history(&self) -> Vec<HistoryRow> {
-        self.ask(|node| node.history(&HistoryFilter::default()))
+    /// The commits that `filter` wants as people read them, newest first.
+    pub(crate) async fn history(&self, filter: HistoryFilter) -> Vec<HistoryRow> {
+        self.ask(move |node| node.history(&filter))
             .await
             .unwrap_or_default()
     }

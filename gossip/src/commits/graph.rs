@@ -5,7 +5,7 @@
 //! hash, is in force. A tentative commit that was not confirmed in time does not count, from that time on.
 //! A pure function of the set of commits and the time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as MapEntry};
 
 use mesh_model::{
     catalog::ResourceKey,
@@ -42,7 +42,8 @@ struct Node {
     rank: (u64, CommitId),
     index: usize,
     op: Op,
-    bases: BTreeSet<[u8; 32]>,
+    /// In order, each once; nearly always one.
+    bases: Vec<[u8; 32]>,
     live: bool,
     tentative_until: Option<u64>,
     time_ms: u64,
@@ -111,11 +112,14 @@ fn nodes(commits: &Commits, key: &ResourceKey, now_ms: u64) -> BTreeMap<Edit, No
             // at which a key was not revoked yet.
             (base.commit.hlc < entry.commit.hlc).then_some(base.edit)
         });
+        let mut bases: Vec<Edit> = bases.collect();
+        bases.sort_unstable();
+        bases.dedup();
         let fresh = Node {
             rank: entry.rank(),
             index,
             op: change.op(),
-            bases: bases.collect(),
+            bases,
             live: matches!(fate, Fate::Firm | Fate::Tentative(_)),
             tentative_until: if let Fate::Tentative(until) = fate {
                 Some(until)
@@ -124,19 +128,17 @@ fn nodes(commits: &Commits, key: &ResourceKey, now_ms: u64) -> BTreeMap<Edit, No
             },
             time_ms: entry.commit.time_ms(),
         };
-        let node = nodes.entry(entry.edit).or_insert_with(|| fresh.copy());
-        node.join(&fresh);
+        match nodes.entry(entry.edit) {
+            MapEntry::Vacant(place) => {
+                place.insert(fresh);
+            }
+            MapEntry::Occupied(mut node) => node.get_mut().join(&fresh),
+        }
     }
     nodes
 }
 
 impl Node {
-    fn copy(&self) -> Self {
-        Self {
-            bases: self.bases.clone(),
-            ..*self
-        }
-    }
     /// The same edit came in another commit.
     fn join(&mut self, other: &Self) {
         let (live, firm) = (self.live, self.live && self.tentative_until.is_none());
@@ -151,7 +153,11 @@ impl Node {
             }
         }
         self.time_ms = self.time_ms.min(other.time_ms);
-        self.bases.extend(other.bases.iter().copied());
+        for base in &other.bases {
+            if let Err(place) = self.bases.binary_search(base) {
+                self.bases.insert(place, *base);
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Commits as people read them, with what became of each.
 
+use std::collections::BTreeMap;
+
 use mesh_model::{
     admin::{HistoryChange, HistoryRow},
     catalog::ResourceKey,
@@ -8,14 +10,14 @@ use mesh_model::{
 
 use super::{
     Commits, Entry,
-    graph::{Fate, evaluate, fate},
+    graph::{Fate, Value, evaluate, fate},
     key_of,
 };
 
-/// Which commits are wanted; empty fields match everything.
+/// Which commits are wanted; absent fields match everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryFilter {
-    /// The kind of a resource that was changed.
+    /// The kind of a resource that was changed; of names, the case of ASCII letters does not matter.
     pub kind: Option<String>,
     /// Its namespace.
     pub namespace: Option<String>,
@@ -29,7 +31,9 @@ pub struct HistoryFilter {
 
 impl HistoryFilter {
     fn matches(&self, entry: &Entry) -> bool {
-        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
+        let fits = |wanted: &Option<String>, is: &str| {
+            wanted.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(is))
+        };
         let id = || entry.id.to_string();
         self.id_prefix
             .as_ref()
@@ -69,20 +73,30 @@ impl Commits {
         } else {
             filter.limit
         };
+        // Many commits are of one resource, whose value is worked out from all of them.
+        let mut values = BTreeMap::new();
         wanted
             .into_iter()
             .take(limit)
-            .map(|entry| self.row(entry, now_ms))
+            .map(|entry| self.row(entry, now_ms, &mut values))
             .collect()
     }
 
-    fn row(&self, entry: &Entry, now_ms: u64) -> HistoryRow {
+    fn row(
+        &self,
+        entry: &Entry,
+        now_ms: u64,
+        values: &mut BTreeMap<ResourceKey, Value>,
+    ) -> HistoryRow {
         let states = entry.commit.changes.iter().map(|change| {
+            let key = key_of(change);
             if change.op() == Op::Confirm {
-                self.confirm_state(entry, &key_of(change))
-            } else {
-                self.state(entry, &key_of(change), now_ms)
+                return self.confirm_state(entry, &key);
             }
+            let value = values
+                .entry(key.clone())
+                .or_insert_with(|| evaluate(self, &key, now_ms));
+            self.state(entry, &key, now_ms, value)
         });
         let changes = entry
             .commit
@@ -123,14 +137,13 @@ impl Commits {
         }
     }
 
-    fn state(&self, entry: &Entry, key: &ResourceKey, now_ms: u64) -> &'static str {
+    fn state(&self, entry: &Entry, key: &ResourceKey, now_ms: u64, value: &Value) -> &'static str {
         let fate = fate(self, entry, key, now_ms);
         match fate {
             Fate::Void => return "void",
             Fate::Reverted => return "reverted",
             Fate::Firm | Fate::Tentative(_) => {}
         }
-        let value = evaluate(self, key, now_ms);
         let is_head = value
             .heads
             .iter()

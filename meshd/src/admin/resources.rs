@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 use hyper::StatusCode;
+use mesh_gossip::HistoryFilter;
 use mesh_model::{
     admin::{
         CommitAccepted, Conflict, Converged, HistoryRow, PlannedChange, Refusal, ResourceRow,
@@ -102,36 +103,31 @@ pub(super) async fn history(daemon: &Daemon, query: &Query) -> Outcome<Vec<Histo
         .get("limit")
         .and_then(|limit| limit.parse().ok())
         .unwrap_or(50)
-        .min(10_000);
-    let fits = |name: &str, value: &str| {
-        query
-            .get(name)
-            .is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(value))
+        .clamp(1, 10_000);
+    let wanted = |name: &str| query.get(name).filter(|wanted| !wanted.is_empty());
+    let filter = HistoryFilter {
+        kind: wanted("kind").cloned(),
+        namespace: wanted("namespace").cloned(),
+        name: wanted("name").cloned(),
+        id_prefix: None,
+        limit,
     };
-    let rows = running.cluster.history().await;
-    Ok(rows
-        .into_iter()
-        .filter(|row| {
-            row.changes.iter().any(|change| {
-                fits("kind", &change.kind)
-                    && fits("namespace", &change.namespace)
-                    && fits("name", &change.name)
-            })
-        })
-        .take(limit)
-        .collect())
+    Ok(running.cluster.history(filter).await)
 }
 
 /// `GET /v1/commits/{id or prefix}`.
 pub(super) async fn commit(daemon: &Daemon, id: &str) -> Outcome<HistoryRow> {
     let running = joined(daemon)?;
-    let mut found: Vec<HistoryRow> = running
-        .cluster
-        .history()
-        .await
-        .into_iter()
-        .filter(|row| id.len() >= 4 && row.id.to_string().starts_with(id))
-        .collect();
+    let filter = HistoryFilter {
+        id_prefix: Some(id.to_owned()),
+        limit: 2,
+        ..HistoryFilter::default()
+    };
+    let mut found = if id.len() >= 4 {
+        running.cluster.history(filter).await
+    } else {
+        Vec::new()
+    };
     match (found.pop(), found.is_empty()) {
         (Some(row), true) => Ok(row),
         (None, _) => Err(refuse(

@@ -309,7 +309,14 @@ async fn three_hosts_share_edits_questions_and_deaths() {
             .all(|facts| facts.commit_count == 2 && facts.commits == catalog.commits)
     })
     .await;
-    assert_eq!(mesh.hosts[1].cluster.history().await.len(), 2);
+    assert_eq!(
+        mesh.hosts[1]
+            .cluster
+            .history(HistoryFilter::default())
+            .await
+            .len(),
+        2
+    );
 
     // Datagrams pass both ways, on every pair.
     for host in &mesh.hosts {
