@@ -340,17 +340,20 @@ fn cause(
 }
 
 /// What a daemon holds in the last third is what it held in the first: within 5 %, and in a short run, in which
-/// pools and memories are still filling, within 4 MiB more (a hundred bytes for each call).
+/// pools and the memory of what failed are still filling, within 8 MiB more.
 fn flat(resident: &[Vec<u64>], seconds: u64) {
-    let slack_kb = if seconds < 600 { 4_096 } else { 512 };
+    let slack_kb = if seconds < 600 { 8_192 } else { 512 };
+    let mut grown = Vec::new();
     for (number, sizes) in (1..).zip(resident) {
         let third = sizes.len() / 3;
         let most = |part: &[u64]| part.iter().max().copied().unwrap();
         let (early, late) = (most(&sizes[..third]), most(&sizes[sizes.len() - third..]));
         say(&format!("soak: h{number} held {early} KB, then {late} KB"));
-        assert!(
-            late <= early + early / 20 + slack_kb,
-            "h{number} grows: {early} KB, then {late} KB; all: {sizes:?}"
-        );
+        if late > early + early / 20 + slack_kb {
+            grown.push(format!(
+                "h{number} grows: {early} KB, then {late} KB; all: {sizes:?}"
+            ));
+        }
     }
+    assert!(grown.is_empty(), "{}", grown.join("\n"));
 }
