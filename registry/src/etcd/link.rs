@@ -4,7 +4,7 @@
 //! addresses gives one. Files are read again for every connection. Never: waits without a deadline for a
 //! connection, or goes on with a member that answers no ping.
 
-use std::{future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use etcd_client::{Channel, ConnectOptions};
 use http::{HeaderName, Uri, uri::Scheme};
@@ -31,7 +31,7 @@ use super::failure::{failed, is_without_auth};
 use crate::{
     http::{
         Credential, HttpError,
-        dial::{Place, Target},
+        dial::{Place, Target, Workers},
         secret::{self, Secret},
         tls::{Pem, Tls},
     },
@@ -116,7 +116,7 @@ impl Dialer {
     async fn open(&self, target: &Target) -> Result<Link, SourceError> {
         let stop = CancellationToken::new();
         let ends = stop.clone().drop_guard();
-        let work = Tracked {
+        let work = Workers {
             tracker: self.tracker.clone(),
             stop,
         };
@@ -220,7 +220,7 @@ fn told(answer: &http::Response<Incoming>) -> u16 {
         .unwrap_or_else(|| answer.status().as_u16())
 }
 
-async fn dial(target: &Target, tls: &Tls, work: Tracked) -> Result<SendRequest<Body>, HttpError> {
+async fn dial(target: &Target, tls: &Tls, work: Workers) -> Result<SendRequest<Body>, HttpError> {
     let Place::Tcp {
         host,
         port,
@@ -241,7 +241,7 @@ async fn dial(target: &Target, tls: &Tls, work: Tracked) -> Result<SendRequest<B
     }
 }
 
-async fn shake<S>(stream: S, work: Tracked) -> Result<SendRequest<Body>, HttpError>
+async fn shake<S>(stream: S, work: Workers) -> Result<SendRequest<Body>, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -258,27 +258,4 @@ where
     // Its error reaches the requests that are under way.
     work.execute(async move { drop(connection.await) });
     Ok(sender)
-}
-
-/// Runs what a connection needs until its link is dropped.
-#[derive(Debug, Clone)]
-struct Tracked {
-    tracker: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, work: F) {
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = work => {}
-            }
-        });
-    }
 }

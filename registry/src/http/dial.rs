@@ -110,11 +110,11 @@ impl Sender {
     }
 }
 
-/// Runs what connections do beside requests, until the client ends.
+/// Runs what connections do beside requests, until the client or the link that made them ends.
 #[derive(Debug, Clone)]
-pub(super) struct Workers {
-    pub(super) tracker: TaskTracker,
-    pub(super) stop: CancellationToken,
+pub(crate) struct Workers {
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
 impl<F> hyper::rt::Executor<F> for Workers
