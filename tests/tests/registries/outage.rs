@@ -23,7 +23,7 @@ use super::{
 /// What a change that was made at the return is to take: what takes longer is marked.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// What takes longer than this has not come back, however busy the machine.
-const NEVER: Duration = Duration::from_secs(40);
+const NEVER: Duration = Duration::from_secs(15);
 
 /// The same, with what the source waits between two questions where it must ask.
 fn recovery(service: &str) -> Duration {
