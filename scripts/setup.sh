@@ -68,6 +68,15 @@ done
 if [ "$profile" = test ] && [ "$(id -u)" = 0 ] && ! [ -e /usr/include/google/protobuf/descriptor.proto ]; then
     missing_packages+=(libprotobuf-dev)
 fi
+# The C compiler alone does not link: the C library's own package is only recommended by it.
+links() {
+    local to works=0
+    to="$(mktemp)"
+    echo 'int main(void) { return 0; }' | cc -x c - -o "$to" >/dev/null 2>&1 || works=1
+    rm -f "$to"
+    return "$works"
+}
+if [ "$profile" != fuzz ] && [ "$(id -u)" = 0 ] && ! links; then missing_packages+=(gcc libc6-dev); fi
 # The servers of the traffic table wait and repeat themselves with this module.
 if [ "$profile" = test ] && [ "$(id -u)" = 0 ] && ! [ -e /usr/lib/nginx/modules/ngx_http_echo_module.so ]; then
     missing_packages+=(libnginx-mod-http-echo)
@@ -135,15 +144,26 @@ still=()
 for name in "${missing_commands[@]:-}"; do
     [ -z "$name" ] || command -v "$name" >/dev/null 2>&1 || still+=("$name")
 done
+if [ "$profile" != fuzz ] && ! links; then
+    echo "set-up: no working C compiler, and only root can install one: apt install gcc libc6-dev" >&2
+    exit 1
+fi
 if [ "${#still[@]}" -gt 0 ]; then
     echo "set-up: still missing: ${still[*]}" >&2
-    [[ " ${still[*]} " == *" cc "* || " ${still[*]} " == *" make "* ]] && exit 1
+    [[ " ${still[*]} " == *" make "* ]] && exit 1
     echo "set-up: what needs them is left out" >&2
 fi
 command -v cargo >/dev/null || {
     echo "cargo is missing: install Rust (https://rustup.rs), then run this again" >&2
     exit 1
 }
+needed="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
+found="$(cargo --version 2>/dev/null | cut -d' ' -f2)"
+# rustup fetches the toolchain of rust-toolchain.toml by itself; then the version is found only after that.
+if [ -n "$found" ] && [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -1)" != "$needed" ]; then
+    echo "Rust $needed or later is needed and this is $found: install it with rustup (https://rustup.rs)" >&2
+    exit 1
+fi
 if [ "$profile" = test ]; then scripts/peers.sh; scripts/registries.sh; fi
 # What is not there is left out of the benchmark's table of registries.
 if [ "$profile" = bench ]; then scripts/registries.sh consul etcd zookeeper eureka; fi
