@@ -258,6 +258,12 @@ pub(crate) fn unit() -> anyhow::Result<()> {
     run(Some(UNIT))
 }
 
+/// Whether panics and errors of tests show their backtraces: `MESH_BACKTRACE=1`. Without it they do not, whatever the
+/// environment says: hundreds of lines hide the message, and each error that a waiting loop swallows takes one.
+fn backtrace() -> String {
+    std::env::var("MESH_BACKTRACE").unwrap_or_else(|_unset| "0".to_owned())
+}
+
 /// Runs a suite with its output shown as it comes.
 fn one(suite: &Suite, table: &mut Table, reasons: &mut Reasons) -> anyhow::Result<(Count, bool)> {
     heading(&suite.name);
@@ -270,6 +276,8 @@ fn one(suite: &Suite, table: &mut Table, reasons: &mut Reasons) -> anyhow::Resul
             "-c",
             &format!("({}) 2>&1", suite.script),
         ])
+        .env("RUST_BACKTRACE", backtrace())
+        .env_remove("RUST_LIB_BACKTRACE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
