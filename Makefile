@@ -21,6 +21,7 @@ test: ## every suite, with its set-up; the last line is the sum
 	@. scripts/environment.sh && cargo xtask test $(ONLY)
 
 check: ## format, lints, laws, documents, unit tests
+	@bash scripts/setup.sh build
 	@. scripts/environment.sh && cargo xtask check
 
 bench: ## meshd beside Envoy, HAProxy and nginx (SCENARIO=hop ROUNDS=3 SECONDS_EACH=3 BENCH_QUICK=1)
@@ -29,6 +30,7 @@ bench: ## meshd beside Envoy, HAProxy and nginx (SCENARIO=hop ROUNDS=3 SECONDS_E
 		&& bash scripts/private.sh "$${CARGO_TARGET_DIR:-target}/release/mesh-bench"
 
 deb: ## target/packages/meshd_*.deb
+	@bash scripts/setup.sh build
 	@. scripts/environment.sh && cargo xtask package
 
 fuzz: ## each decoder of outside bytes for FUZZ_SECONDS (60) each, or FUZZ_TARGETS="http1_differential" alone

