@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    capture::{CaptureRoom, NamesFile},
+    capture::CaptureRoom,
     certificates::Wanted,
     clock,
     cluster::Cluster,
@@ -55,12 +55,13 @@ pub(crate) struct Reconcile {
     pub(crate) cluster: Cluster,
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) capture: CaptureRoom,
-    pub(crate) names: NamesFile,
     pub(crate) compiled: watch::Sender<Option<Arc<Compiled>>>,
     pub(crate) allocations: Allocations,
     pub(crate) stated: Vec<mesh_model::fact::Record>,
     pub(crate) authority: bool,
     pub(crate) local_views: BTreeMap<String, Arc<RegistryView>>,
+    /// The commits that this host said it obeys, and how many these are.
+    pub(crate) applied: ([u8; 16], u64),
     /// Snapshots that were replaced, until nobody else has them: so no worker lets go of a large one last, which
     /// would hold its requests up.
     pub(crate) replaced: Vec<Arc<Snapshot>>,
@@ -113,7 +114,7 @@ impl Reconcile {
                 self.ground.raise("plan-failed", "plan", None);
                 let compiled = Arc::new(compiled);
                 self.carry_out(&compiled);
-                let applied = (catalog.commits, catalog.commit_count);
+                let applied = self.applied(&catalog).await;
                 self.state(&live, &health, &views, (draining, applied), &compiled)
                     .await;
                 self.compiled.send_replace(Some(compiled));
@@ -130,6 +131,16 @@ impl Reconcile {
                 )),
             ),
         }
+    }
+
+    /// What this host obeys, as it tells the others: with a new commit not before the kernel and the names do.
+    async fn applied(&mut self, catalog: &Catalog) -> ([u8; 16], u64) {
+        let applied = (catalog.commits, catalog.commit_count);
+        if self.applied != applied {
+            self.capture.settled().await;
+            self.applied = applied;
+        }
+        applied
     }
 
     async fn changed(&mut self) {
@@ -220,6 +231,8 @@ impl Reconcile {
             self.replaced.push(current);
             tracing::debug!(generation, version = compiled.snapshot.version, "published");
         }
+        // At once: who reads what was published waits for the kernel to follow it.
+        self.capture.follow(&self.ground, compiled);
         if compiled.allocations != self.allocations {
             self.allocations = compiled.allocations.clone();
             if let Ok(bytes) = serde_json::to_vec(&self.allocations) {
@@ -228,8 +241,6 @@ impl Reconcile {
         }
         self.wanted
             .send_if_modified(|wanted| wanted.take(&compiled.snapshot));
-        self.names.follow(&self.ground, compiled);
-        self.capture.follow(&self.ground, compiled);
     }
 
     /// Publishes this host's records when they differ from what was stated before.

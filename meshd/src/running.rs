@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{self, Identity, JoinServer, Probes, Reach, Tokens},
     announce::{self, Announcements},
-    capture::{CaptureRoom, NamesFile},
+    capture::CaptureRoom,
     certificates::{self, Certificates, Settings, Wanted},
     clock,
     cluster::{self, Cluster, Handler},
@@ -167,12 +167,12 @@ impl Running {
             cluster: cluster.clone(),
             wanted,
             capture: capture.clone(),
-            names: NamesFile::default(),
             compiled: compiled_into,
             allocations: reconcile::remembered(ground),
             stated: Vec::new(),
             authority: identity.is_authority(),
             local_views: std::collections::BTreeMap::new(),
+            applied: Default::default(),
             replaced: Vec::new(),
         };
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
@@ -307,6 +307,11 @@ impl Running {
             ejected: &ejected,
         };
         mesh_plan::explain::outbound(&view, request).map_err(|error| cause::chain(&error))
+    }
+
+    /// Waits until what the last plan names can be called: the kernel and the names follow it.
+    pub(crate) async fn settled(&self) {
+        self.capture.settled().await;
     }
 
     /// The bypass marker changed.

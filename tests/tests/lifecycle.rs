@@ -117,6 +117,55 @@ fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
 }
 
 #[test]
+fn what_resolves_can_be_called_and_what_is_listed_too() {
+    need!(namespaces);
+    need!(root);
+    let mut stage = Stage::set(Kind::Users, say).unwrap();
+    let folder = stage.mesh.directory.path().join("registry");
+    std::fs::create_dir_all(&folder).unwrap();
+    let more = format!(
+        "[[source]]\nid = \"file/test\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n",
+        folder.display()
+    );
+    let program = ["words", "--listen", "0.0.0.0:8123"];
+    stage.mesh.host(1).start_app(5030, &program).unwrap();
+    let address = stage.host(1).unwrap().v4;
+    let h1 = stage.host(0).unwrap();
+    h1.configure("conf.d/registry.toml", &more).unwrap();
+    let write = |services: u32| {
+        let text: String = (0..services)
+            .map(|number| {
+                format!(
+                    "[[service]]\nname = \"s{number}\"\nport = 80\nprotocol = \"http\"\n\
+                     endpoint = [{{ address = \"{address}:8123\" }}]\n"
+                )
+            })
+            .collect();
+        std::fs::write(folder.join("next"), text).unwrap();
+        std::fs::rename(folder.join("next"), folder.join("all.toml")).unwrap();
+    };
+    write(1);
+    h1.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
+    let (client, listed) = (stage.host(2).unwrap(), Duration::from_secs(20));
+    for number in 0..12_u32 {
+        write(number + 1);
+        let name = format!("s{number}");
+        let call = format!("curl -sS --fail --max-time 10 http://{name}/");
+        if number % 2 == 0 {
+            // curl ends with 6 while the name does not resolve; the first other end is a good one.
+            let called = eventually("it resolves", listed, || match client.sh(&call) {
+                Err(error) if error.to_string().contains("exit status: 6") => Err(error),
+                other => Ok(other),
+            });
+            called.unwrap();
+        } else {
+            stage.mesh.wait_endpoints(2, &name, 1, listed).unwrap();
+            client.sh(&call).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_blocked_port_is_named_and_tcp_alone_is_enough() {
     need!(namespaces);
     need!(root);

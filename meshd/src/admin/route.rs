@@ -39,8 +39,8 @@ async fn read(daemon: &Arc<Daemon>, parts: &[&str], query: &Query) -> Answer {
     match parts {
         ["v1", "status"] => from_outcome(Ok(state::status(daemon))),
         ["v1", "members"] => from_outcome(state::members(daemon)),
-        ["v1", "services"] => from_outcome(state::services(daemon)),
-        ["v1", "endpoints"] => from_outcome(state::endpoints(daemon, query)),
+        ["v1", "services"] => from_outcome(state::services(daemon).await),
+        ["v1", "endpoints"] => from_outcome(state::endpoints(daemon, query).await),
         ["v1", "stat"] => from_outcome(state::stat(daemon)),
         ["v1", "edges"] => from_outcome(live::edges(daemon, query).await),
         ["v1", "cost"] => from_outcome(live::cost(daemon, query).await),

@@ -259,10 +259,11 @@ pub(super) fn host_name(host: &HostFacts, id: HostId) -> String {
 }
 
 /// `GET /v1/services`.
-pub(super) fn services(daemon: &Daemon) -> Outcome<Vec<ServiceRow>> {
+pub(super) async fn services(daemon: &Daemon) -> Outcome<Vec<ServiceRow>> {
     let running = joined(daemon)?;
     let catalog = running.cluster.catalog();
     let snapshot = running.reader.load();
+    running.settled().await;
     let mut rows: BTreeMap<&ServiceId, ServiceRow> = BTreeMap::new();
     for frontend in &snapshot.outbound.frontends {
         let row = rows
@@ -349,10 +350,12 @@ fn service_row(catalog: &Catalog, service: &ServiceId) -> ServiceRow {
 }
 
 /// `GET /v1/endpoints?service=`.
-pub(super) fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointRow>> {
+pub(super) async fn endpoints(daemon: &Daemon, query: &Query) -> Outcome<Vec<EndpointRow>> {
     let running = joined(daemon)?;
     let wanted = request::service(query)?;
     let snapshot = running.reader.load();
+    // Whoever reads that an endpoint is usable may call it at once.
+    running.settled().await;
     let ejected = running.ejections();
     let rows = snapshot
         .outbound
