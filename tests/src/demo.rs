@@ -81,7 +81,7 @@ impl Stage {
     }
 
     fn first_call(&self, say: fn(&str)) -> anyhow::Result<()> {
-        let answer = within(Duration::from_secs(20), || {
+        let answer = within(Duration::from_mins(1), || {
             let text = self.client(&["get", "http://capitalizer/simon"])?;
             if text.starts_with("200") {
                 Ok(text)

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use crate::{
     binary::built,
     process::{Child, finished, sh},
+    remains,
     wait::within,
 };
 
@@ -109,7 +110,7 @@ impl Host {
             &script,
         ]);
         let holder = Child::start("holder", &mut command, &log)?;
-        within(Duration::from_secs(10), || {
+        within(Duration::from_secs(30), || {
             if holder.log().contains("ready") {
                 Ok(())
             } else {
@@ -224,14 +225,18 @@ impl Host {
             &mut command,
             &self.directory.join("meshd.log"),
         )?);
-        within(Duration::from_secs(20), || {
+        let ended = within(Duration::from_mins(1), || {
             if let Some(child) = &mut self.meshd
                 && !child.runs()
             {
-                bail!("meshd on {} ended: {}", self.name, child.log());
+                return Ok(Some(child.log()));
             }
-            self.ctl(&["-o", "json", "status"]).map(|_| ())
-        })
+            self.ctl(&["-o", "json", "status"]).map(|_| None)
+        })?;
+        match ended {
+            Some(log) => bail!("meshd on {} ended: {log}", self.name),
+            None => Ok(()),
+        }
     }
 
     /// Starts the names process.
@@ -264,7 +269,7 @@ impl Host {
     pub fn kill_meshd(&mut self) -> anyhow::Result<()> {
         let mut child = self.meshd.take().context("meshd does not run")?;
         child.signal(Signal::SIGKILL)?;
-        child.wait(Duration::from_secs(5))?;
+        child.wait(Duration::from_secs(30))?;
         Ok(())
     }
 
@@ -353,6 +358,16 @@ impl Host {
         self.programs.get_mut(index)
     }
 
+    /// Keeps a record of every request that fails on this host from now on; it is printed when the test fails.
+    pub fn record_failures(&mut self) -> anyhow::Result<()> {
+        let mut command = self.meshctl();
+        command.args(["-o", "jsonl", "tap", "--failed"]);
+        let log = self.log_path("failed");
+        let name = format!("failed requests on {}", self.name);
+        self.programs.push(Child::start(&name, &mut command, &log)?);
+        Ok(())
+    }
+
     /// Keeps a program until the host is dropped.
     pub fn keep(&mut self, child: Child) {
         self.programs.push(child);
@@ -366,6 +381,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() && self.meshd.is_some() {
+            remains::tell_of(&self.name, &|words| self.ctl(words));
+        }
         // Programs first, the daemon next, the namespace last.
         self.programs.clear();
         self.meshd.take();

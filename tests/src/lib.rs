@@ -24,6 +24,8 @@ pub mod pair;
 pub mod peers;
 /// Child processes with logs, ended by pid.
 pub mod process;
+/// What the hosts of a failed test still have to say.
+pub mod remains;
 /// Waiting for a condition with a deadline.
 pub mod wait;
 

@@ -110,7 +110,7 @@ impl Mesh {
                 .context("no such host")?
                 .ctl_with_input(&["join", "--token-file", "-"], token.trim())?;
         }
-        self.wait_members(Duration::from_secs(20))
+        self.wait_members(Duration::from_secs(40))
     }
 
     fn first(&self) -> anyhow::Result<&Host> {
@@ -199,7 +199,7 @@ impl Mesh {
             .path()
             .join(format!("tcpdump-{}.log", fastrand::u32(..)));
         let child = Child::start("tcpdump", &mut command, &log)?;
-        within(Duration::from_secs(10), || {
+        within(Duration::from_secs(30), || {
             if child.log().contains("listening on") {
                 Ok(())
             } else {

@@ -98,7 +98,7 @@ impl Python {
         let title = format!("{name} {}", arguments.join(" "));
         let log = host.log_path(&title.replace([' ', '/'], "-"));
         let mut child = Child::start(&title, &mut command, &log)?;
-        within(std::time::Duration::from_secs(20), || {
+        within(std::time::Duration::from_mins(1), || {
             if !child.runs() {
                 bail!("{title} ended: {}", child.log());
             }

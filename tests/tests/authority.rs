@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_tests::{Child, demo::Stage, host::Kind, need, process::say};
+use mesh_tests::{Child, demo::Stage, host::Kind, need, process::say, remains::none_failed};
 use serde_json::Value;
 
 #[test]
@@ -24,7 +24,7 @@ fn the_first_host_dies_and_certificates_go_on() {
     stage.mesh.host(0).kill_meshd().unwrap();
     // Its programs are gone with it: a host lost for good.
     stage.mesh.host(0).end_programs();
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(30);
     stage.mesh.wait_unused(2, "words", "h1", limit).unwrap();
     // Six minutes: three lifetimes of a leaf.
     let mut command = stage
@@ -53,8 +53,7 @@ fn the_first_host_dies_and_certificates_go_on() {
         "after {:?} without the first host: {counts}",
         begun.elapsed()
     ));
-    assert_eq!(counts["failed"], 0, "{counts}");
-    assert!(counts["requests"].as_u64().unwrap() >= 35_000, "{counts}");
+    none_failed(&counts, 35_000);
     for host in [1, 2] {
         let (_, text, _) = stage.host(host).unwrap().ctl_full(&["check"]).unwrap();
         assert!(text.contains("one authority is left: h2"), "{text}");

@@ -155,7 +155,7 @@ fn a_bad_reload_keeps_the_last_good_configuration() {
     )
     .unwrap();
     host.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
-    eventually("the finding", Duration::from_secs(5), || {
+    eventually("the finding", Duration::from_secs(30), || {
         let status = host.ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
         if said.contains("prt") {
@@ -166,11 +166,11 @@ fn a_bad_reload_keeps_the_last_good_configuration() {
     });
     stage
         .mesh
-        .wait_endpoints(2, "words", 3, Duration::from_secs(5))
+        .wait_endpoints(2, "words", 3, Duration::from_secs(30))
         .unwrap();
     host.configure("services.d/words.toml", &good).unwrap();
     host.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
-    eventually("the finding is gone", Duration::from_secs(5), || {
+    eventually("the finding is gone", Duration::from_secs(30), || {
         let status = host.ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
         if said.contains("prt") {
@@ -229,7 +229,7 @@ fn tokens_and_state_directories_are_guarded() {
 
     // Expired.
     let short = token(&mut mesh, "1s");
-    eventually("the token's end", Duration::from_secs(5), {
+    eventually("the token's end", Duration::from_secs(30), {
         let begun = std::time::Instant::now();
         move || {
             if begun.elapsed() > Duration::from_millis(1500) {

@@ -62,11 +62,11 @@ fn tcp_of_all_sorts_goes_through() {
         .unwrap();
     stage
         .mesh
-        .wait_endpoints(2, "echo", 1, Duration::from_secs(10))
+        .wait_endpoints(2, "echo", 1, Duration::from_secs(30))
         .unwrap();
     stage
         .mesh
-        .wait_endpoints(2, "greeting", 1, Duration::from_secs(10))
+        .wait_endpoints(2, "greeting", 1, Duration::from_secs(30))
         .unwrap();
     let client = stage.host(2).unwrap();
 
@@ -152,7 +152,7 @@ fn rules_are_kept_and_go() {
         host.sh(&format!("ip rule del priority {priority}"))
             .unwrap();
     }
-    eventually("rule and route are back", Duration::from_secs(10), || {
+    eventually("rule and route are back", Duration::from_secs(30), || {
         let seen = (rule_lines(host), route_lines(host));
         if seen.0 == rules_before && seen.1.contains("240.240.0.0/16") {
             Ok(())
@@ -175,7 +175,7 @@ fn rules_are_kept_and_go() {
     // Bypass: nothing of ours is left in the kernel, with the daemon alive and dead.
     let host = stage.host(2).unwrap();
     host.ctl(&["bypass"]).unwrap();
-    eventually("nothing is captured", Duration::from_secs(5), || {
+    eventually("nothing is captured", Duration::from_secs(30), || {
         let text = rules(host);
         if text.contains("meshd") {
             Err(text)
@@ -185,7 +185,7 @@ fn rules_are_kept_and_go() {
     });
     assert_eq!(host.ctl_json(&["status"]).unwrap()["phase"], "bypassed");
     host.ctl(&["unbypass"]).unwrap();
-    eventually("captured again", Duration::from_secs(5), || {
+    eventually("captured again", Duration::from_secs(30), || {
         let answer = stage
             .client(&["get", "http://words/"])
             .map_err(|error| format!("{error:#}"))?;
@@ -212,7 +212,7 @@ fn rules_are_kept_and_go() {
     assert!(!routes.contains("240.240.0.0/16"), "{routes}");
     host.ctl(&["unbypass"]).unwrap();
     stage.mesh.host(2).start_meshd().unwrap();
-    eventually("captured after a restart", Duration::from_secs(10), || {
+    eventually("captured after a restart", Duration::from_secs(30), || {
         let answer = stage
             .client(&["get", "http://words/"])
             .map_err(|error| format!("{error:#}"))?;

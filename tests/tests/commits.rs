@@ -70,13 +70,13 @@ fn edits_are_compared_kept_and_undone() {
         "-f",
         &half.display().to_string(),
         "--confirm-within",
-        "3s",
+        "8s",
         "--wait",
         "all",
     ])
     .unwrap();
     assert_eq!(share_of_v2(&stage, 0), 50);
-    eventually("the revert on every host", Duration::from_secs(10), || {
+    eventually("the revert on every host", Duration::from_secs(30), || {
         for host in 0..3 {
             let share = share_of_v2(&stage, host);
             if share != 10 {
@@ -93,7 +93,7 @@ fn edits_are_compared_kept_and_undone() {
             "-f",
             &half.display().to_string(),
             "--confirm-within",
-            "4s",
+            "10s",
             "--wait",
             "all",
         ])
@@ -101,8 +101,8 @@ fn edits_are_compared_kept_and_undone() {
     let id = answer["id"].as_str().unwrap_or_default().to_owned();
     h1.ctl(&["confirm", &id, "--wait", "all"]).unwrap();
     let begun = Instant::now();
-    eventually("the end of the term", Duration::from_secs(10), || {
-        if begun.elapsed() > Duration::from_secs(5) {
+    eventually("the end of the term", Duration::from_mins(1), || {
+        if begun.elapsed() > Duration::from_secs(11) {
             Ok(())
         } else {
             Err("not yet")
@@ -154,11 +154,11 @@ fn everything_is_there_after_a_restart_of_all() {
     for host in 0..3 {
         stage.mesh.host(host).start_meshd().unwrap();
     }
-    stage.mesh.wait_members(Duration::from_secs(15)).unwrap();
+    stage.mesh.wait_members(Duration::from_secs(30)).unwrap();
     for host in 0..3 {
         assert_eq!(share_of_v2(&stage, host), 100);
     }
-    eventually("calls go to v2 alone", Duration::from_secs(10), || {
+    eventually("calls go to v2 alone", Duration::from_secs(30), || {
         let answer = stage
             .client(&["get", "http://words/"])
             .map_err(|error| format!("{error:#}"))?;

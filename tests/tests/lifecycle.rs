@@ -83,17 +83,18 @@ fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
     h1.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
     stage
         .mesh
-        .wait_endpoints(2, "legacy", 1, Duration::from_secs(10))
+        .wait_endpoints(2, "legacy", 1, Duration::from_secs(30))
         .unwrap();
-    let answer = stage.client(&["get", "http://legacy/"]).unwrap();
-    assert!(
-        answer.starts_with("200") && answer.contains("\nz"),
-        "{answer}"
-    );
+    eventually("the first call", Duration::from_secs(30), || {
+        let answer = stage.client(&["get", "http://legacy/"])?;
+        let right = answer.starts_with("200") && answer.contains("\nz");
+        anyhow::ensure!(right, "{answer}");
+        anyhow::Ok(())
+    });
 
     // Garbage keeps the last good content and is told.
     write("[[service]\nname = ");
-    eventually("the finding", Duration::from_secs(5), || {
+    eventually("the finding", Duration::from_secs(30), || {
         let status = stage.host(0).unwrap().ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
         if said.contains("legacy.toml") {
@@ -105,7 +106,7 @@ fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
     let answer = stage.client(&["get", "http://legacy/"]).unwrap();
     assert!(answer.starts_with("200"), "{answer}");
     write(&good);
-    eventually("the finding is gone", Duration::from_secs(5), || {
+    eventually("the finding is gone", Duration::from_secs(30), || {
         let status = stage.host(0).unwrap().ctl_json(&["status"]).unwrap();
         let said = status["findings"].to_string();
         if said.contains("legacy.toml") {
@@ -187,8 +188,8 @@ fn a_blocked_port_is_named_and_tcp_alone_is_enough() {
     assert!(said.contains("UDP"), "the datagrams are not named: {said}");
     let (code, said) = join(&mut mesh, 2);
     assert_eq!(code, 0, "{said}");
-    mesh.wait_members(Duration::from_secs(20)).unwrap();
-    eventually("check tells of UDP", Duration::from_secs(15), || {
+    mesh.wait_members(Duration::from_secs(30)).unwrap();
+    eventually("check tells of UDP", Duration::from_secs(30), || {
         let (_, text, _) = mesh.host(0).ctl_full(&["check"]).unwrap();
         if text.contains("not on UDP") {
             Ok(())
@@ -262,7 +263,7 @@ fn damaged_keys_are_named_and_a_backup_restores_an_authority() {
     mesh.host(0).start_meshd().unwrap();
     eventually(
         "the restored host is back as an authority",
-        Duration::from_secs(20),
+        Duration::from_secs(30),
         || {
             let members = mesh.host(1).ctl_json(&["members"]).unwrap();
             let back =
@@ -299,7 +300,7 @@ fn a_host_that_leaves_leaves_nothing() {
     let routes = h3.sh("ip route show table all").unwrap();
     assert!(!routes.contains("240.240.0.0/16"), "{routes}");
     assert!(!h3.directory.join("state/identity").exists());
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(30);
     stage.mesh.wait_unused(0, "words", "h3", limit).unwrap();
     // It can come back with a token.
     let token = stage
@@ -314,19 +315,14 @@ fn a_host_that_leaves_leaves_nothing() {
         .unwrap();
     stage
         .mesh
-        .wait_endpoints(0, "words", 3, Duration::from_secs(20))
+        .wait_endpoints(0, "words", 3, Duration::from_secs(30))
         .unwrap();
-    let mut curl = stage.mesh.host(2).command_as(CLIENT, "curl");
-    let output = curl
-        .args([
-            "-sS",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            "http://words/",
-        ])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
+    // The others know it before it knows all of them.
+    eventually("its first call", Duration::from_secs(30), || {
+        let mut curl = stage.mesh.host(2).command_as(CLIENT, "curl");
+        curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}"]);
+        let output = curl.arg("http://words/").output()?;
+        anyhow::ensure!(output.stdout == b"200", "{output:?}");
+        anyhow::Ok(())
+    });
 }

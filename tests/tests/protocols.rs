@@ -67,12 +67,12 @@ fn http_in_both_versions_and_by_the_explicit_listener() {
     }
     stage
         .mesh
-        .wait_endpoints(2, "files", 1, Duration::from_secs(10))
+        .wait_endpoints(2, "files", 1, Duration::from_secs(30))
         .unwrap();
     let client = stage.host(2).unwrap();
 
     // HTTP/2 with prior knowledge: a large answer, and an upload that comes back.
-    let answer = eventually("an HTTP/2 answer", Duration::from_secs(10), || {
+    let answer = eventually("an HTTP/2 answer", Duration::from_secs(30), || {
         let text = curl(
             client,
             &[
@@ -165,7 +165,7 @@ fn http_in_both_versions_and_by_the_explicit_listener() {
     assert_eq!(head, "200");
 
     // Metrics name source, destination and class; the control state and the sources are there.
-    let page = eventually("metrics of the calls", Duration::from_secs(5), || {
+    let page = eventually("metrics of the calls", Duration::from_secs(30), || {
         let page = curl(client, &["http://127.0.0.1:15020/metrics"]);
         let line = page.lines().find(|line| {
             line.starts_with("mesh_proxy_requests_total")

@@ -55,7 +55,7 @@ fn becomes(admin: SocketAddr, wanted: Option<&str>, longest: Duration, when: &st
 
 #[test]
 fn a_daemon_announces_its_services_to_consul() {
-    const SOON: Duration = Duration::from_secs(15);
+    const SOON: Duration = Duration::from_secs(30);
     need!(namespaces);
     need!(root);
     if !far::is_there("consul") {

@@ -47,7 +47,7 @@ fn calls_cross_the_bridge_encrypted() {
     }
     let tunnels = eventually(
         "packets to 15008 in the capture",
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         || {
             let text = Command::new("tcpdump")
                 .args(["-nr"])
@@ -90,7 +90,7 @@ fn calls_cross_the_bridge_encrypted() {
         .status()
         .unwrap();
     assert!(answer.success());
-    eventually("the markers in the clear", Duration::from_secs(10), || {
+    eventually("the markers in the clear", Duration::from_secs(30), || {
         let missing: Vec<_> = markers
             .iter()
             .filter(|marker| !found(&open, marker))

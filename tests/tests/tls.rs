@@ -142,7 +142,7 @@ fn server_names_lead_the_way() {
     mesh.hosts[0]
         .ctl(&["apply", "-f", &file.display().to_string(), "--wait", "all"])
         .unwrap();
-    eventually("the routes act", Duration::from_secs(10), || {
+    eventually("the routes act", Duration::from_secs(30), || {
         match ask(&mesh, "left.example", "secure", 8443, &[]) {
             Ok(text) if text == "left for left.example" => Ok(()),
             other => Err(format!("{other:?}")),

@@ -322,7 +322,7 @@ fn failover(stage: &mut Stage) -> anyhow::Result<String> {
     ensure!(failing.status(503) == 3, "{}", failing.0);
     let during = near(&stage.many(&[], "http://near/during/[1-20]")?);
     ensure!(during == [0, 0, 20], "{during:?}");
-    within(Duration::from_secs(15), || {
+    within(Duration::from_secs(30), || {
         let after = near(&stage.many(&[], "http://near/after/[1-5]")?);
         ensure!(after == [5, 0, 0], "{after:?}");
         Ok(())
@@ -343,7 +343,7 @@ spec:
 
 /// Waits until the caller's host has put the failing server out.
 fn checked(stage: &Stage) -> anyhow::Result<String> {
-    within(Duration::from_secs(10), || {
+    within(Duration::from_secs(30), || {
         let rows = stage.caller().ctl_json(&["endpoints", "weak"])?;
         let rows = rows.as_array().cloned().unwrap_or_default();
         let out = rows

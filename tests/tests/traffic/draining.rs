@@ -39,7 +39,7 @@ fn close(stage: &mut Stage) -> anyhow::Result<String> {
     load.args(["-sS", "--max-time", "60", "--rate", "100/s"])
         .args(["-w", "\ncode=%{http_code}\n", "http://near/drain/[1-400]"]);
     let mut load = Child::start("load", &mut load, &log)?;
-    within(Duration::from_secs(10), || {
+    within(Duration::from_secs(30), || {
         ensure!(
             !stage.logged("near-other", "/drain/").is_empty(),
             "no request arrived"
@@ -55,7 +55,7 @@ fn close(stage: &mut Stage) -> anyhow::Result<String> {
     let modern = hold_stream(stage)?;
     let expected = if modern.is_some() { 2 } else { 1 };
     // nginx logs at the end of a request: that it has begun is seen by its connection in the caller's name.
-    within(Duration::from_secs(10), || {
+    within(Duration::from_secs(30), || {
         let text = stage.mesh.hosts[1].sh("ss -Htnp state established")?;
         let begun = |line: &&str| line.contains("10.77.0.254:") && line.contains("nginx");
         ensure!(text.lines().filter(begun).count() >= expected, "{text}");

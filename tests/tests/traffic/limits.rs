@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use mesh_tests::wait::within;
+use mesh_tests::wait::{Running, within};
 
 use crate::stage::{CLIENT, GUEST, Group, OTHER, Stage, by, share};
 
@@ -134,7 +134,7 @@ fn by_match(stage: &mut Stage) -> anyhow::Result<String> {
 fn ends(stage: &mut Stage) -> anyhow::Result<String> {
     let through = passed(stage, CLIENT, &[], "/short", 4)?;
     ensure!((2..=3).contains(&through), "{through} of 4");
-    within(Duration::from_secs(5), || {
+    within(Duration::from_secs(30), || {
         let answer = stage.get("http://lone/short")?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(())
@@ -162,6 +162,7 @@ spec:
 /// Four times the limit for six seconds; what passed in the last two is counted where it arrived.
 fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
     let arguments = ["--rate", "160/s", "--max-time", "30"];
+    let clock = Running::now();
     let counts = stage.many(&arguments, "http://near/mesh/[1-960]")?;
     ensure!(
         counts.status(200) + counts.status(429) == 960,
@@ -178,10 +179,12 @@ fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
     }
     let last = times.iter().copied().fold(0.0, f64::max);
     let through = times.iter().filter(|time| **time > last - 2.0).count();
-    // The bursts are used up by then; each host may round by one.
+    // The bursts are used up by then, and saved again while the machine stands still: 40 a second, ten at most. Each
+    // host may round by one.
+    let saved = usize::try_from(clock.stood().as_millis() / 25)?.min(10);
     ensure!(
-        (60..=83).contains(&through),
-        "{through} of 80 passed in two seconds"
+        (60..=83 + saved).contains(&through),
+        "{through} of 80 passed in two seconds, {saved} saved"
     );
     Ok(format!(
         "{through} in two seconds on three hosts, limit 40 a second"
@@ -254,7 +257,7 @@ fn abort(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&[], "http://lone/abort/[1-400]")?;
     let aborted = counts.status(503);
     ensure!(aborted + counts.from("lone") == 400, "{}", counts.0);
-    let answer = within(Duration::from_secs(10), || {
+    let answer = within(Duration::from_secs(30), || {
         let answer = stage.get("http://lone/abort/one")?;
         ensure!(answer.status == 503, "{answer:?}");
         Ok(answer)
@@ -296,7 +299,7 @@ fn bandwidth(stage: &mut Stage) -> anyhow::Result<String> {
     );
     let took = answer.took;
     ensure!(
-        took >= Duration::from_millis(800) && took < Duration::from_secs(3),
+        took >= Duration::from_millis(800) && answer.ran() < Duration::from_secs(3),
         "32 KiB at 32 KiB/s in {took:?}"
     );
     Ok(format!("32 KiB at 32 KiB/s in {took:?}"))

@@ -96,7 +96,7 @@ spec:
 
 /// Sends requests until an endpoint of a service is out for this reason.
 fn out(stage: &Stage, service: &str, url: &str, reason: &str) -> anyhow::Result<Value> {
-    within(Duration::from_secs(20), || {
+    within(Duration::from_secs(30), || {
         stage.many(&["--parallel", "--parallel-max", "8", "-X", "POST"], url)?;
         let rows = stage.caller().ctl_json(&["endpoints", service])?;
         let all = rows.as_array().context("no list")?;
@@ -144,7 +144,7 @@ fn latency(stage: &mut Stage) -> anyhow::Result<String> {
             .is_some_and(|address| address.ends_with(":8114")),
         "{row}"
     );
-    within(Duration::from_secs(20), || {
+    within(Duration::from_secs(30), || {
         let rows = stage.caller().ctl_json(&["endpoints", "pool"])?;
         let rows = rows.as_array().context("no list")?;
         ensure!(rows.iter().all(|row| row["usable"] == true), "{rows:?}");
@@ -206,7 +206,7 @@ spec:
 ";
 
 fn health_checks(stage: &mut Stage) -> anyhow::Result<String> {
-    let reason = within(Duration::from_secs(10), || {
+    let reason = within(Duration::from_secs(30), || {
         let (usable, reason) = bad(stage)?;
         ensure!(
             !usable && reason.contains("failed health check"),

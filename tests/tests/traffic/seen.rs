@@ -50,7 +50,7 @@ fn text<'v>(row: &'v Value, key: &str) -> &'v str {
 fn edges(stage: &mut Stage) -> anyhow::Result<String> {
     // Every host is asked, wherever the command runs.
     let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or_default();
-    let row = within(Duration::from_secs(15), || {
+    let row = within(Duration::from_secs(30), || {
         let mut load = stage.caller().command_as(CLIENT, "curl");
         load.args([
             "-s",
@@ -97,7 +97,7 @@ fn tap(stage: &mut Stage) -> anyhow::Result<String> {
     command.stdout(std::fs::File::create(&file)?);
     let mut child = command.spawn()?;
     // Requests are made until the two that fit have been told.
-    let ended = within(Duration::from_secs(10), || {
+    let ended = within(Duration::from_secs(30), || {
         by(&stage.get("http://shop/canary/seen?secret=1")?, "shop-2")?;
         by(&stage.get("http://shop/else")?, "shop-1")?;
         child.try_wait()?.context("tap has not ended")
@@ -168,7 +168,7 @@ fn stat(stage: &mut Stage) -> anyhow::Result<String> {
     let before = count()?;
     let counts = stage.many(&[], "http://shop/stat/[1-40]")?;
     ensure!(counts.from("shop-1") == 40, "{}", counts.0);
-    within(Duration::from_secs(5), || {
+    within(Duration::from_secs(30), || {
         let after = count()?;
         ensure!(after == before + 40, "{before} then {after}");
         Ok(())
@@ -182,7 +182,7 @@ fn why(stage: &mut Stage) -> anyhow::Result<String> {
     ensure!(answer.status == 504, "{answer:?}");
     let id = error.rsplit("id=").next().unwrap_or_default().to_owned();
     // Asked of a host that had no part in it.
-    let told = within(Duration::from_secs(5), || {
+    let told = within(Duration::from_secs(30), || {
         let told = stage.mesh.hosts[1].ctl(&["why", &id])?;
         ensure!(told.contains("request-timeout"), "{told}");
         Ok(told)

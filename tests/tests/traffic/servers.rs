@@ -305,7 +305,7 @@ pub fn start_nginx(host: &mut Host, index: usize, files: &std::path::Path) -> an
     let port = servers.first().context("no server")?.target;
     let mut command = nginx(files, &servers, &index.to_string(), host.command("nginx"))?;
     let mut child = Child::start("nginx", &mut command, &host.log_path("nginx"))?;
-    within(Duration::from_secs(10), || {
+    within(Duration::from_secs(30), || {
         if !child.runs() {
             bail!("nginx ended: {}", child.log());
         }

@@ -3,7 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use mesh_tests::{Host, Mesh, host::Kind, process::finished, wait::within};
+use mesh_tests::{
+    Host, Mesh,
+    host::Kind,
+    process::finished,
+    wait::{Running, within},
+};
 
 pub use crate::servers::{CLIENT, GUEST, OTHER};
 use crate::servers::{
@@ -34,9 +39,16 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     pub body: String,
     pub took: Duration,
+    /// How long the machine stood still meanwhile.
+    pub stood: Duration,
 }
 
 impl Answer {
+    /// How long it took of the time in which the machine ran.
+    pub fn ran(&self) -> Duration {
+        self.took.saturating_sub(self.stood)
+    }
+
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name);
@@ -87,9 +99,9 @@ impl Stage {
             let deadline = Duration::from_secs(30);
             stage.mesh.wait_endpoints(2, service, count, deadline)?;
         }
-        let deadline = Duration::from_secs(10);
+        let deadline = Duration::from_secs(30);
         stage.mesh.wait_endpoints(2, "outside", 1, deadline)?;
-        within(Duration::from_secs(20), || {
+        within(Duration::from_secs(30), || {
             let answer = stage.get("http://shop/")?;
             ensure!(answer.status == 200, "{answer:?}");
             Ok(())
@@ -147,8 +159,11 @@ impl Stage {
         let mut all = vec!["-i", "-w", "\ntook=%{time_total}"];
         all.extend(arguments);
         all.push(url);
+        let clock = Running::now();
         let text = self.curl(uid, &all)?;
-        parse(&text).with_context(|| format!("{all:?}: {text}"))
+        let mut answer = parse(&text).with_context(|| format!("{all:?}: {text}"))?;
+        answer.stood = clock.stood();
+        Ok(answer)
     }
 
     /// One GET.
@@ -179,7 +194,7 @@ impl Stage {
 
     /// Waits until as many lines with a text are in a server's log.
     pub fn wait_logged(&self, server: &str, part: &str, count: usize) -> anyhow::Result<()> {
-        within(Duration::from_secs(5), || {
+        within(Duration::from_secs(30), || {
             let found = self.logged(server, part).len();
             ensure!(
                 found == count,
