@@ -23,6 +23,7 @@ use mesh_tests::{
     host::Kind,
     need,
     process::{Child, say},
+    remains::none_failed,
     wait::within,
 };
 use serde_json::Value;
@@ -128,11 +129,6 @@ impl Load {
     }
 }
 
-fn assert_no_failure(counts: &Value, least: u64) {
-    assert_eq!(counts["failed"], 0, "{counts}");
-    assert!(counts["ok"].as_u64().unwrap() >= least, "{counts}");
-}
-
 fn name(index: u16) -> String {
     format!("web{index}")
 }
@@ -167,7 +163,7 @@ fn wait_ways(host: &Host, secured: impl Fn(u16) -> bool) {
         })
         .collect();
     wanted.sort();
-    within(Duration::from_secs(20), || {
+    within(Duration::from_secs(40), || {
         let ways = ways(host)?;
         anyhow::ensure!(ways == wanted, "{ways:?}, not {wanted:?}");
         Ok(())
@@ -203,6 +199,9 @@ fn registered() -> Option<Mesh> {
         register(host, &name(index), FIRST_PORT + index);
     }
     mesh.form(1, &[]).unwrap();
+    for host in &mut mesh.hosts {
+        host.record_failures().unwrap();
+    }
     Some(mesh)
 }
 
@@ -225,7 +224,7 @@ fn ten_services_of_consul_in_and_out() {
     let load = Load::start(&second, &urls, 50, 150);
 
     // What would be adopted: one line each, with port, user and what would be captured.
-    eventually("ten are ready", Duration::from_secs(10), || {
+    eventually("ten are ready", Duration::from_secs(30), || {
         let states = states(&first)?;
         anyhow::ensure!(states == vec!["ready"; SERVICES.into()], "{states:?}");
         anyhow::Ok(())
@@ -238,10 +237,11 @@ fn ten_services_of_consul_in_and_out() {
     say(text.trim_end());
 
     // Tried, and back by itself.
-    first.ctl(&["adopt", "web3", "--try", "4s"]).unwrap();
+    // Long enough to be seen on the other host by a machine that stands still for some seconds.
+    first.ctl(&["adopt", "web3", "--try", "8s"]).unwrap();
     wait_ways(&second, |index| index == 3);
     wait_ways(&second, |_| false);
-    eventually("the trial is over", Duration::from_secs(10), || {
+    eventually("the trial is over", Duration::from_secs(30), || {
         let there = first.directory.join("state/trial").exists();
         anyhow::ensure!(!there, "its files are there");
         anyhow::Ok(())
@@ -283,7 +283,7 @@ fn ten_services_of_consul_in_and_out() {
 
     let counts = load.counts();
     say(&format!("calls: {counts}"));
-    assert_no_failure(&counts, 5000);
+    none_failed(&counts, 5000);
     drop((first, second));
 }
 
@@ -301,7 +301,7 @@ fn order(host: &Host, first: &str, second: &str) {
 
 /// Waits until the caller uses so many endpoints of `words`, all of which this source says.
 fn wait_used(host: &Host, source: &str, count: usize) {
-    within(Duration::from_secs(20), || {
+    within(Duration::from_secs(40), || {
         let rows = host.ctl_json(&["endpoints", "words"])?;
         let rows = rows.as_array().cloned().unwrap_or_default();
         let of_source = rows.iter().filter(|row| {
@@ -362,15 +362,26 @@ fn words_move_from_consul_to_etcd() {
         in_consul(host, port);
     }
     mesh.form(1, &[]).unwrap();
+    for host in &mut mesh.hosts {
+        host.record_failures().unwrap();
+    }
     let (first, second) = (mesh.hosts.remove(0), mesh.hosts.remove(0));
     wait_used(&second, "consul/old/", 3);
+    // Its name is told and its way laid a moment later.
+    eventually("the first call", Duration::from_secs(30), || {
+        let mut curl = second.command_as(CALLER, "curl");
+        curl.args(["-sS", "--fail", "--max-time", "5", "-o", "/dev/null"]);
+        let output = curl.arg("http://words:9201/").output()?;
+        anyhow::ensure!(output.status.success(), "{output:?}");
+        anyhow::Ok(())
+    });
     let load = Load::start(&second, &["http://words:9201/".to_owned()], 30, 150);
 
     // Registered in both, compared until they say the same.
     in_etcd(&first, 9201);
     in_etcd(&first, 9202);
     let diff = ["registry", "diff", "consul/old", "etcd/new", "words"];
-    eventually("one is missing", Duration::from_secs(10), || {
+    eventually("one is missing", Duration::from_secs(30), || {
         let (code, out, _) = first.ctl_full(&diff)?;
         anyhow::ensure!(
             code == 1 && out == "- 10.77.0.1:9203 usable weight 1 priority 0\n",
@@ -379,14 +390,18 @@ fn words_move_from_consul_to_etcd() {
         anyhow::Ok(())
     });
     in_etcd(&first, 9203);
-    eventually("they say the same", Duration::from_secs(10), || {
+    eventually("they say the same", Duration::from_secs(30), || {
         let (code, out, _) = first.ctl_full(&diff)?;
         anyhow::ensure!(code == 0, "{code}: {out}");
         anyhow::Ok(())
     });
-    let status = first.ctl_json(&["registry", "status"]).unwrap();
     let synced = |row: &Value| row["state"] == "synced" && row["services"].as_u64() >= Some(1);
-    assert!(status.as_array().unwrap().iter().all(synced), "{status}");
+    eventually("both are synced", Duration::from_secs(30), || {
+        let status = first.ctl_json(&["registry", "status"])?;
+        let all = status.as_array().is_some_and(|all| all.iter().all(synced));
+        anyhow::ensure!(all, "{status}");
+        anyhow::Ok(())
+    });
 
     // The order is swapped, then the old registration goes.
     order(&second, "etcd/new", "consul/old");
@@ -413,7 +428,7 @@ fn words_move_from_consul_to_etcd() {
 
     let counts = load.counts();
     say(&format!("calls: {counts}"));
-    assert_no_failure(&counts, 3000);
+    none_failed(&counts, 3000);
     drop((first, second));
 }
 
@@ -485,7 +500,7 @@ fn one_host_reads_for_all_and_another_takes_over() {
         .ctl(&["apply", "-f", document.to_str().unwrap()])
         .unwrap();
     let one_reads = |hosts: &[Host], without: Option<usize>| {
-        within(Duration::from_secs(40), || {
+        within(Duration::from_mins(1), || {
             let states = states_of_source(hosts, without)?;
             let reading = states.iter().filter(|state| *state == "synced").count();
             let told = states.iter().filter(|state| *state == "elsewhere").count();
