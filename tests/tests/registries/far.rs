@@ -19,6 +19,7 @@ use mesh_registry::contract::{
         },
     },
 };
+use mesh_tests::wait::within;
 use serde_json::{Value, json};
 
 use super::PORT;
@@ -27,6 +28,8 @@ use super::PORT;
 const NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 254));
 /// How often Eureka is asked for what changed.
 pub(super) const EUREKA_POLL: Duration = Duration::from_secs(5);
+/// Longest time in which a server that is back takes a change.
+const TAKEN: Duration = Duration::from_mins(2);
 /// The folders of `ZooKeeper`'s services, by kind.
 const FOLDERS: [(&str, &str); 3] = [
     ("serverset", "/discovery"),
@@ -341,7 +344,15 @@ impl Far for Kubernetes {
                 slice,
             ),
         ];
-        self.0.admin.ask(&questions, false);
+        // One that stood still takes its first connections late.
+        within(TAKEN, || {
+            let answers = self.0.admin.ask(&questions, true);
+            let kinds = answers.iter().map(|answer| answer["kind"].as_str());
+            let taken = kinds.eq([Some("Service"), Some("EndpointSlice")]);
+            anyhow::ensure!(taken, "{answers:?}");
+            Ok(())
+        })
+        .unwrap();
     }
     fn server(&mut self) -> &mut Server {
         &mut self.0.api

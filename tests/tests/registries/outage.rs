@@ -11,6 +11,7 @@ use std::{
 
 use mesh_tests::{
     Child, Mesh, binary::built, eventually, host::Kind, need, process::say, process::sh,
+    wait::Running,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -212,6 +213,7 @@ fn recovered(mesh: &Mesh, kept: &[Kept], services: &[&String]) -> Vec<Option<Rec
     let mut seen: Vec<Option<Instant>> = vec![None; services.len()];
     let mut back: Vec<Option<Back>> = vec![None; kept.len()];
     let mut end = Instant::now() + START;
+    let clock = Running::now();
     loop {
         for (at, count) in known(mesh, services).unwrap().into_iter().enumerate() {
             if count == 3 {
@@ -226,7 +228,7 @@ fn recovered(mesh: &Mesh, kept: &[Kept], services: &[&String]) -> Vec<Option<Rec
             }
         }
         let all = seen.iter().all(Option::is_some) && back.iter().all(Option::is_some);
-        if all || Instant::now() > end {
+        if all || Instant::now() > end + clock.stood() {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
