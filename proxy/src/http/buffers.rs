@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 
 use super::message::{Request, Response};
 
@@ -28,7 +28,6 @@ pub(crate) struct Messages {
     pub response: Response,
 }
 
-#[derive(Default)]
 #[expect(
     clippy::vec_box,
     reason = "messages move in and out whole, without being copied"
@@ -40,7 +39,13 @@ struct Pool {
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = RefCell::default();
+    static POOL: RefCell<Pool> = const {
+        RefCell::new(Pool {
+            small: Vec::new(),
+            large: Vec::new(),
+            messages: Vec::new(),
+        })
+    };
 }
 
 /// An empty buffer with room.
@@ -55,9 +60,30 @@ pub(crate) fn take_large() -> BytesMut {
         .unwrap_or_else(|| BytesMut::with_capacity(LARGE))
 }
 
+/// Forgets the first bytes; all of them without moving the place where the next ones go.
+pub(crate) fn forget(buffer: &mut BytesMut, count: usize) {
+    if count < buffer.len() {
+        buffer.advance(count);
+    } else {
+        buffer.clear();
+    }
+}
+
 /// Gives a buffer back; what is in it is forgotten.
 pub(crate) fn put(mut buffer: BytesMut) {
     buffer.clear();
+    if buffer.capacity() == BUFFER {
+        // As it was lent, most likely.
+        POOL.with_borrow_mut(|pool| {
+            if pool.small.len() < KEPT_SMALL {
+                pool.small.push(buffer);
+            }
+        });
+        return;
+    }
+    if buffer.capacity() == 0 {
+        return;
+    }
     // Asking for the whole size moves the view back to the start of the memory when nobody shares it.
     if buffer.capacity() < BUFFER && !buffer.try_reclaim(BUFFER) {
         return;
@@ -109,7 +135,7 @@ pub(crate) fn put_messages(mut messages: Box<Messages>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::{Buf as _, BufMut as _};
+    use bytes::BufMut as _;
 
     #[test]
     fn buffers_come_back_whole() {

@@ -2,7 +2,7 @@
 //!
 //! Names keep their spelling and are compared in any case. A field that is dropped keeps its place.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// A place in the text of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,26 +60,28 @@ impl Known {
     /// What a name is.
     pub(crate) fn of(name: &[u8]) -> Self {
         let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
-        let known = match name.len() {
-            2 if is(b"te") => Self::Te,
-            4 if is(b"host") => Self::Host,
-            4 if is(b"date") => Self::Date,
-            6 if is(b"cookie") => Self::Cookie,
-            6 if is(b"expect") => Self::Expect,
-            7 if is(b"upgrade") => Self::Upgrade,
-            7 if is(b"trailer") => Self::Trailer,
-            10 if is(b"connection") => Self::Connection,
-            10 if is(b"keep-alive") => Self::HopOnly,
-            11 if is(b"grpc-status") => Self::GrpcStatus,
-            12 if is(b"content-type") => Self::ContentType,
-            13 if is(b"authorization") => Self::Credentials,
-            14 if is(b"content-length") => Self::ContentLength,
-            14 if is(b"http2-settings") => Self::HopOnly,
-            15 if is(b"x-forwarded-for") => Self::ForwardedFor,
-            16 if is(b"proxy-connection") => Self::HopOnly,
-            17 if is(b"transfer-encoding") => Self::TransferEncoding,
-            17 if is(b"x-forwarded-proto") => Self::ForwardedProto,
-            19 if is(b"proxy-authorization") => Self::Credentials,
+        // Length and first letter tell most names apart before they are compared.
+        let initial = name.first().map_or(0, u8::to_ascii_lowercase);
+        let known = match (name.len(), initial) {
+            (2, b't') if is(b"te") => Self::Te,
+            (4, b'h') if is(b"host") => Self::Host,
+            (4, b'd') if is(b"date") => Self::Date,
+            (6, b'c') if is(b"cookie") => Self::Cookie,
+            (6, b'e') if is(b"expect") => Self::Expect,
+            (7, b'u') if is(b"upgrade") => Self::Upgrade,
+            (7, b't') if is(b"trailer") => Self::Trailer,
+            (10, b'c') if is(b"connection") => Self::Connection,
+            (10, b'k') if is(b"keep-alive") => Self::HopOnly,
+            (11, b'g') if is(b"grpc-status") => Self::GrpcStatus,
+            (12, b'c') if is(b"content-type") => Self::ContentType,
+            (13, b'a') if is(b"authorization") => Self::Credentials,
+            (14, b'c') if is(b"content-length") => Self::ContentLength,
+            (14, b'h') if is(b"http2-settings") => Self::HopOnly,
+            (15, b'x') if is(b"x-forwarded-for") => Self::ForwardedFor,
+            (16, b'p') if is(b"proxy-connection") => Self::HopOnly,
+            (17, b't') if is(b"transfer-encoding") => Self::TransferEncoding,
+            (17, b'x') if is(b"x-forwarded-proto") => Self::ForwardedProto,
+            (19, b'p') if is(b"proxy-authorization") => Self::Credentials,
             _ => Self::Other,
         };
         if known == Self::Other {
@@ -258,6 +260,35 @@ impl Fields {
             .map(|field| (field.known, self.at(field.name), self.at(field.value)))
     }
 
+    /// Writes the lines that `wanted` means, and none that is dropped, each as name, `: `, value and CRLF.
+    pub(crate) fn write(&self, out: &mut BytesMut, wanted: impl Fn(Known) -> bool) {
+        // Lines that stand in the text just as they are to be written go out together.
+        let mut run = 0..0;
+        let due = |field: &&Field| field.known != Known::Dropped && wanted(field.known);
+        for field in self.list.iter().filter(due) {
+            let (start, end) = (field.name.start as usize, field.value.end as usize + 2);
+            let between = field.name.end as usize..field.value.start as usize;
+            let plain = self.text.get(between).is_some_and(|text| text == b": ")
+                && self
+                    .text
+                    .get(end - 2..end)
+                    .is_some_and(|text| text == b"\r\n");
+            if plain && start == run.end {
+                run.end = end;
+                continue;
+            }
+            out.extend_from_slice(self.text.get(run).unwrap_or_default());
+            run = if plain { start..end } else { 0..0 };
+            if !plain {
+                out.extend_from_slice(self.at(field.name));
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(self.at(field.value));
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        out.extend_from_slice(self.text.get(run).unwrap_or_default());
+    }
+
     /// Every line that is not dropped, all values as slices of one new allocation.
     pub(crate) fn shared(&self) -> impl Iterator<Item = (Known, &[u8], Bytes)> {
         let text = Bytes::copy_from_slice(&self.text);
@@ -356,6 +387,39 @@ mod tests {
         ] {
             assert_eq!(Known::of(name.as_bytes()), wanted, "{name}");
         }
+    }
+
+    /// However lines stand in the text, what is written is name, colon, space, value, CRLF.
+    #[test]
+    fn writing() {
+        let lines = b"a: 1\r\nb: 2\r\nc:3\r\nD:  4 \r\ne: \r\nf: 6\r\ng: 7\r\n";
+        let mut fields = Fields::default();
+        let base = fields.base();
+        fields.store(lines);
+        let mut at = 0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let colon = line.iter().position(|byte| *byte == b':').unwrap();
+            let value = line.get(colon + 1..line.len() - 2).unwrap();
+            let lead = value.len() - value.trim_ascii_start().len();
+            let start = at + colon + 1 + lead;
+            let end = start + value.trim_ascii().len();
+            let span = |start, end| Fields::span(base, start, end);
+            fields.push_stored(span(at, at + colon), span(start, end));
+            at += line.len();
+        }
+        fields.push(b"host", b"x");
+        fields.push(b"h", b"8");
+        let written = |fields: &Fields| {
+            let mut out = BytesMut::from(&b"first\r\n"[..]);
+            fields.write(&mut out, |known| known != Known::Host);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        let all = "first\r\na: 1\r\nb: 2\r\nc: 3\r\nD: 4\r\ne: \r\nf: 6\r\ng: 7\r\nh: 8\r\n";
+        assert_eq!(written(&fields), all);
+        fields.drop_named(b"b");
+        fields.drop_named(b"g");
+        let some = "first\r\na: 1\r\nc: 3\r\nD: 4\r\ne: \r\nf: 6\r\nh: 8\r\n";
+        assert_eq!(written(&fields), some);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_model::snapshot::decide::RequestView as _;
+use smallvec::SmallVec;
 
 use super::{
     convert,
@@ -92,19 +92,8 @@ pub(crate) fn clean_response(response: &mut Response, from_daemon: bool) {
 
 /// Says whose request it is: the last element is the address at the other end of the connection.
 pub(crate) fn forwarded(request: &mut Request, client: IpAddr) {
-    let mut buffer = [0u8; 64];
-    let client = client.to_canonical();
-    let text = {
-        use std::io::Write as _;
-        let mut rest = &mut buffer[..];
-        let whole = write!(rest, "{client}").is_ok();
-        let used = 64 - rest.len();
-        if whole {
-            buffer.get(..used).unwrap_or_default()
-        } else {
-            b"unknown"
-        }
-    };
+    let text = address(client.to_canonical());
+    let text = text.as_slice();
     let known = Known::ForwardedFor;
     if request.fields.of(known).next().is_none() {
         request.fields.push(b"x-forwarded-for", text);
@@ -124,9 +113,27 @@ pub(crate) fn forwarded(request: &mut Request, client: IpAddr) {
     }
 }
 
+/// An address as text.
+fn address(ip: IpAddr) -> SmallVec<[u8; 48]> {
+    let mut text = SmallVec::new();
+    match ip {
+        // Nearly every one: without the machinery of formats.
+        IpAddr::V4(ip) => {
+            for octet in ip.octets() {
+                if !text.is_empty() {
+                    text.push(b'.');
+                }
+                text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(ip) => text.extend_from_slice(ip.to_string().as_bytes()),
+    }
+    text
+}
+
 /// Counts down how many more hops OPTIONS and TRACE may take (RFC 9110 section 7.6.2); true when this is the last.
 pub(crate) fn is_last_hop(request: &mut Request) -> bool {
-    if !matches!(request.method(), "OPTIONS" | "TRACE") {
+    if !matches!(request.method_bytes(), b"OPTIONS" | b"TRACE") {
         return false;
     }
     let left = request.fields.named(b"max-forwards").next();
@@ -191,6 +198,14 @@ mod tests {
             request.fields.named(b"x-forwarded-proto").next(),
             Some(&b"http"[..])
         );
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["0.0.0.0", "10.1.22.255", "255.255.255.255", "::", "fd00::1"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(address(ip).as_slice(), text.as_bytes());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use bytes::BytesMut;
 use mesh_model::snapshot::decide::RequestView;
 
 use super::{
@@ -133,6 +134,20 @@ impl Request {
         self.authority.map(|span| self.fields.str_at(span))
     }
 
+    /// The method, as bytes: to compare it and to send it there is no need to look whether it is UTF-8.
+    pub(crate) fn method_bytes(&self) -> &[u8] {
+        self.fields.at(self.method)
+    }
+
+    /// Writes path and query.
+    pub(crate) fn write_target(&self, out: &mut BytesMut) {
+        out.extend_from_slice(self.fields.at(self.path));
+        if let Some(query) = self.query {
+            out.extend_from_slice(b"?");
+            out.extend_from_slice(self.fields.at(query));
+        }
+    }
+
     /// The path as it will be sent.
     pub(crate) fn raw_path(&self) -> &str {
         self.fields.str_at(self.path)
@@ -189,8 +204,8 @@ impl Request {
     /// True for methods that may be repeated (RFC 9110 section 9.2.2).
     pub(crate) fn is_idempotent(&self) -> bool {
         matches!(
-            self.method(),
-            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+            self.method_bytes(),
+            b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
         )
     }
 

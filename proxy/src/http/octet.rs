@@ -67,14 +67,58 @@ fn all(bytes: &[u8], class: u8) -> bool {
     })
 }
 
+/// How many bytes from the first on are of a class.
+fn leading(bytes: &[u8], class: u8) -> usize {
+    let is_other = |byte: &u8| {
+        CLASS
+            .get(usize::from(*byte))
+            .is_none_or(|found| found & class == 0)
+    };
+    bytes.iter().position(is_other).unwrap_or(bytes.len())
+}
+
 /// True for a token (RFC 9110 section 5.6.2): one byte or more.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TOKEN)
 }
 
+/// Length of the token at the beginning; 0 for none.
+pub(crate) fn token_length(bytes: &[u8]) -> usize {
+    leading(bytes, TOKEN)
+}
+
 /// True for a field value (RFC 9110 section 5.5): visible, obs-text, space and tab; no control byte.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
-    all(bytes, VALUE)
+    value_length(bytes) == bytes.len()
+}
+
+/// Length of the field value at the beginning: where the first control byte stands that is no tab.
+pub(crate) fn value_length(bytes: &[u8]) -> usize {
+    let (steps, rest) = bytes.as_chunks::<STEP>();
+    for (number, step) in steps.iter().enumerate() {
+        if let Some(place) = first(step, |byte| {
+            ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
+        }) {
+            return number * STEP + place;
+        }
+    }
+    bytes.len() - rest.len() + leading(rest, VALUE)
+}
+
+/// Bytes that are looked at together: the compiler makes a few instructions of it.
+pub(crate) const STEP: usize = 16;
+
+/// Where the first byte is that `wanted` means; it is asked for each, so it had better not branch.
+#[inline]
+pub(crate) fn first(step: &[u8; STEP], wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    place(step.map(|byte| u8::from(wanted(byte))))
+}
+
+/// Where the first byte is that is not 0.
+#[inline]
+pub(crate) fn place(found: [u8; STEP]) -> Option<usize> {
+    let found = u128::from_le_bytes(found);
+    (found != 0).then(|| (found.trailing_zeros() / u8::BITS) as usize)
 }
 
 /// True for what may stand in a request target: no space, no control byte, no fragment.
@@ -146,6 +190,30 @@ mod tests {
         assert!(is_host_name(b"a_b.c") && !is_host_name(b"u@h") && !is_host_name(b"[::1]"));
         assert_eq!(trim(b" \ta b\t "), b"a b");
         assert_eq!(list(b"a, ,b ,").collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+
+    /// What is looked at in steps gives the same answer as what is looked at byte by byte.
+    #[test]
+    fn values_end_at_the_first_control_byte() {
+        for length in 0..70 {
+            let plain = vec![b'a'; length];
+            assert_eq!(value_length(&plain), length);
+            for place in 0..length {
+                for byte in 0..=255 {
+                    let mut bytes = plain.clone();
+                    bytes[place] = byte;
+                    let wanted = if all(&[byte], VALUE) { length } else { place };
+                    assert_eq!(
+                        value_length(&bytes),
+                        wanted,
+                        "{byte} at {place} of {length}"
+                    );
+                    assert_eq!(is_value(&bytes), wanted == length);
+                }
+            }
+        }
+        assert_eq!(token_length(b"a-b: c"), 3);
+        assert_eq!((token_length(b" a"), token_length(b"ab")), (0, 2));
     }
 
     #[test]

@@ -14,17 +14,19 @@ pub(crate) fn read(
     mut each: impl FnMut(&Fields, Known, Span) -> Result<(), HeadError>,
 ) -> Result<(), HeadError> {
     let mut at = 0;
-    for feed in memchr::memchr_iter(b'\n', lines) {
-        let line = lines.get(at..feed.saturating_sub(1)).unwrap_or_default();
-        let colon = memchr::memchr(b':', line).ok_or(HeadError::FieldName)?;
-        let (name, value) = line.split_at_checked(colon).ok_or(HeadError::FieldName)?;
-        let value = value.get(1..).unwrap_or_default();
-        if !octet::is_token(name) {
+    while let Some(line) = lines.get(at..).filter(|line| !line.is_empty()) {
+        let colon = octet::token_length(line);
+        if colon == 0 || line.get(colon) != Some(&b':') {
             return Err(HeadError::FieldName);
         }
-        if !octet::is_value(value) {
+        let rest = line.get(colon + 1..).unwrap_or_default();
+        let (value, end) = rest
+            .split_at_checked(octet::value_length(rest))
+            .ok_or(HeadError::FieldValue)?;
+        if !end.starts_with(b"\r\n") {
             return Err(HeadError::FieldValue);
         }
+        let next = at + colon + 1 + value.len() + 2;
         let lead = value
             .iter()
             .take_while(|byte| matches!(byte, b' ' | b'\t'))
@@ -35,7 +37,7 @@ pub(crate) fn read(
         let value = Fields::span(base, start, start + kept);
         let known = fields.push_stored(name, value);
         each(fields, known, value)?;
-        at = feed + 1;
+        at = next;
     }
     Ok(())
 }

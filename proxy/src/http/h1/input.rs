@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{
@@ -108,7 +108,7 @@ impl Input {
     pub(super) fn read_request(&mut self, request: &mut Request) -> Result<(), HeadError> {
         let (start, end) = self.whole.take().unwrap_or_default();
         request::read(self.buffer.get(start..end).unwrap_or_default(), request)?;
-        self.buffer.advance(end.min(self.buffer.len()));
+        buffers::forget(&mut self.buffer, end);
         self.reading = Reading::of(request.framing);
         self.scan = Scan::new(Section::Request);
         Ok(())
@@ -123,7 +123,7 @@ impl Input {
         let (start, end) = self.whole.take().unwrap_or_default();
         let head = self.buffer.get(start..end).unwrap_or_default();
         response::read(head, head_request, response)?;
-        self.buffer.advance(end.min(self.buffer.len()));
+        buffers::forget(&mut self.buffer, end);
         self.scan = Scan::new(Section::Response);
         if response.status >= 200 {
             self.reading = Reading::of(response.framing);
@@ -252,7 +252,7 @@ impl Input {
                     }));
                 }
                 Reading::Chunked(decoder) => match decoder.step(&self.buffer)? {
-                    Step::Skip(count) => self.buffer.advance(count.min(self.buffer.len())),
+                    Step::Skip(count) => buffers::forget(&mut self.buffer, count),
                     Step::Data(length) => {
                         return Ok(Some(BodyEvent::Data {
                             length,
@@ -261,7 +261,7 @@ impl Input {
                     }
                     Step::Partial => return Ok(None),
                     Step::End(count, trailers) => {
-                        self.buffer.advance(count.min(self.buffer.len()));
+                        buffers::forget(&mut self.buffer, count);
                         self.trailers = trailers;
                         self.reading = Reading::Done;
                     }
@@ -278,7 +278,7 @@ impl Input {
     /// Takes announced bytes as passed on.
     pub(super) fn consume(&mut self, length: usize) {
         self.count(length);
-        self.buffer.advance(length.min(self.buffer.len()));
+        buffers::forget(&mut self.buffer, length);
     }
 
     /// Takes announced bytes out, without copying large ones.

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
 use super::{COALESCE, write};
@@ -135,7 +135,7 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             let waited = self.buffer.len().min(sent);
-            self.buffer.advance(waited);
+            buffers::forget(&mut self.buffer, waited);
             if sent > waited {
                 return Poll::Ready(Ok(sent - waited));
             }
@@ -192,7 +192,7 @@ impl Output {
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.buffer.advance(sent);
+            buffers::forget(&mut self.buffer, sent);
         }
         buffers::release(&mut self.buffer);
         if self.raw == Raw::Ending {

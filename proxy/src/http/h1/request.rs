@@ -1,7 +1,5 @@
 //! Reads the head of a request (RFC 9112 sections 3 and 5) and refuses what could be read in two ways.
 
-use mesh_model::snapshot::decide::RequestView as _;
-
 use super::{HeadError, fields, framing::Declared};
 use crate::http::{
     authority,
@@ -74,7 +72,7 @@ fn place(target: &[u8], host: Option<Span>, request: &mut Request) -> Result<(),
     if host.is_none() && request.version != Version::Http10 {
         return Err(HeadError::Host);
     }
-    let connect = request.method() == "CONNECT";
+    let connect = request.method_bytes() == b"CONNECT";
     let fault = |_fault: path::PathError| HeadError::Target;
     match target {
         _ if connect => {
@@ -90,7 +88,7 @@ fn place(target: &[u8], host: Option<Span>, request: &mut Request) -> Result<(),
                 request.set_authority(host);
             }
         }
-        b"*" if request.method() == "OPTIONS" => {
+        b"*" if request.method_bytes() == b"OPTIONS" => {
             request.form = Form::Asterisk;
             request.set_target(target).map_err(fault)?;
             if let Some(host) = &host {
@@ -120,7 +118,7 @@ fn absolute(target: &[u8], request: &mut Request) -> Result<(), HeadError> {
     request.set_authority(host);
     let fault = |_fault: path::PathError| HeadError::Target;
     match path {
-        [] if request.method() == "OPTIONS" => request.set_target(b"*").map_err(fault),
+        [] if request.method_bytes() == b"OPTIONS" => request.set_target(b"*").map_err(fault),
         [] => request.set_target(b"/").map_err(fault),
         [b'?', ..] => request.set_target(&[b"/", path].concat()).map_err(fault),
         path => request.set_target(path).map_err(fault),
@@ -141,7 +139,7 @@ fn settle(declared: &Declared, request: &mut Request) -> Result<(), HeadError> {
             .upgrade
             .filter(|name| upgrade::is_protocol(request.fields.at(*name)));
     }
-    let bodiless = request.form == Form::Authority || request.method() == "TRACE";
+    let bodiless = request.form == Form::Authority || request.method_bytes() == b"TRACE";
     if bodiless && request.has_body() {
         return Err(HeadError::ContentLength);
     }

@@ -3,6 +3,7 @@
 //! The verdict does not depend on how the bytes were cut into reads.
 
 use super::HeadError;
+use crate::http::octet::{self, STEP};
 
 /// Longest request or status line, in bytes.
 pub(crate) const LINE_LIMIT: usize = 16 * 1024;
@@ -69,6 +70,10 @@ impl Scan {
 
     /// Looks at all bytes that have come so far, the ones seen before included.
     pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<Scanned, HeadError> {
+        if let Some(end) = self.at_once(bytes) {
+            self.searched = end;
+            return Ok(Scanned::Whole { start: 0, end });
+        }
         while let Some(found) =
             memchr::memchr(b'\n', bytes.get(self.searched..).unwrap_or_default())
         {
@@ -104,6 +109,25 @@ impl Scan {
         Ok(Scanned::Partial)
     }
 
+    /// The end of a head that came in one piece, as most do, and has nothing special about it: found in steps of
+    /// many bytes. `None`: look line by line.
+    fn at_once(&self, bytes: &[u8]) -> Option<usize> {
+        let plain = self.searched == 0
+            && self.section != Section::Trailers
+            && !matches!(bytes, [] | [b'\r' | b'\n', ..]);
+        if !plain {
+            return None;
+        }
+        let (before, rest) = bytes.get(odd_feed(bytes)? - 1..)?.split_at_checked(4)?;
+        let end = bytes.len() - rest.len();
+        // A line has a byte and its end at least; the empty one is none.
+        let few = end <= 3 * FIELD_LIMIT || {
+            let feeds = memchr::memchr_iter(b'\n', bytes.get(..end)?).count();
+            feeds <= FIELD_LIMIT + 2
+        };
+        (before == b"\r\n\r\n" && end <= LINE_LIMIT && few).then_some(end)
+    }
+
     fn skip(&mut self, next: usize) -> Result<(), HeadError> {
         if next > BLANK_LIMIT * 2 {
             return Err(HeadError::StartLine);
@@ -127,8 +151,38 @@ impl Scan {
     }
 }
 
+/// Where the first line feed is, behind the first byte, that has no carriage return before it or has one behind it.
+fn odd_feed(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    let window = |at: usize| {
+        let step = |from: usize| bytes.get(from..)?.first_chunk::<STEP>();
+        Some((step(at - 1)?, step(at)?, step(at + 1)?))
+    };
+    while let Some((before, here, behind)) = window(at) {
+        let mut odd = [0; STEP];
+        for (odd, ((before, here), behind)) in odd
+            .iter_mut()
+            .zip(before.iter().zip(here).zip(behind.iter()))
+        {
+            *odd = u8::from((*here == b'\n') & ((*before != b'\r') | (*behind == b'\r')));
+        }
+        if let Some(place) = octet::place(odd) {
+            return Some(at + place);
+        }
+        at += STEP;
+    }
+    let left = bytes.get(at - 1..)?.windows(3);
+    let odd = |three: &[u8]| match three {
+        [before, b'\n', behind] => *before != b'\r' || *behind == b'\r',
+        _ => false,
+    };
+    Some(at + left.into_iter().position(odd)?)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn scan(bytes: &[u8]) -> Result<Scanned, HeadError> {
@@ -165,5 +219,43 @@ mod tests {
             many.extend_from_slice(b"a: b\r\n");
         }
         assert_eq!(scan(&many), Err(HeadError::TooManyFields));
+    }
+
+    /// Line by line only, by never having the whole at hand.
+    fn slowly(bytes: &[u8], section: Section) -> Result<Scanned, HeadError> {
+        let mut scan = Scan::new(section);
+        let (first, _) = bytes.split_at_checked(1).unwrap_or_default();
+        match scan.advance(first) {
+            Ok(Scanned::Partial) => scan.advance(bytes),
+            other => other,
+        }
+    }
+
+    proptest! {
+        /// What is found in steps is what is found line by line.
+        #[test]
+        fn whole_heads_and_lines_agree(
+            bytes in proptest::collection::vec(prop_oneof![
+                4 => Just(b"\r\n".to_vec()),
+                1 => Just(b"\r\n\r\n".to_vec()),
+                1 => Just(b"\n".to_vec()),
+                1 => Just(b"\r".to_vec()),
+                6 => proptest::collection::vec(b'a'..=b'z', 1..40),
+            ], 0..16),
+            response in any::<bool>(),
+        ) {
+            let bytes = bytes.concat();
+            let section = if response { Section::Response } else { Section::Request };
+            prop_assert_eq!(Scan::new(section).advance(&bytes), slowly(&bytes, section));
+        }
+    }
+
+    #[test]
+    fn many_fields_at_once() {
+        for (count, fits) in [(FIELD_LIMIT, true), (FIELD_LIMIT + 1, false)] {
+            let head = [b"GET / HTTP/1.1\r\n", &*b"a: b\r\n".repeat(count), b"\r\n"].concat();
+            assert_eq!(scan(&head).is_ok(), fits);
+            assert_eq!(scan(&head), slowly(&head, Section::Request));
+        }
     }
 }

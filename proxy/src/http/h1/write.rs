@@ -1,7 +1,6 @@
 //! Writes heads, chunk lines and trailers anew from parsed values: one Host, one framing, CRLF only.
 
-use bytes::{BufMut, BytesMut};
-use mesh_model::snapshot::decide::RequestView as _;
+use bytes::BytesMut;
 
 use crate::http::{
     fields::{Fields, Known},
@@ -31,34 +30,28 @@ pub(crate) struct ResponseExtras {
 /// Writes a request head.
 pub(crate) fn request(out: &mut BytesMut, request: &Request, extras: &RequestExtras<'_>) {
     out.reserve(request.fields.base() + 256);
-    out.put_slice(request.method().as_bytes());
-    out.put_u8(b' ');
+    out.extend_from_slice(request.method_bytes());
+    out.extend_from_slice(b" ");
     if request.form == Form::Authority {
-        out.put_slice(request.authority().unwrap_or_default().as_bytes());
+        out.extend_from_slice(request.authority().unwrap_or_default().as_bytes());
     } else {
-        out.put_slice(request.raw_path().as_bytes());
-        if let Some(query) = request.raw_query() {
-            out.put_u8(b'?');
-            out.put_slice(query.as_bytes());
-        }
+        request.write_target(out);
     }
-    out.put_slice(b" HTTP/1.1\r\nhost: ");
-    out.put_slice(
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(
         request
             .authority()
             .unwrap_or(extras.default_host)
             .as_bytes(),
     );
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
     let joined = request.version == Version::Http2;
-    for (known, name, value) in request.fields.iter() {
+    request.fields.write(out, |known| {
         let skipped = known.stays_here()
             || (known == Known::Expect && request.wishes.expects_continue && !extras.expect)
             || (known == Known::Cookie && joined);
-        if !skipped {
-            line(out, name, value);
-        }
-    }
+        !skipped
+    });
     if joined {
         cookies(out, &request.fields);
     }
@@ -74,40 +67,41 @@ pub(crate) fn request(out: &mut BytesMut, request: &Request, extras: &RequestExt
         }
         None => {}
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// A request whose method means a body says so even when it is empty (RFC 9110 section 8.6).
 fn request_needs_length(request: &Request) -> bool {
-    matches!(request.method(), "POST" | "PUT" | "PATCH")
+    matches!(request.method_bytes(), b"POST" | b"PUT" | b"PATCH")
 }
 
 /// HTTP/2 may split cookies; HTTP/1 may not (RFC 9113 section 8.2.3).
 fn cookies(out: &mut BytesMut, fields: &Fields) {
     let mut first = true;
     for value in fields.of(Known::Cookie) {
-        out.put_slice(if first { b"cookie: " } else { b"; " });
-        out.put_slice(value);
+        out.extend_from_slice(if first { b"cookie: " } else { b"; " });
+        out.extend_from_slice(value);
         first = false;
     }
     if !first {
-        out.put_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n");
     }
 }
 
 /// Writes an answer's head. An interim answer (1xx) has no framing.
 pub(crate) fn response(out: &mut BytesMut, response: &Response, extras: &ResponseExtras) {
     out.reserve(response.fields.base() + 256);
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(itoa::Buffer::new().format(response.status).as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(response.reason().as_bytes());
-    out.put_slice(b"\r\n");
-    for (known, name, value) in response.fields.iter() {
-        if !known.stays_here() {
-            line(out, name, value);
-        }
+    let reason = response.reason();
+    if (response.status, reason) == (200, "OK") {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
+        out.extend_from_slice(b" ");
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
+    response.fields.write(out, |known| !known.stays_here());
     if response.status == 101 {
         line(
             out,
@@ -132,7 +126,7 @@ pub(crate) fn response(out: &mut BytesMut, response: &Response, extras: &Respons
             line(out, b"connection", b"keep-alive");
         }
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// An answer whose status allows a body must say that there is none; HEAD and 304 need not.
@@ -157,10 +151,10 @@ fn framing(out: &mut BytesMut, framing: Framing, say_none: bool) {
 
 /// Writes one field line.
 fn line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.put_slice(name);
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the line before a chunk of `length` bytes, which is not 0.
@@ -177,19 +171,17 @@ pub(crate) fn chunk(out: &mut BytesMut, length: usize) {
             break;
         }
     }
-    out.put_slice(digits.get(digits.len() - used..).unwrap_or_default());
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the last chunk and the trailers.
 pub(crate) fn last_chunk(out: &mut BytesMut, trailers: Option<&Fields>) {
-    out.put_slice(b"0\r\n");
-    for (known, name, value) in trailers.into_iter().flat_map(Fields::iter) {
-        if !known.stays_here() {
-            line(out, name, value);
-        }
+    out.extend_from_slice(b"0\r\n");
+    if let Some(trailers) = trailers {
+        trailers.write(out, |known| !known.stays_here());
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
