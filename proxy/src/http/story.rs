@@ -7,7 +7,7 @@ use std::{
 
 use mesh_model::{
     name::HostId,
-    snapshot::{BackendEndpoint, RouteReference, decide::RequestView as _},
+    snapshot::{BackendEndpoint, Caller, RouteReference, decide::RequestView as _},
 };
 
 use super::{
@@ -29,6 +29,8 @@ pub(crate) struct Story {
     pub id: RequestId,
     /// When the first byte of the head had come.
     pub started: Instant,
+    /// As whom the daemon itself calls; `None`: as its connection.
+    pub named: Option<Arc<Caller>>,
     /// Label of the service that was called.
     pub destination: Option<Arc<str>>,
     /// The route that acts.
@@ -67,6 +69,7 @@ impl Story {
         Self {
             id: RequestId::fresh(),
             started,
+            named: None,
             destination: None,
             route: None,
             status: 0,
@@ -151,11 +154,13 @@ impl Story {
             }
             (None, None) => "",
         };
+        let named = self.named.as_deref();
+        let principal = named.map(|caller| caller.principal.to_string());
         let code = failure.map(|failure| failure.code).or(self.far_code);
         observe.request(&RequestRecord {
             direction: session.direction,
             id: self.id.as_str(),
-            source: &session.source,
+            source: named.map_or(&session.source, |caller| &caller.label),
             destination: self
                 .destination
                 .as_ref()
@@ -177,7 +182,7 @@ impl Story {
                 None => "",
             },
             remedy: code.map_or("", |code| code.documented().remedy),
-            caller: &session.caller,
+            caller: principal.as_deref().unwrap_or(&session.caller),
             endpoint,
             endpoint_host: self
                 .endpoint

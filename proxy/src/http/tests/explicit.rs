@@ -10,13 +10,19 @@ use crate::{
     connection::{Destination, OutboundOrigin},
     http,
     io::Io,
-    trial::{pair, run},
+    observe::edges::sample,
+    trial::{eventually, pair, run},
 };
 
 async fn explicit(stage: &Stage, internal: bool) -> Talk {
     let (program, own) = pair().await;
+    let mut caller = (*stage.world.caller()).clone();
+    if internal {
+        // The daemon's own connections are the host's.
+        caller.label = "host".into();
+    }
     let origin = OutboundOrigin {
-        caller: stage.world.caller(),
+        caller: Arc::new(caller),
         peer: program.local_addr().unwrap(),
         destination: Destination::Explicit,
         internal,
@@ -138,6 +144,11 @@ fn the_daemon_calls_as_a_service_and_is_told_how() {
             Some("spiffe://m.internal/ns/shop/sa/web")
         );
         assert!(heard.field("mesh-time-us").unwrap().parse::<u64>().unwrap() < 10_000_000);
+        let sources = || sample(std::slice::from_ref(&stage.a.cells)).into_iter();
+        eventually("it is counted as the service's", || {
+            sources().map(|edge| edge.source).eq(["shop/cart"])
+        })
+        .await;
         let heard = client.get("/", "mesh-as: shop/stranger\r\n").await;
         assert_eq!(
             (heard.status(), heard.error().unwrap().0),
