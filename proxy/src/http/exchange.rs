@@ -318,6 +318,7 @@ impl<'x> Exchange<'x> {
         };
         let service = ServiceId::parse(name).ok();
         let found = service.and_then(|service| snapshot.callers.by_service.get(&service).cloned());
+        self.story.named.clone_from(&found);
         found.ok_or_else(|| {
             Failure::new(
                 Code::NoIdentity,
