@@ -82,8 +82,19 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        .on_thread_start(behind)
         .build()
         .context("cannot start the control runtime")
+}
+
+/// Puts a thread for long work (plans, files) behind those that requests wait for, where they share a CPU. It still
+/// gets a tenth of a CPU that is wanted by others; what peers and people wait for runs on the control side's own
+/// thread, which is not put behind.
+fn behind() {
+    // On Linux that is the calling thread's alone. Without it the work is the same.
+    if let Err(error) = rustix::process::nice(10) {
+        tracing::debug!(%error, "a thread keeps its priority");
+    }
 }
 
 fn open(

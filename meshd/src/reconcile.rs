@@ -14,8 +14,8 @@ use mesh_model::{
     finding::{Finding, Severity},
     snapshot::{Snapshot, cell::Publisher},
 };
-use mesh_plan::{Allocations, Compiled, Input};
-use mesh_registry::Published;
+use mesh_plan::{Allocations, Breath, Compiled, Input};
+use mesh_registry::{Published, breath};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -117,7 +117,9 @@ impl Reconcile {
                 let applied = self.applied(&catalog).await;
                 self.state(&live, &health, &views, (draining, applied), &compiled)
                     .await;
-                self.compiled.send_replace(Some(compiled));
+                let before = self.compiled.send_replace(Some(compiled));
+                // Very many values, freed where no peer waits.
+                tokio::task::spawn_blocking(move || drop(before));
             }
             Err(error) => self.ground.raise(
                 "plan-failed",
@@ -217,6 +219,7 @@ impl Reconcile {
                 allocations: &allocations,
                 now_ms: clock::now_ms(),
                 transparent,
+                breath: Breath::new(&breath::take),
             })
             .map_err(|error| cause::chain(&error))
         })

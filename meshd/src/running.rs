@@ -497,7 +497,10 @@ async fn sources(
                         return;
                     }
                     views.borrow_and_update();
-                    ground.disk.put(VIEWS, &room.save());
+                    let room = room.clone();
+                    if let Ok(bytes) = tokio::task::spawn_blocking(move || room.save()).await {
+                        ground.disk.put(VIEWS, &bytes);
+                    }
                 }
             }
         }

@@ -45,7 +45,7 @@ pub(crate) fn build(
     let previous = input.previous;
     for (id, service) in &services.by_id {
         for (number, port) in &service.ports {
-            backends.add(id, *number, port, rules, previous);
+            backends.add(id, *number, port, rules, input);
             if input.captures() {
                 let found = fallback(&port.candidates);
                 backends.fallback.insert((id.clone(), *number), found);
@@ -79,8 +79,9 @@ impl Backends {
         number: u16,
         port: &Port,
         rules: &Destinations<'_>,
-        previous: Option<&Snapshot>,
+        input: &Input<'_>,
     ) {
+        let (previous, breath) = (input.previous, input.breath);
         let key = (id.clone(), number);
         let before = previous.and_then(|previous| previous.outbound.backends.get(&key));
         let used = port.candidates.iter().filter(|one| one.left_out.is_none());
@@ -96,16 +97,18 @@ impl Backends {
             ),
             policy: kept_policy(rules.policy(id, number), before),
         };
-        let whole = share::backend(fresh, before);
+        let whole = share::backend(fresh, before, breath);
         let subsets = rules.subsets(id, number);
         for subset in &subsets {
             let key = (id.clone(), number, Arc::clone(&subset.name));
             let before = previous.and_then(|previous| previous.outbound.subsets.get(&key));
             let fresh = part(&whole, subset, before);
-            self.subsets.insert(key, share::backend(fresh, before));
+            self.subsets
+                .insert(key, share::backend(fresh, before, breath));
         }
         let mut endpoints = whole.endpoints.iter();
         let told = port.candidates.iter().map(|one| {
+            breath.take();
             let used = one.left_out.is_none().then(|| endpoints.next()).flatten();
             told(one, used.unwrap_or(&one.endpoint), &subsets)
         });

@@ -14,12 +14,16 @@ use mesh_model::{
     },
 };
 
-use crate::key::Stable;
+use crate::{Breath, key::Stable};
 
 /// The number.
-pub(crate) fn of(snapshot: &Snapshot) -> u64 {
+pub(crate) fn of(snapshot: &Snapshot, breath: Breath<'_>) -> u64 {
     let mut hash = Stable::new();
-    let mut endpoints = Endpoints::default();
+    let mut endpoints = Endpoints {
+        shared: Map::default(),
+        plain: TrafficPolicy::default(),
+        breath,
+    };
     hash.debug(&snapshot.mesh);
     for backend in snapshot.outbound.backends.values() {
         endpoints.backend(&mut hash, backend);
@@ -52,14 +56,15 @@ pub(crate) fn of(snapshot: &Snapshot) -> u64 {
 }
 
 /// Hashes backends field by field, since there may be very many endpoints. What they share is hashed once.
-#[derive(Debug, Default)]
-struct Endpoints {
+#[derive(Debug)]
+struct Endpoints<'a> {
     /// By the address of the shared value.
     shared: Map<usize, u64>,
     plain: TrafficPolicy,
+    breath: Breath<'a>,
 }
 
-impl Endpoints {
+impl Endpoints<'_> {
     fn backend(&mut self, hash: &mut Stable, backend: &Backend) {
         let Backend {
             key,
@@ -85,6 +90,7 @@ impl Endpoints {
     }
 
     fn endpoint(&mut self, hash: &mut Stable, one: &BackendEndpoint) {
+        self.breath.take();
         let BackendEndpoint {
             key,
             id,
@@ -163,7 +169,7 @@ fn service(hash: &mut Stable, id: &ServiceId) {
 }
 
 /// Backends that stand in the list of all are named by their key.
-fn sources(hash: &mut Stable, endpoints: &mut Endpoints, all: &[Arc<NamedSource>]) {
+fn sources(hash: &mut Stable, endpoints: &mut Endpoints<'_>, all: &[Arc<NamedSource>]) {
     for source in all {
         hash.text(&source.id).text(&source.kind).text(&source.scope);
         hash.debug(&source.tags)

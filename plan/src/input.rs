@@ -13,6 +13,8 @@ use mesh_model::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Breath;
+
 /// Everything that a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
@@ -32,6 +34,8 @@ pub struct Input<'a> {
     pub now_ms: u64,
     /// True when interception runs here; without it nothing is told to the kernel or to the names process.
     pub transparent: bool,
+    /// Pauses of a long plan.
+    pub breath: Breath<'a>,
 }
 
 impl Input<'_> {

@@ -13,6 +13,7 @@
 mod addresses;
 mod attach;
 mod backends;
+mod breath;
 mod compiled;
 mod destination;
 mod digest;
@@ -54,6 +55,7 @@ mod world;
 
 use mesh_model::snapshot::{Inbound, MeshView, Outbound, Snapshot};
 
+pub use breath::Breath;
 pub use compiled::{Candidate, Compiled, VirtualPort};
 pub use input::{Allocations, CompileError, Input};
 pub use proposal::{CONTRADICTIONS, Proposal, UNKNOWN_REFERENCES, validate};
@@ -124,21 +126,23 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, CompileError> {
         trust: people::trust(&world),
     };
     share::share(&mut snapshot, input.previous);
-    snapshot.version = digest::of(&snapshot);
+    snapshot.version = digest::of(&snapshot, input.breath);
     overview::tell(&world, &services, &findings);
     let mut outcomes = attached.outcomes(routed.resolved);
     outcomes.extend(rules.outcomes);
     outcomes.extend(faults.outcomes);
     outcomes.extend(limits.outcomes);
+    let callable = names::names(
+        &services,
+        &snapshot.outbound.frontends,
+        &backends,
+        input,
+        &mesh.domain,
+    );
+    services.free(input.breath);
     Ok(Compiled {
         findings: findings.into_sorted(),
-        names: names::names(
-            &services,
-            &snapshot.outbound.frontends,
-            &backends,
-            input,
-            &mesh.domain,
-        ),
+        names: callable,
         virtuals: names::virtuals(&snapshot.outbound.frontends, &backends, input),
         direct: names::direct(&snapshot.outbound),
         inbound: inbound.captured,

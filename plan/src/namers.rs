@@ -12,6 +12,7 @@ use mesh_model::{
 };
 
 use crate::{
+    Breath,
     backends::{Backends, backend_key},
     merge::{Known, Sources},
     services::{Port, Services},
@@ -63,6 +64,7 @@ pub(crate) fn build(
                     ports.get(&number)?,
                     whole,
                     old,
+                    world.input.breath,
                 ))
             });
         }
@@ -119,6 +121,7 @@ fn backend(
     port: &Port,
     whole: Option<&Arc<Backend>>,
     before: Option<&Arc<Backend>>,
+    breath: Breath<'_>,
 ) -> Arc<Backend> {
     let subset = format!("{OF_SOURCE}{source}");
     let usable = port.candidates.iter().filter(|one| one.left_out.is_none());
@@ -131,5 +134,5 @@ fn backend(
         endpoints: usable.map(|one| Arc::clone(&one.endpoint)).collect(),
         policy: whole.map_or_else(Arc::default, |whole| Arc::clone(&whole.policy)),
     };
-    share::backend(fresh, before)
+    share::backend(fresh, before, breath)
 }

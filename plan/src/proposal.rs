@@ -10,7 +10,7 @@ use mesh_model::{
     finding::{Finding, Severity},
 };
 
-use crate::{Allocations, Input, compile};
+use crate::{Allocations, Breath, Input, compile};
 
 /// Documents to be put and resources to be deleted, and the state that they are laid over.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +109,7 @@ fn findings(proposal: &Proposal<'_>, catalog: &Catalog) -> Vec<Finding> {
         allocations: &Allocations::default(),
         now_ms: proposal.now_ms,
         transparent: false,
+        breath: Breath::NONE,
     };
     match compile(&input) {
         Ok(compiled) => compiled.findings,

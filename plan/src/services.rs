@@ -21,6 +21,7 @@ use mesh_model::{
 };
 
 use crate::{
+    Breath,
     endpoints::{Considered, Keys, Known, of_instance},
     findings::Findings,
     merge::{Merged, Sources},
@@ -95,12 +96,24 @@ pub(crate) fn build(world: &World<'_>, sources: &Sources<'_>, findings: &Finding
         }
     }
     for service in services.by_id.values_mut() {
-        service.ports.values_mut().for_each(Port::settle);
+        for port in service.ports.values_mut() {
+            port.settle(world.input.breath);
+        }
     }
     services
         .by_id
         .retain(|_, service| !service.ports.is_empty());
     services
+}
+
+impl Services {
+    /// Lets go of all endpoints that were looked at.
+    pub(crate) fn free(self, breath: Breath<'_>) {
+        let of_sources = self.by_source.into_values().flat_map(BTreeMap::into_values);
+        let services = self.by_id.into_values().map(|service| service.ports);
+        let ports = services.chain(of_sources).flat_map(BTreeMap::into_values);
+        breath.free(ports.flat_map(|port| port.candidates));
+    }
 }
 
 /// What services are made from.
@@ -128,25 +141,27 @@ impl Port {
     }
 
     /// Each address once: the first that was found stays, and of several sources so the best.
-    fn make_distinct(&mut self) {
+    fn make_distinct(&mut self, breath: Breath<'_>) {
         if !self.distinct {
             let most = self.candidates.len();
             let mut seen = HashSet::with_capacity_and_hasher(most, FixedState::default());
-            self.candidates
-                .retain(|one| seen.insert((one.endpoint.address, one.endpoint.host)));
+            self.candidates.retain(|one| {
+                breath.take();
+                seen.insert((one.endpoint.address, one.endpoint.host))
+            });
             self.distinct = true;
         }
     }
 
-    fn merge(&mut self, merged: &Merged<'_, '_>) {
-        self.make_distinct();
+    fn merge(&mut self, merged: &Merged<'_, '_>, breath: Breath<'_>) {
+        self.make_distinct(breath);
         merged.settle(&mut self.candidates);
     }
 
     /// By id, each address once. Views of several hosts may use one id for different endpoints; those that were
     /// found later get their address behind it.
-    fn settle(&mut self) {
-        self.make_distinct();
+    fn settle(&mut self, breath: Breath<'_>) {
+        self.make_distinct(breath);
         self.sort();
         let mut renamed = false;
         let same = |a: &Considered, b: &Considered| a.endpoint.id == b.endpoint.id;
@@ -253,7 +268,7 @@ impl Room<'_> {
             let protocol =
                 stated.unwrap_or_else(|| common(found.iter().map(|(_, port)| port.protocol)));
             let mut entry = Port::new(Arc::from(port.name.as_str()), protocol, candidates);
-            entry.merge(&merged);
+            entry.merge(&merged, world.input.breath);
             service.ports.insert(port.port, entry);
         }
         service

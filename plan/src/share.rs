@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use mesh_model::snapshot::{Backend, Frontend, Inbound, RuleTable, Snapshot};
 
+use crate::Breath;
+
 /// The value, or the equal one of before.
 pub(crate) fn kept<T: PartialEq>(fresh: T, before: Option<&Arc<T>>) -> Arc<T> {
     match before {
@@ -14,11 +16,16 @@ pub(crate) fn kept<T: PartialEq>(fresh: T, before: Option<&Arc<T>>) -> Arc<T> {
 }
 
 /// A backend whose equal endpoints, and which itself, are those of before.
-pub(crate) fn backend(mut fresh: Backend, before: Option<&Arc<Backend>>) -> Arc<Backend> {
+pub(crate) fn backend(
+    mut fresh: Backend,
+    before: Option<&Arc<Backend>>,
+    breath: Breath<'_>,
+) -> Arc<Backend> {
     if let Some(before) = before {
         // Both are sorted by id.
         let mut known = before.endpoints.iter().peekable();
         for endpoint in &mut fresh.endpoints {
+            breath.take();
             while known.next_if(|old| old.id < endpoint.id).is_some() {}
             if let Some(old) = known.peek()
                 && **old == *endpoint

@@ -84,13 +84,9 @@ impl Source for FileSource {
         let mut told = true;
         loop {
             watch.follow(&self.directory, &events);
-            let (next, result) = blocking(scan).await?;
+            let (next, result) = blocking(scan, told, out.clone()).await?;
             scan = next;
             let found = result?;
-            if found.changed && !told {
-                out.drifted();
-            }
-            report(&scan, &found, &out);
             let pause = match (found.unsettled, watch.is_on()) {
                 (true, _) => QUIET,
                 (false, true) => SWEEP,
@@ -105,10 +101,20 @@ impl Source for FileSource {
     }
 }
 
-/// Reads the directory off the runtime's threads.
-async fn blocking(mut scan: Scan) -> Result<(Scan, Result<scan::Found, SourceError>), SourceError> {
+/// Reads the directory and reports what it says, off the runtime's threads: that may be very much.
+async fn blocking(
+    mut scan: Scan,
+    told: bool,
+    out: Sink,
+) -> Result<(Scan, Result<scan::Found, SourceError>), SourceError> {
     let task = tokio::task::spawn_blocking(move || {
         let found = scan.look();
+        if let Ok(found) = &found {
+            if found.changed && !told {
+                out.drifted();
+            }
+            report(&scan, found, &out);
+        }
         (scan, found)
     });
     task.await.map_err(|_panicked| SourceError::Protocol {

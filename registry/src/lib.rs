@@ -13,6 +13,8 @@
 mod alike;
 /// Waits between attempts: full jitter.
 pub mod backoff;
+/// Pauses inside long work.
+pub mod breath;
 /// Consul's catalog and health.
 pub mod consul;
 /// The law that every source must pass.

@@ -239,13 +239,15 @@ impl Registry {
 
     /// The views as bytes for [`start_with`] at the next boot; the caller keeps them.
     pub fn save(&self) -> Vec<u8> {
-        let views = self
-            .0
-            .slots()
-            .values()
-            .flat_map(|slot| slot.view.saved())
-            .collect();
-        saved::save(views, now_ms())
+        let views: Vec<_> = {
+            let slots = self.0.slots();
+            slots.values().flat_map(|slot| slot.view.saved()).collect()
+        };
+        let views = views.into_iter().map(|(view, port_name)| SavedView {
+            view: Some((*view).clone()),
+            port_name,
+        });
+        saved::save(views.collect(), now_ms())
     }
 
     /// How the source reads its registry at this moment; all zero where that is not over HTTP.

@@ -20,8 +20,9 @@ use mesh_model::{
 
 use crate::{
     alike::Alike,
+    breath,
     hold::{RecentRemovals, Removal},
-    saved::{SavedView, observed},
+    saved::observed,
     sink::{Batch, ServiceSet, Update},
     status::SourceStatus,
     version::Version,
@@ -62,7 +63,8 @@ impl Entry {
     fn endpoints(&self, wanted: impl Fn(&str) -> bool) -> Vec<Endpoint> {
         let named = self.named.iter().flatten();
         let named = named.filter(|one| wanted(&one.id)).cloned();
-        let told = self.told().filter(|one| wanted(&one.id));
+        let told = self.told().inspect(|_| breath::take());
+        let told = told.filter(|one| wanted(&one.id));
         named.chain(told.filter_map(observed)).collect()
     }
 
@@ -273,10 +275,10 @@ impl View {
     }
 
     /// What the next boot starts from.
-    pub(crate) fn saved(&self) -> impl Iterator<Item = SavedView> + '_ {
-        self.services.iter().map(|(key, entry)| SavedView {
-            view: Some((*entry.fact).clone()),
-            port_name: key.port_name.as_deref().unwrap_or_default().to_owned(),
+    pub(crate) fn saved(&self) -> impl Iterator<Item = (Arc<RegistryView>, String)> + '_ {
+        self.services.iter().map(|(key, entry)| {
+            let port_name = key.port_name.as_deref().unwrap_or_default();
+            (Arc::clone(&entry.fact), port_name.to_owned())
         })
     }
 
@@ -445,16 +447,19 @@ impl View {
         self.take(&key);
         let count = set.endpoints.len();
         self.endpoints += count;
-        let has_hosts = hosts(&set.endpoints, &held).next().is_some();
-        if has_hosts {
+        let named = if hosts(&set.endpoints, &held).next().is_some() {
             self.named.insert(key.clone());
-        }
+            Some(set.endpoints)
+        } else {
+            breath::free(set.endpoints);
+            None
+        };
         self.services.insert(
             key,
             Entry {
                 port: set.port,
                 protocol: set.protocol,
-                named: has_hosts.then_some(set.endpoints),
+                named,
                 count,
                 version,
                 held,
@@ -466,6 +471,7 @@ impl View {
 
     /// Adds the endpoint as facts: one for each address that its name leads to, none before that is known.
     fn add_facts(&mut self, endpoint: &Endpoint, health: Health, facts: &mut Vec<ViewEndpoint>) {
+        breath::take();
         let labels = self.alike.of(endpoint);
         let fact = |id, address| view_endpoint(endpoint, id, address, health, labels.clone());
         match &endpoint.address {

@@ -134,7 +134,7 @@ impl<'a> Room<'a> {
         });
         for number in touched {
             if let Some(port) = service.ports.get_mut(&number) {
-                port.merge(&merged);
+                port.merge(&merged, self.world.input.breath);
             }
         }
     }
@@ -149,7 +149,9 @@ impl<'a> Room<'a> {
             let merged = Merged::alone(views.into_iter());
             let mut ports = BTreeMap::new();
             self.ports(id, &merged, &mut ports, |_, _| {});
-            ports.values_mut().for_each(Port::settle);
+            for port in ports.values_mut() {
+                port.settle(self.world.input.breath);
+            }
             let of_source = into.entry(Arc::from(source)).or_default();
             of_source.insert(id.clone(), ports);
         }
@@ -207,6 +209,7 @@ impl<'a> Room<'a> {
         address: SocketAddr,
         labelled: &mut Labelled<'e>,
     ) -> Considered {
+        self.world.input.breath.take();
         let known = &self.known;
         Considered {
             source: Some(source),

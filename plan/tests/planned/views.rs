@@ -1,9 +1,9 @@
 //! What registries say changes, and the plan that is made on top of the last one is the plan made anew.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use mesh_model::snapshot::Snapshot;
-use mesh_plan::{Allocations, Compiled, Input, compile};
+use mesh_plan::{Allocations, Breath, Compiled, Input, compile};
 use proptest::{collection::vec, prelude::*};
 
 use crate::world::World;
@@ -69,8 +69,33 @@ fn planned(world: &World, previous: Option<&Snapshot>, allocations: &Allocations
     compile(&input).unwrap()
 }
 
+/// With a pause after each breath; how many there were.
+fn in_pieces(world: &World, before: &Compiled) -> (Compiled, usize) {
+    let count = Cell::new(0);
+    let pause = || count.set(count.get() + 1);
+    let input = Input {
+        previous: Some(&before.snapshot),
+        allocations: &before.allocations,
+        breath: Breath::new(&pause),
+        ..world.input()
+    };
+    (compile(&input).unwrap(), count.get())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_pieces_or_at_once(before in views(), after in views()) {
+        let (before, after) = (world(&before, ""), world(&after, ""));
+        let first = planned(&before, None, &Allocations::default());
+        let whole = planned(&after, Some(&first.snapshot), &first.allocations);
+        let (pieces, pauses) = in_pieces(&after, &first);
+        prop_assert_eq!(&pieces, &whole);
+        // Each endpoint is made, compared, told, hashed and freed.
+        let endpoints: usize = whole.candidates.values().map(Vec::len).sum();
+        prop_assert!(pauses >= 4 * endpoints, "{} pauses for {} endpoints", pauses, endpoints);
+    }
 
     #[test]
     fn on_top_of_the_last_plan_or_anew(

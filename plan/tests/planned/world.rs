@@ -25,7 +25,7 @@ use mesh_model::{
     name::{HostId, MeshId, ServiceId},
     principal::TrustDomain,
 };
-use mesh_plan::{Allocations, Input};
+use mesh_plan::{Allocations, Breath, Input};
 
 pub(crate) const NOW: u64 = 1_000_000_000;
 
@@ -72,6 +72,7 @@ impl World {
             allocations: &self.allocations,
             now_ms: NOW,
             transparent: true,
+            breath: Breath::NONE,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     future::{Future, poll_fn},
     net::SocketAddr,
     rc::Rc,
@@ -24,7 +24,7 @@ use mesh_model::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{DialError, Inner, dial, pool::Place, speaker::Speaker};
+use super::{DialError, Inner, dial, pool::Place, shared::Keys, speaker::Speaker};
 use crate::{
     io::Io,
     link::{Driver, Link, Terms},
@@ -276,7 +276,7 @@ impl Multiplexed {
     }
 
     /// Lets go of connections to endpoints that are no more.
-    pub(crate) fn retire(&self, endpoints: &HashSet<EndpointKey>) {
+    pub(crate) fn retire(&self, endpoints: &Keys) {
         let known = |key: EndpointKey| endpoints.contains(&key);
         self.0.borrow_mut().retain(|road, _| match road {
             Road::Plain(place) => place.endpoint().is_none_or(known),

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use mesh_model::snapshot::EndpointKey;
 
 use super::breaker::{Breaker, ConnectionPermit};
 pub(crate) use super::place::Place;
+use super::shared::Keys;
 use crate::io::Io;
 
 /// An HTTP/1.1 connection. Give it back only when the exchange ended cleanly and `buffer` is empty.
@@ -171,7 +172,7 @@ impl Idle {
     }
 
     /// Lets go of connections to endpoints that are no more.
-    pub(crate) fn retire(&self, endpoints: &HashSet<EndpointKey>) {
+    pub(crate) fn retire(&self, endpoints: &Keys) {
         let known = |key: EndpointKey| endpoints.contains(&key);
         self.stacks
             .borrow_mut()

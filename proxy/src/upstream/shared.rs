@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::FixedState;
 use mesh_model::snapshot::{Backend, BackendKey, EndpointKey, Map, Snapshot};
 use tokio::sync::watch;
 
@@ -198,13 +199,16 @@ impl Shared {
     }
 }
 
+/// Keys of endpoints.
+pub(crate) type Keys = HashSet<EndpointKey, FixedState>;
+
 /// What the snapshot in force names.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// Generation and address of the snapshot.
     of: Option<(u64, usize)>,
     /// Its endpoints.
-    pub(crate) endpoints: HashSet<EndpointKey>,
+    pub(crate) endpoints: Keys,
     /// Its backends.
     pub(crate) backends: Map<BackendKey, Arc<Backend>>,
 }
@@ -215,6 +219,10 @@ impl Known {
             of: Some(place),
             ..Self::default()
         };
+        // Room for all at once: it is a worker that does this, between requests.
+        let outbound = &snapshot.outbound;
+        let most = outbound.backends.values().map(|one| one.endpoints.len());
+        known.endpoints.reserve(most.sum());
         for backend in all_backends(snapshot) {
             if known.backends.contains_key(&backend.key) {
                 continue;

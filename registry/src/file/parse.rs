@@ -11,6 +11,7 @@ use mesh_model::{
 use serde::Deserialize;
 
 use crate::{
+    breath,
     place::{self, address},
     sink::ServiceSet,
 };
@@ -179,6 +180,7 @@ impl ServiceText {
         }
         let mut ids = BTreeMap::new();
         for written in endpoint {
+            breath::take();
             let checked = written.check().map_err(&wrong)?;
             if let Some(double) = ids.insert(Arc::clone(&checked.id), checked) {
                 return Err(wrong(format!("endpoint {} is written twice", double.id)));
