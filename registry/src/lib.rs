@@ -55,6 +55,8 @@ mod metrics;
 pub mod nomad;
 /// Settings to a source.
 pub mod open;
+/// Endpoints in few bytes.
+mod packed;
 /// Addresses as registries write them.
 mod place;
 /// What readers see: all views at one moment.

@@ -15,7 +15,7 @@ use mesh_model::{
 };
 use tokio::sync::Notify;
 
-use crate::{status::SourceStatus, version::Version};
+use crate::{packed::Packed, status::SourceStatus, version::Version};
 
 /// Most endpoints of one service; a larger set is refused and the last good one stays.
 pub const MAX_ENDPOINTS: usize = 10_000;
@@ -91,6 +91,8 @@ fn with_namespace(mut key: ServiceKey) -> ServiceKey {
 pub(crate) enum Update {
     /// This is its whole set.
     Replace(ServiceSet, Version),
+    /// So it is by a complete list, which may be long.
+    Listed(Packed, Version),
     /// The source says with authority that there is no such service.
     Absent(Version),
 }
@@ -98,7 +100,9 @@ pub(crate) enum Update {
 impl Update {
     fn version(&self) -> Version {
         match self {
-            Self::Replace(_, version) | Self::Absent(version) => *version,
+            Self::Replace(_, version) | Self::Listed(_, version) | Self::Absent(version) => {
+                *version
+            }
         }
     }
 }
@@ -246,7 +250,7 @@ impl Outlet {
         let batch = self.0.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let is_such = |(key, update): (&ServiceKey, &Update)| match update {
             Update::Replace(set, _) => such(key, set),
-            Update::Absent(_) => false,
+            Update::Listed(..) | Update::Absent(_) => false,
         };
         batch.seen.is_none() && batch.updates.len() <= FEW && batch.updates.iter().all(is_such)
     }
@@ -266,7 +270,7 @@ impl Outlet {
 #[must_use = "a sync that is not committed changes nothing"]
 pub struct SyncGuard {
     sink: Sink,
-    sets: BTreeMap<ServiceKey, (ServiceSet, Version)>,
+    sets: BTreeMap<ServiceKey, (Packed, Version)>,
     kept: BTreeSet<ServiceKey>,
     refused: Vec<String>,
 }
@@ -280,7 +284,8 @@ impl SyncGuard {
         }
         match set.into().normalised() {
             Ok(set) => {
-                self.sets.insert(with_namespace(key), (set, version));
+                let set = (Packed::of(&set), version);
+                self.sets.insert(with_namespace(key), set);
             }
             Err(reason) => {
                 if self.refused.len() < 16 {
@@ -309,7 +314,7 @@ impl SyncGuard {
             kept.extend(sets.keys().cloned());
             batch.seen = Some(kept);
             for (key, (set, version)) in sets {
-                batch.put(key, Update::Replace(set, version));
+                batch.put(key, Update::Listed(set, version));
             }
             for reason in refused {
                 batch.refuse(reason);

@@ -188,6 +188,7 @@ impl View {
         for (key, update) in batch.updates {
             step(match update {
                 Update::Replace(set, version) => self.replace(key, set, version, now_ms),
+                Update::Listed(set, version) => self.replace(key, set.unpacked(), version, now_ms),
                 Update::Absent(version) => self.remove(&key, version, now_ms),
             });
         }

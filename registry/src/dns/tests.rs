@@ -581,8 +581,10 @@ async fn first_set(outlet: &Outlet) -> Vec<Endpoint> {
         outlet.filled().await;
         let updates = outlet.take().map(|batch| batch.updates).unwrap_or_default();
         for update in updates.into_values() {
-            if let Update::Replace(set, _) = update {
-                return set.endpoints;
+            match update {
+                Update::Replace(set, _) => return set.endpoints,
+                Update::Listed(set, _) => return set.unpacked().endpoints,
+                Update::Absent(_) => {}
             }
         }
     }

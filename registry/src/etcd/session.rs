@@ -7,7 +7,8 @@
 use std::{collections::BTreeSet, convert::Infallible, io, time::Duration};
 
 use etcd_client::{
-    GetOptions, GetResponse, KvClient, WatchClient, WatchOptions, WatchResponse, WatchStream,
+    GetOptions, GetResponse, KeyValue, KvClient, WatchClient, WatchOptions, WatchResponse,
+    WatchStream,
 };
 use futures_util::FutureExt;
 use mesh_model::endpoint::ServiceKey;
@@ -17,7 +18,7 @@ use super::{
     failure::{failed, is_compacted, is_refusal, is_too_large},
     life::probe,
     link::{ANSWER, Link, MAX_MESSAGE},
-    table::{Content, Entry, MAX_KEYS, Table},
+    table::{Content, Entry, MAX_KEYS, Reading, Table},
 };
 use crate::{
     sink::Sink,
@@ -53,6 +54,26 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    /// Before the first key; in a history of its own.
+    fn new(cluster: u64, revision: i64) -> Self {
+        Self {
+            cluster,
+            history: fastrand::u64(..),
+            revision,
+            count: 0,
+            newest: None,
+        }
+    }
+
+    /// Counts a key of a whole read.
+    fn read(&mut self, kv: &KeyValue) {
+        self.count += 1;
+        let revision = kv.mod_revision();
+        if self.newest.as_ref().is_none_or(|(_, at)| *at <= revision) {
+            self.newest = Some((kv.key().to_vec(), revision));
+        }
+    }
+
     fn version(&self) -> Version {
         Version::Revision {
             cluster: self.history,
@@ -199,23 +220,17 @@ impl<'s> Session<'s> {
 
     /// Reads everything at one revision and sweeps what is not there.
     async fn sync(&mut self) -> Result<(), SourceError> {
-        let (entries, cluster, revision) = self.pages().await?;
-        let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        let newest = entries.iter().max_by_key(|entry| entry.revision);
-        let newest = newest.map(|entry| (entry.key.clone(), entry.revision));
+        let (reading, mut position) = self.pages().await?;
         let before = self.progress.position.take();
         let same = before
             .as_ref()
-            .filter(|at| at.cluster == cluster && at.revision <= revision);
-        let in_step = same.is_some_and(|at| at.revision == revision);
-        let position = Position {
-            cluster,
-            history: same.map_or_else(|| fastrand::u64(..), |at| at.history),
-            revision,
-            count,
-            newest,
-        };
-        let swept = self.progress.table.replace(entries);
+            .filter(|at| at.cluster == position.cluster && at.revision <= position.revision);
+        let in_step = same.is_some_and(|at| at.revision == position.revision);
+        if let Some(at) = same {
+            position.history = at.history;
+        }
+        let table = &mut self.progress.table;
+        let swept = table.replace(reading);
         for _ in 0..swept.unreadable {
             self.out.unreadable();
         }
@@ -223,10 +238,10 @@ impl<'s> Session<'s> {
             self.out.drifted();
         }
         let mut sync = self.out.begin_sync();
-        for (service, content) in swept.services {
-            match content {
-                Content::Set(set) => sync.replace(service, set, position.version()),
-                Content::Unreadable | Content::Gone => sync.keep(service),
+        for service in table.services() {
+            match table.content(service) {
+                Content::Set(set) => sync.replace(service.clone(), set, position.version()),
+                Content::Unreadable | Content::Gone => sync.keep(service.clone()),
             }
         }
         sync.commit();
@@ -235,52 +250,66 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Every key, as it was at the revision of the first page.
-    async fn pages(&mut self) -> Result<(Vec<Entry>, u64, i64), SourceError> {
-        let prefix = self.progress.table.layout().prefix().as_bytes().to_vec();
-        let (mut entries, mut from, mut limit) = (Vec::new(), prefix.clone(), PAGE);
-        let mut pinned: Option<(u64, i64)> = None;
+    /// Every key, as it was at the revision of the first page; in a history of its own. No page is kept.
+    async fn pages(&mut self) -> Result<(Reading, Position), SourceError> {
+        let mut from = self.progress.table.layout().prefix().as_bytes().to_vec();
+        let (mut reading, mut limit) = (Reading::default(), PAGE);
+        let mut pinned: Option<Position> = None;
         loop {
-            let mut options = rest_of(&prefix).with_limit(limit);
-            if let Some((_, revision)) = pinned {
-                options = options.with_revision(revision);
-            }
-            let answer = match timeout(PAGE_ANSWER, self.kv.get(from.clone(), Some(options))).await
-            {
-                Err(_late) => return Err(self.late()),
-                Ok(Err(error)) if is_too_large(&error) && limit > SMALL_PAGE => {
-                    limit = (limit / 5).max(SMALL_PAGE);
-                    continue;
-                }
-                Ok(answer) => answer.map_err(|error| failed(self.subject, error))?,
-            };
+            let at = pinned.as_ref().map(|at| at.revision);
+            let mut answer = self.page(&from, at, &mut limit).await?;
             let header = answer
                 .header()
                 .ok_or_else(|| self.wrong("an answer has no header"))?;
-            let now = (header.cluster_id(), header.revision());
-            let (cluster, revision) = *pinned.get_or_insert(now);
-            if header.cluster_id() != cluster || header.revision() < revision {
+            let (cluster, revision) = (header.cluster_id(), header.revision());
+            let mut position = pinned.unwrap_or_else(|| Position::new(cluster, revision));
+            if cluster != position.cluster || revision < position.revision {
                 return Err(self.wrong("the pages are of two clusters"));
             }
-            let mut answer = answer;
-            let more = answer.more();
-            for kv in answer.take_kvs() {
+            let (more, kvs) = (answer.more(), answer.take_kvs());
+            let next = kvs.last().map(|kv| [kv.key(), &[0]].concat());
+            for kv in kvs {
+                position.read(&kv);
                 let revision = kv.mod_revision();
                 let (key, value) = kv.into_key_value();
-                entries.push(Entry {
+                let entry = Entry {
                     key,
                     value,
                     revision,
-                });
+                };
+                self.progress.table.read(entry, &mut reading);
             }
-            let Some(last) = entries.last().filter(|_| more) else {
-                return Ok((entries, cluster, revision));
-            };
-            if entries.len() > MAX_KEYS {
+            if !more {
+                return Ok((reading, position));
+            }
+            if position.count > MAX_KEYS {
                 return Err(self.wrong(&format!("there are more than {MAX_KEYS} keys")));
             }
-            from.clone_from(&last.key);
-            from.push(0);
+            from = next.ok_or_else(|| self.wrong("a page is empty, and not the last one"))?;
+            pinned = Some(position);
+        }
+    }
+
+    /// The keys from `from` on, as many as an answer can hold.
+    async fn page(
+        &mut self,
+        from: &[u8],
+        revision: Option<i64>,
+        limit: &mut i64,
+    ) -> Result<GetResponse, SourceError> {
+        loop {
+            let prefix = self.progress.table.layout().prefix().as_bytes();
+            let mut options = rest_of(prefix).with_limit(*limit);
+            if let Some(revision) = revision {
+                options = options.with_revision(revision);
+            }
+            match timeout(PAGE_ANSWER, self.kv.get(from, Some(options))).await {
+                Err(_late) => return Err(self.late()),
+                Ok(Err(error)) if is_too_large(&error) && *limit > SMALL_PAGE => {
+                    *limit = (*limit / 5).max(SMALL_PAGE);
+                }
+                Ok(answer) => return answer.map_err(|error| failed(self.subject, error)),
+            }
         }
     }
 
@@ -337,7 +366,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn publish(&self, changed: &BTreeSet<ServiceKey>) -> Result<(), SourceError> {
+    fn publish(&mut self, changed: &BTreeSet<ServiceKey>) -> Result<(), SourceError> {
         let version = self.position()?.version();
         for service in changed {
             match self.progress.table.content(service) {
@@ -346,6 +375,7 @@ impl<'s> Session<'s> {
                 Content::Unreadable => {}
             }
         }
+        self.progress.table.rest();
         Ok(())
     }
 

@@ -1,29 +1,28 @@
-//! What stands under a prefix of etcd: every key's last value that could be understood. Pure.
+//! What stands under a prefix of etcd: what every key's last good value said. Pure.
 //!
-//! In: whole reads and single events, in the order of revisions. Out: which services changed, and their
-//! whole sets. Never: drops a key because its newest value cannot be understood; takes an older revision
-//! for a newer one; makes one service of two that etcd tells apart.
+//! In: whole reads, page by page, and single events, in the order of revisions. Out: which services changed,
+//! and their whole sets. Never: drops a key because its newest value cannot be understood; takes an older
+//! revision for a newer one; makes one service of two that etcd tells apart; keeps values.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use mesh_model::{
-    endpoint::{Locality, ServiceKey},
-    name::ServiceName,
-};
+use mesh_model::{endpoint::ServiceKey, name::ServiceName};
 
 use super::layout::{Fault, Layout, Place};
 use crate::sink::ServiceSet;
 
+/// The keys of each service.
+mod groups;
+
+use groups::{Groups, Known, Shared, joined};
+
 /// Most keys that are read.
-pub(crate) const MAX_KEYS: usize = 1_000_000;
+pub(crate) const MAX_KEYS: i64 = 1_000_000;
 /// Most keys without a service that are told apart, so that each is counted once.
 const MAX_FOREIGN: usize = 10_000;
-
-/// Most different metadata, and places, that endpoints share.
-const MAX_SHARED: usize = 4_096;
 
 /// One key, as etcd answers it.
 #[derive(Debug, Clone)]
@@ -32,22 +31,6 @@ pub(crate) struct Entry {
     pub(crate) value: Vec<u8>,
     /// Of its last change.
     pub(crate) revision: i64,
-}
-
-#[derive(Debug)]
-struct Known {
-    revision: i64,
-    /// The last value that could be understood.
-    good: Option<Box<[u8]>>,
-    /// The newest value could not.
-    faulty: bool,
-}
-
-#[derive(Debug, Default)]
-struct Group {
-    /// The service as etcd writes it.
-    written: Box<str>,
-    keys: BTreeMap<Box<str>, Known>,
 }
 
 /// What is known of a service.
@@ -70,11 +53,21 @@ pub(crate) struct Effect {
     pub(crate) unreadable: bool,
 }
 
-/// What a whole read did.
+/// A whole read in the making. Nothing of it counts before [`Table::replace`].
 #[derive(Debug, Default)]
+pub(crate) struct Reading {
+    groups: Groups,
+    /// Services with values that cannot be understood.
+    faulty: BTreeSet<ServiceKey>,
+    foreign: BTreeMap<Box<[u8]>, i64>,
+    shared: Shared,
+    complaint: Option<String>,
+    unreadable: usize,
+}
+
+/// What a whole read did.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Swept {
-    /// Every service that has keys.
-    pub(crate) services: Vec<(ServiceKey, Content)>,
     /// Keys and values that could not be understood and were not counted before.
     pub(crate) unreadable: usize,
     /// It differs from what the events had told.
@@ -86,7 +79,7 @@ pub(crate) struct Swept {
 pub(crate) struct Table {
     layout: Layout,
     only: Option<Arc<BTreeSet<ServiceName>>>,
-    services: BTreeMap<ServiceKey, Group>,
+    groups: Groups,
     foreign: BTreeMap<Box<[u8]>, i64>,
     shared: Shared,
     /// Keys that live on an older value, and what is wrong with one of them.
@@ -100,7 +93,7 @@ impl Table {
         Self {
             layout,
             only,
-            services: BTreeMap::new(),
+            groups: Groups::default(),
             foreign: BTreeMap::new(),
             shared: Shared::default(),
             aged: 0,
@@ -132,33 +125,36 @@ impl Table {
         if !self.counts(&place) {
             return Effect::default();
         }
-        let group = self.services.entry(place.service.clone()).or_default();
-        if group.keys.is_empty() {
-            group.written.clone_from(&place.written);
-        } else if group.written != place.written {
+        let written = self.groups.written(&place.service);
+        if written.is_some_and(|written| *written != *place.written) {
             return self.strange(entry);
         }
-        let (layout, old) = (&self.layout, group.keys.get(&place.id));
+        let keys = self.groups.opened(&place.service, &place.written);
+        let old = keys.get(&place.id);
         if old.is_some_and(|known| known.revision >= entry.revision) {
             return Effect::default();
         }
         let was_aged = old.is_some_and(Known::is_aged);
-        let fault = layout.read(&place.id, &entry.value).err();
-        let good = match fault {
-            None => Some(Box::from(&*entry.value)),
-            Some(_) => group.keys.remove(&place.id).and_then(|known| known.good),
+        let (good, fault) = match self.layout.read(&place.id, &entry.value) {
+            Ok(mut read) => {
+                self.shared.apply(&mut read);
+                (Some(read), None)
+            }
+            Err(fault) => {
+                let good = keys.remove(&place.id).and_then(|known| known.good);
+                (good, Some(fault))
+            }
         };
         let known = Known {
             revision: entry.revision,
             good,
             faulty: fault.is_some(),
         };
-        let is_aged = known.is_aged();
-        group.keys.insert(place.id, known);
-        self.aged = self.aged + usize::from(is_aged) - usize::from(was_aged);
+        self.aged = self.aged + usize::from(known.is_aged()) - usize::from(was_aged);
+        keys.insert(place.id, known);
         let unreadable = fault.is_some();
         if let Some(fault) = fault {
-            self.complain(&entry.key, &fault);
+            self.complaint = Some(complaint(&entry.key, &fault));
         }
         Effect {
             changed: (!unreadable).then_some(place.service),
@@ -172,23 +168,19 @@ impl Table {
             self.foreign.remove(key);
             return Effect::default();
         };
-        let Some(group) = self.services.get_mut(&place.service) else {
-            return Effect::default();
-        };
-        let known = group.keys.get(&place.id);
-        if group.written != place.written || known.is_none_or(|known| known.revision >= revision) {
+        if self.groups.written(&place.service) != Some(&*place.written) {
             return Effect::default();
         }
-        if group
-            .keys
-            .remove(&place.id)
-            .is_some_and(|known| known.is_aged())
-        {
-            self.aged -= 1;
+        let keys = self.groups.opened(&place.service, &place.written);
+        let known = keys.get(&place.id);
+        if known.is_none_or(|known| known.revision >= revision) {
+            return Effect::default();
         }
-        if group.keys.is_empty() {
-            self.services.remove(&place.service);
+        let removed = keys.remove(&place.id);
+        if keys.is_empty() {
+            self.groups.forget(&place.service);
         }
+        self.aged -= usize::from(removed.is_some_and(|known| known.is_aged()));
         Effect {
             changed: Some(place.service),
             unreadable: false,
@@ -197,88 +189,81 @@ impl Table {
 
     /// What is known of a service.
     pub(crate) fn content(&self, service: &ServiceKey) -> Content {
-        let Some(group) = self.services.get(service) else {
-            return Content::Gone;
-        };
-        let mut set = None;
-        for (id, known) in &group.keys {
-            let read = known
-                .good
-                .as_deref()
-                .and_then(|value| self.layout.read(id, value).ok());
-            if let Some(mut read) = read {
-                self.shared.apply(&mut read);
-                join(set.get_or_insert_default(), read);
-            }
+        match self.groups.keys(service) {
+            None => Content::Gone,
+            Some(keys) => joined(keys).map_or(Content::Unreadable, Content::Set),
         }
-        set.map_or(Content::Unreadable, Content::Set)
     }
 
-    /// Everything is as these entries say. A value that cannot be understood leaves the last good one.
-    pub(crate) fn replace(&mut self, entries: Vec<Entry>) -> Swept {
-        let mut old = std::mem::take(&mut self.services);
-        let old_foreign = std::mem::take(&mut self.foreign);
-        (self.aged, self.complaint) = (0, None);
-        self.shared = Shared::default();
-        let mut swept = Swept::default();
-        let mut sets: BTreeMap<ServiceKey, Option<ServiceSet>> = BTreeMap::new();
-        for entry in entries {
-            let place = self.layout.place(&entry.key).filter(|place| {
-                let group = self.services.get(&place.service);
-                group.is_none_or(|group| group.written == place.written)
-            });
-            let Some(place) = place else {
-                let news = old_foreign.get(&*entry.key) != Some(&entry.revision);
-                swept.unreadable += usize::from(news);
-                self.remember(entry.key, entry.revision);
-                continue;
-            };
-            if !self.counts(&place) {
-                continue;
-            }
-            let before = old
-                .get_mut(&place.service)
-                .and_then(|group| group.keys.remove(&place.id));
-            let news = before
-                .as_ref()
-                .is_none_or(|known| known.revision != entry.revision);
-            swept.differs |= news;
-            let set = sets.entry(place.service.clone()).or_default();
-            let (good, faulty) = match self.layout.read(&place.id, &entry.value) {
-                Ok(mut read) => {
-                    self.shared.learn(&read);
-                    self.shared.apply(&mut read);
-                    join(set.get_or_insert_default(), read);
-                    (Some(entry.value.into_boxed_slice()), false)
-                }
-                Err(fault) => {
-                    swept.unreadable += usize::from(news);
-                    let good = before.and_then(|known| known.good);
-                    if let Some(read) = good
-                        .as_deref()
-                        .and_then(|value| self.layout.read(&place.id, value).ok())
-                    {
-                        join(set.get_or_insert_default(), read);
-                        self.aged += 1;
-                    }
-                    self.complain(&entry.key, &fault);
-                    (good, true)
-                }
-            };
-            let known = Known {
-                revision: entry.revision,
-                good,
-                faulty,
-            };
-            let group = self.services.entry(place.service).or_default();
-            group.written = place.written;
-            group.keys.insert(place.id, known);
+    /// Every service that has keys, in order.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.groups.names()
+    }
+
+    /// No event is expected for a while: what is known takes as little as it can.
+    pub(crate) fn rest(&mut self) {
+        self.groups.close();
+    }
+
+    /// Takes an entry of a whole read.
+    pub(crate) fn read(&self, entry: Entry, into: &mut Reading) {
+        let place = self.layout.place(&entry.key).filter(|place| {
+            let written = into.groups.written(&place.service);
+            written.is_none_or(|written| *written == *place.written)
+        });
+        let Some(place) = place else {
+            let news = self.foreign.get(&*entry.key) != Some(&entry.revision);
+            into.unreadable += usize::from(news);
+            remember(&mut into.foreign, entry.key, entry.revision);
+            return;
+        };
+        if !self.counts(&place) {
+            return;
         }
-        swept.differs |= old.values().any(|group| !group.keys.is_empty());
-        swept.services = sets
-            .into_iter()
-            .map(|(service, set)| (service, set.map_or(Content::Unreadable, Content::Set)))
-            .collect();
+        let good = match self.layout.read(&place.id, &entry.value) {
+            Ok(mut read) => {
+                into.shared.apply(&mut read);
+                Some(read)
+            }
+            Err(fault) => {
+                into.faulty.insert(place.service.clone());
+                into.complaint = Some(complaint(&entry.key, &fault));
+                None
+            }
+        };
+        let known = Known {
+            revision: entry.revision,
+            faulty: good.is_none(),
+            good,
+        };
+        let keys = into.groups.opened(&place.service, &place.written);
+        keys.insert(place.id, known);
+    }
+
+    /// Everything is as the whole read says. A value that cannot be understood leaves the last good one.
+    pub(crate) fn replace(&mut self, mut new: Reading) -> Swept {
+        new.groups.shrink();
+        let mut swept = Swept {
+            unreadable: new.unreadable,
+            differs: !new.groups.has_revisions_of(&self.groups),
+        };
+        self.aged = 0;
+        for service in new.faulty {
+            let before = self.groups.keys(&service).unwrap_or_default();
+            let keys = new.groups.opened(&service, "");
+            for (id, known) in keys.iter_mut().filter(|(_, known)| known.faulty) {
+                let old = before.get(id);
+                let is_news = old.is_none_or(|old| old.revision != known.revision);
+                swept.unreadable += usize::from(is_news);
+                known.good = old.and_then(|old| old.good.clone());
+                self.aged += usize::from(known.is_aged());
+            }
+        }
+        new.groups.close();
+        self.groups = new.groups;
+        self.foreign = new.foreign;
+        self.shared = new.shared;
+        self.complaint = new.complaint;
         swept
     }
 
@@ -291,76 +276,23 @@ impl Table {
     /// A key that names no service: counted once per change.
     fn strange(&mut self, entry: &Entry) -> Effect {
         let news = self.foreign.get(&*entry.key) != Some(&entry.revision);
-        self.remember(entry.key.clone(), entry.revision);
+        remember(&mut self.foreign, entry.key.clone(), entry.revision);
         Effect {
             changed: None,
             unreadable: news,
         }
     }
+}
 
-    fn remember(&mut self, key: Vec<u8>, revision: i64) {
-        if self.foreign.len() < MAX_FOREIGN || self.foreign.contains_key(&*key) {
-            self.foreign.insert(key.into_boxed_slice(), revision);
-        }
-    }
-
-    fn complain(&mut self, key: &[u8], fault: &Fault) {
-        let name: String = String::from_utf8_lossy(key).chars().take(120).collect();
-        self.complaint = Some(format!("{name}: {fault}"));
+fn remember(foreign: &mut BTreeMap<Box<[u8]>, i64>, key: Vec<u8>, revision: i64) {
+    if foreign.len() < MAX_FOREIGN || foreign.contains_key(&*key) {
+        foreign.insert(key.into_boxed_slice(), revision);
     }
 }
 
-impl Known {
-    /// True when the last good value stands in for a newer one.
-    fn is_aged(&self) -> bool {
-        self.faulty && self.good.is_some()
-    }
-}
-
-/// What many endpoints have alike, kept once.
-#[derive(Debug, Default)]
-struct Shared {
-    metadata: BTreeSet<Arc<BTreeMap<String, String>>>,
-    places: BTreeSet<Arc<Locality>>,
-}
-
-impl Shared {
-    fn learn(&mut self, set: &ServiceSet) {
-        for endpoint in &set.endpoints {
-            if self.metadata.len() < MAX_SHARED && !self.metadata.contains(&*endpoint.metadata) {
-                self.metadata.insert(Arc::clone(&endpoint.metadata));
-            }
-            let place = endpoint.locality.as_ref();
-            if let Some(place) = place.filter(|place| !self.places.contains(&***place))
-                && self.places.len() < MAX_SHARED
-            {
-                self.places.insert(Arc::clone(place));
-            }
-        }
-    }
-
-    fn apply(&self, set: &mut ServiceSet) {
-        for endpoint in &mut set.endpoints {
-            if let Some(known) = self.metadata.get(&*endpoint.metadata) {
-                endpoint.metadata = Arc::clone(known);
-            }
-            let place = endpoint.locality.as_deref();
-            if let Some(known) = place.and_then(|place| self.places.get(place)) {
-                endpoint.locality = Some(Arc::clone(known));
-            }
-        }
-    }
-}
-
-/// Endpoints add up; the first that names port and protocol of the service decides them.
-fn join(set: &mut ServiceSet, more: ServiceSet) {
-    if set.port == 0 {
-        set.port = more.port;
-    }
-    if set.protocol == mesh_model::service::AppProtocol::default() {
-        set.protocol = more.protocol;
-    }
-    set.endpoints.extend(more.endpoints);
+fn complaint(key: &[u8], fault: &Fault) -> String {
+    let name: String = String::from_utf8_lossy(key).chars().take(120).collect();
+    format!("{name}: {fault}")
 }
 
 #[cfg(test)]

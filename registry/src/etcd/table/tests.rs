@@ -5,6 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod naive;
+
+use naive::Naive;
+
 fn table() -> Table {
     Table::new(Layout::new(EtcdLayout::Registrator, "/s"), None)
 }
@@ -23,6 +27,14 @@ fn service(name: &str) -> ServiceKey {
         name: ServiceName::new(name).unwrap(),
         port_name: None,
     }
+}
+
+fn replace(table: &mut Table, entries: Vec<Entry>) -> Swept {
+    let mut reading = Reading::default();
+    for entry in entries {
+        table.read(entry, &mut reading);
+    }
+    table.replace(reading)
 }
 
 fn addresses(content: &Content) -> Vec<String> {
@@ -44,13 +56,13 @@ fn a_value_that_is_nonsense_keeps_the_last_good_one() {
     assert!(effect.unreadable && effect.changed.is_none());
     assert_eq!(addresses(&table.content(&service("web"))), ["10.0.0.1:1"]);
     assert!(table.aged().unwrap().contains("/s/web/a"));
-    let swept = table.replace(vec![entry("/s/web/a", "nonsense", 2)]);
+    let swept = replace(&mut table, vec![entry("/s/web/a", "nonsense", 2)]);
     assert_eq!(
         (swept.unreadable, swept.differs),
         (0, false),
         "it was counted before"
     );
-    assert_eq!(addresses(&swept.services[0].1), ["10.0.0.1:1"]);
+    assert_eq!(addresses(&table.content(&service("web"))), ["10.0.0.1:1"]);
     assert!(table.aged().is_some());
     table.put(&entry("/s/web/a", "10.0.0.1:2", 3));
     assert_eq!(table.aged(), None);
@@ -92,11 +104,12 @@ fn only_named_services_count() {
         Layout::new(EtcdLayout::Registrator, "/s"),
         Some(Arc::new(only)),
     );
-    let swept = table.replace(vec![
+    let all = vec![
         entry("/s/api/a", "10.0.0.1:1", 1),
         entry("/s/web/a", "10.0.0.1:2", 1),
-    ]);
-    assert_eq!(swept.services.len(), 1);
+    ];
+    replace(&mut table, all);
+    assert_eq!(table.services().collect::<Vec<_>>(), [&service("web")]);
     assert_eq!(
         table.put(&entry("/s/api/b", "10.0.0.1:1", 2)),
         Effect::default()
@@ -152,7 +165,7 @@ proptest! {
                     }
                 }
                 Act::Read => {
-                    let swept = table.replace(etcd.values().cloned().collect());
+                    let swept = replace(&mut table, etcd.values().cloned().collect());
                     prop_assert!(!swept.differs, "the events had told everything");
                     events.clear();
                 }
@@ -175,5 +188,182 @@ proptest! {
         }
         let aged = etcd.iter().filter(|(key, one)| one.value == b"?" && good.contains_key(*key)).count();
         prop_assert_eq!(table.aged().is_some(), aged > 0);
+    }
+}
+
+/// Something that happens to a table of many layouts.
+#[derive(Debug, Clone)]
+enum Event {
+    Put(String, String),
+    Delete(String),
+    /// The last events, so many of them, are told again.
+    Again(usize),
+    /// A whole read; before it, etcd lost its memory.
+    Read {
+        afresh: bool,
+    },
+    Look,
+}
+
+fn keys(kind: EtcdLayout) -> impl Strategy<Value = String> {
+    let services = match kind {
+        EtcdLayout::Meshd => vec!["default/web", "shop/web", "default/api", "x", "A/b"],
+        EtcdLayout::Skydns => vec!["com/shop/web", "com/shop/web/_http", "com/api", "_tcp"],
+        EtcdLayout::Registrator | EtcdLayout::GoMicro => vec!["web.api", "web-api", "web", "!"],
+        EtcdLayout::Grpc => vec!["a/web", "b/web", "api", ""],
+    };
+    let ids = prop::sample::select(vec!["1", "2", "x/3", "10", ""]);
+    let prefix = Layout::new(kind, kind.prefix()).prefix().to_owned();
+    (prop::sample::select(services), ids)
+        .prop_map(move |(service, id)| format!("{prefix}{service}/{id}"))
+}
+
+fn values(kind: EtcdLayout) -> impl Strategy<Value = String> {
+    let good = match kind {
+        EtcdLayout::Meshd => vec![
+            r#"{"address":"10.0.0.1:80","weight":3,"zone":"a","metadata":{"v":"1"}}"#,
+            r#"{"address":"web.test:80","port":81,"protocol":"http"}"#,
+            r#"{"address":"[fd00::1]:80","health":"draining","priority":2,"protocol":"grpc"}"#,
+        ],
+        EtcdLayout::Skydns => vec![
+            r#"{"host":"10.0.0.1","port":80}"#,
+            r#"{"host":"web.test","port":80,"text":"t","weight":9}"#,
+            r#"{"text":"no endpoint"}"#,
+        ],
+        EtcdLayout::Registrator => vec!["10.0.0.1:80", "web.test:80", "[fd00::1]:80"],
+        EtcdLayout::Grpc => vec![
+            r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"weight":"7","rack":"r"}}"#,
+            r#"{"Op":1,"Addr":"10.0.0.1:80"}"#,
+        ],
+        EtcdLayout::GoMicro => vec![
+            r#"{"version":"1","nodes":[{"id":"n1","address":"10.0.0.1:80"},{"address":"10.0.0.2:80","metadata":{"zone":"b"}}]}"#,
+            r#"{"nodes":null}"#,
+        ],
+    };
+    let bad = vec![
+        "",
+        "?",
+        "[]",
+        r#"{"address":"0.0.0.0:80","host":"::","port":1}"#,
+    ];
+    prop_oneof![4 => prop::sample::select(good), 1 => prop::sample::select(bad)]
+        .prop_map(str::to_owned)
+}
+
+fn events(kind: EtcdLayout) -> impl Strategy<Value = (EtcdLayout, Vec<Event>)> {
+    let event = prop_oneof![
+        8 => (keys(kind), values(kind)).prop_map(|(key, value)| Event::Put(key, value)),
+        4 => keys(kind).prop_map(Event::Delete),
+        2 => (1..6_usize).prop_map(Event::Again),
+        1 => prop::bool::weighted(0.3).prop_map(|afresh| Event::Read { afresh }),
+        2 => Just(Event::Look),
+    ];
+    (Just(kind), prop::collection::vec(event, 0..80))
+}
+
+fn any_events() -> impl Strategy<Value = (EtcdLayout, Vec<Event>)> {
+    let kinds: Vec<EtcdLayout> = EtcdLayout::ALL.into_iter().map(|(_, kind)| kind).collect();
+    prop::sample::select(kinds).prop_flat_map(events)
+}
+
+/// The table, what it is compared with, and the etcd of which both are told.
+struct Both {
+    table: Table,
+    naive: Naive,
+    etcd: BTreeMap<String, Entry>,
+    told: Vec<(String, Option<Entry>, i64)>,
+    revision: i64,
+}
+
+impl Both {
+    fn new(kind: EtcdLayout) -> Self {
+        let layout = Layout::new(kind, kind.prefix());
+        Self {
+            table: Table::new(layout.clone(), None),
+            naive: Naive::new(layout, None),
+            etcd: BTreeMap::new(),
+            told: Vec::new(),
+            revision: 0,
+        }
+    }
+
+    fn tell(&mut self, (key, entry, revision): &(String, Option<Entry>, i64)) {
+        let (mine, wanted) = match entry {
+            Some(entry) => (self.table.put(entry), self.naive.put(entry)),
+            None => (
+                self.table.delete(key.as_bytes(), *revision),
+                self.naive.delete(key.as_bytes(), *revision),
+            ),
+        };
+        assert_eq!(mine, wanted, "{key} at {revision}");
+    }
+
+    fn happen(&mut self, event: Event) {
+        self.revision += 1;
+        match event {
+            Event::Put(key, value) => {
+                let one = entry(&key, &value, self.revision);
+                self.etcd.insert(key.clone(), one.clone());
+                self.news((key, Some(one), self.revision));
+            }
+            Event::Delete(key) => {
+                if self.etcd.remove(&key).is_some() {
+                    self.news((key, None, self.revision));
+                }
+            }
+            Event::Again(count) => {
+                let from = self.told.len().saturating_sub(count);
+                for one in self.told.split_off(from) {
+                    self.news(one);
+                }
+            }
+            Event::Read { afresh } => {
+                if afresh {
+                    self.etcd.retain(|key, _| key.len() % 2 == 0);
+                }
+                let all: Vec<Entry> = self.etcd.values().cloned().collect();
+                let swept = replace(&mut self.table, all.clone());
+                assert_eq!(swept, self.naive.replace(all));
+                self.told.clear();
+                self.look();
+            }
+            Event::Look => {
+                self.table.rest();
+                self.look();
+            }
+        }
+        assert_eq!(self.table.aged(), self.naive.aged());
+    }
+
+    fn news(&mut self, one: (String, Option<Entry>, i64)) {
+        self.tell(&one);
+        self.told.push(one);
+    }
+
+    fn look(&self) {
+        let names: Vec<_> = self.table.services().cloned().collect();
+        let layout = self.table.layout();
+        let placed = self
+            .etcd
+            .keys()
+            .filter_map(|key| layout.place(key.as_bytes()));
+        let all: BTreeSet<_> = placed.map(|place| place.service).chain(names).collect();
+        for service in &all {
+            assert_eq!(self.table.content(service), self.naive.content(service));
+            let is_there = self.table.services().any(|one| one == service);
+            assert_eq!(is_there, self.table.content(service) != Content::Gone);
+        }
+    }
+}
+
+proptest! {
+    /// With any layout, whatever is told, however often: it says what the one says that keeps all values.
+    #[test]
+    fn it_is_as_the_one_that_keeps_values((kind, events) in any_events()) {
+        let mut both = Both::new(kind);
+        for event in events {
+            both.happen(event);
+        }
+        both.look();
     }
 }
