@@ -17,6 +17,8 @@ mod laws;
 mod matrix;
 /// A source that runs in a test.
 mod run;
+/// Servers that nobody can install.
+pub mod scripted;
 /// Real servers as child processes.
 #[cfg(feature = "contract")]
 pub mod server;

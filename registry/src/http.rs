@@ -40,7 +40,7 @@ mod pool;
 /// Credentials in files.
 pub(crate) mod secret;
 /// A scripted server.
-#[cfg(test)]
+#[cfg(any(test, feature = "contract"))]
 pub(crate) mod stage;
 /// Certificates in files.
 pub(crate) mod tls;

@@ -1,8 +1,8 @@
 //! Registries that answer when an index has grown: Consul and Nomad.
 //!
 //! In: a [`Dialect`], a client, the demand. Out: whole sets, absences that two reads agree on, one status. So
-//! many services as the settings say have a question of their own that waits; the others are read when the
-//! registry says that something changed. Never: believes an empty answer alone, an index that went backwards
+//! many services as the settings say have a question of their own that waits, those that this host calls first; the
+//! others are read when the registry says that something changed. Never: believes an empty answer alone, an index that went backwards
 //! without the leader's word, or a registry that lists nothing where it must list itself. An error keeps
 //! everything and starts the index anew.
 
@@ -32,7 +32,7 @@ mod dialect;
 /// What readers share.
 mod engine;
 /// A scripted server of either dialect.
-#[cfg(test)]
+#[cfg(any(test, feature = "contract"))]
 pub(crate) mod fake;
 /// Questions about everything.
 mod feeds;
@@ -69,6 +69,10 @@ struct Readers {
     feeds: BTreeMap<&'static str, AbortHandle>,
     /// When services swapped last.
     swapped: Option<Instant>,
+    /// What this host calls.
+    called: BTreeSet<ServiceKey>,
+    /// Some of it waits for another one's question.
+    owes: bool,
 }
 
 /// Reads for ever: what `demand` wants, or everything, and of it `only` what the settings name; at most `most`
@@ -89,6 +93,8 @@ pub(crate) async fn run(
         hot: BTreeMap::new(),
         feeds: BTreeMap::new(),
         swapped: None,
+        called: BTreeSet::new(),
+        owes: false,
     };
     engine.board.expect(LEADER);
     readers.tasks.spawn(Arc::clone(&engine).probe());
@@ -97,6 +103,7 @@ pub(crate) async fn run(
         readers.tasks.spawn(Arc::clone(&engine).events());
     }
     let (mut only_swaps, mut synced) = (false, None);
+    let mut calls = demand.clone();
     loop {
         let needed = demand.needed();
         let all = names.borrow_and_update().clone();
@@ -109,7 +116,8 @@ pub(crate) async fn run(
             engine.list(names_in.clone())
         });
         if let Some(wanted) = wanted {
-            let has_cold = readers.follow(&wanted, needed.is_some());
+            let called = engine.normal(demand.called().iter(), only.as_deref());
+            let has_cold = readers.follow(&wanted, needed.is_some(), called);
             let told = has_cold && engine.dialect.unwell(Ask::NOW).is_some();
             for (feed, runs) in [
                 (Feed::Catalog, has_cold && needed.is_some()),
@@ -130,6 +138,8 @@ pub(crate) async fn run(
         only_swaps = false;
         tokio::select! {
             () = demand.changed() => {}
+            () = calls.calls_changed() => only_swaps = true,
+            () = tokio::time::sleep(SWAPS.1), if readers.owes => only_swaps = true,
             changed = names.changed() => if changed.is_err() { std::future::pending::<()>().await },
             () = out.recheck() => engine.all_again(),
             () = engine.rising.notified() => only_swaps = true,
@@ -167,8 +177,13 @@ impl Readers {
     }
 
     /// Starts and ends readers; what has none is read in turn. A service that is no longer listed keeps its
-    /// reader until that one has seen it empty. True when some are read in turn.
-    fn follow(&mut self, wanted: &BTreeSet<ServiceKey>, demanded: bool) -> bool {
+    /// reader until that one has seen it empty. What this host calls comes first. True when some are read in turn.
+    fn follow(
+        &mut self,
+        wanted: &BTreeSet<ServiceKey>,
+        demanded: bool,
+        called: BTreeSet<ServiceKey>,
+    ) -> bool {
         let engine = Arc::clone(&self.engine);
         {
             let mut gone = engine.gone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,25 +197,17 @@ impl Readers {
                 stays
             });
         }
-        let spread = spread(wanted.len());
-        let mut cold = BTreeSet::new();
-        for key in wanted {
-            if self.hot.contains_key(key) {
-                continue;
-            }
-            if self.hot.len() >= engine.most {
-                cold.insert(key.clone());
-                continue;
-            }
-            self.watch(key, spread.mul_f64(fastrand::f64()));
+        let mut cold: BTreeSet<ServiceKey> = wanted.iter().cloned().collect();
+        cold.retain(|key| !self.hot.contains_key(key));
+        let free = engine.most.saturating_sub(self.hot.len()).min(cold.len());
+        let spread = spread(free);
+        let (first, rest): (Vec<_>, Vec<_>) = cold.iter().partition(|key| called.contains(*key));
+        let begin: Vec<ServiceKey> = first.into_iter().chain(rest).take(free).cloned().collect();
+        for key in begin {
+            cold.remove(&key);
+            self.watch(&key, spread.mul_f64(fastrand::f64()));
         }
-        let may_swap = self.swapped.is_none_or(|at| at.elapsed() >= SWAPS.1);
-        let swaps = {
-            let mut queue = engine.queue();
-            queue.keep(wanted);
-            let most = if may_swap { SWAPS.0 } else { 0 };
-            queue.swaps(self.hot.keys().collect(), most)
-        };
+        let swaps = self.swaps(wanted, &cold, &called);
         if !swaps.is_empty() {
             self.swapped = Some(Instant::now());
         }
@@ -216,18 +223,53 @@ impl Readers {
             }
             self.watch(&up, Duration::ZERO);
         }
-        let [new, left] = engine.queue().set(&cold);
+        let [new, left] = {
+            let mut queue = engine.queue();
+            let changes = queue.set(&cold);
+            for key in called.difference(&self.called) {
+                queue.name(key.clone());
+            }
+            changes
+        };
         for key in &new {
             engine.board.expect(&label(key));
         }
         for key in left.iter().filter(|key| !self.hot.contains_key(*key)) {
             engine.board.forget(&label(key));
         }
-        if !new.is_empty() {
+        if !new.is_empty() || !called.is_subset(&self.called) {
             engine.woken.notify_one();
         }
+        self.called = called;
         engine.follows(self.hot.len(), cold.len());
         !cold.is_empty()
+    }
+
+    /// Who takes whose question: what is called before what changed lately, of what is not called and did not
+    /// change for longest.
+    fn swaps(
+        &mut self,
+        wanted: &BTreeSet<ServiceKey>,
+        cold: &BTreeSet<ServiceKey>,
+        called: &BTreeSet<ServiceKey>,
+    ) -> Vec<(ServiceKey, ServiceKey)> {
+        let may_swap = self.swapped.is_none_or(|at| at.elapsed() >= SWAPS.1);
+        let most = if may_swap { SWAPS.0 } else { 0 };
+        let mut queue = self.engine.queue();
+        queue.keep(wanted);
+        let mut others: Vec<&ServiceKey> = self.hot.keys().collect();
+        others.retain(|key| !called.contains(*key));
+        queue.by_heat(&mut others);
+        let wishes = cold.iter().filter(|key| called.contains(*key));
+        let pairs: Vec<_> = wishes.zip(&others).collect();
+        self.owes = pairs.len() > most;
+        let pairs = pairs.into_iter().take(most);
+        let mut swaps: Vec<(ServiceKey, ServiceKey)> = pairs
+            .map(|(up, down)| (up.clone(), (*down).clone()))
+            .collect();
+        let watched = others.split_off(swaps.len());
+        swaps.extend(queue.swaps(watched, most - swaps.len()));
+        swaps
     }
 
     fn watch(&mut self, key: &ServiceKey, delay: Duration) {

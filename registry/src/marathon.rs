@@ -22,8 +22,8 @@ use crate::{
 /// Events to hints.
 mod events;
 /// A scripted server.
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "contract"))]
+pub(crate) mod fake;
 /// Fields of its JSON.
 mod fields;
 /// Lists, single reads and hints, in their order.

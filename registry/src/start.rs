@@ -226,6 +226,16 @@ impl Registry {
             .replace(services, now_ms());
     }
 
+    /// Says which services this host calls now. They count so for ten minutes; a registry that cannot follow all of
+    /// its services closely follows these first, and reads them at once.
+    pub fn calls(&self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.0
+            .wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .calls(services, now_ms());
+    }
+
     /// Waits until no source is connecting any more, at most `longest`. True when that came to be.
     pub async fn settled(&self, longest: Duration) -> bool {
         let mut views = self.views();

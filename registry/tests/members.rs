@@ -5,16 +5,10 @@
 mod tests {
     use std::{
         collections::BTreeMap,
-        fmt::Write as _,
         fs,
-        io::{Read, Write},
-        net::{SocketAddr, TcpStream},
+        net::{Ipv4Addr, SocketAddr},
         path::Path,
-        process::Command,
-        sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering},
-        },
+        sync::Arc,
         time::{Duration, Instant},
     };
 
@@ -27,7 +21,10 @@ mod tests {
     };
     use mesh_registry::{
         Published,
-        contract::server::{Plan, Server, authority, free_ports, http, needed},
+        contract::{
+            Setup,
+            server::{Started, etcd, needed, zookeeper},
+        },
         registrar::{Registrar, Registration},
         start,
     };
@@ -38,127 +35,6 @@ mod tests {
     const PATIENCE: Duration = Duration::from_mins(1);
     /// Longer than a member is away: what is announced must not go meanwhile.
     const LIFE: Duration = Duration::from_mins(1);
-
-    /// Members of one registry.
-    struct Members {
-        servers: Vec<Server>,
-        at: [SocketAddr; 3],
-    }
-
-    impl Members {
-        /// Starts them side by side: none of them answers before most of them run.
-        fn start(
-            root: &Path,
-            at: [SocketAddr; 3],
-            answers: fn(SocketAddr) -> bool,
-            command: impl Fn(usize, &Path) -> Command + Clone + Send + 'static,
-        ) -> Self {
-            let formed = Arc::new(AtomicBool::new(false));
-            let one = |(number, at): (usize, SocketAddr)| {
-                let (command, formed) = (command.clone(), Arc::clone(&formed));
-                let plan = Plan {
-                    name: format!("member {number}"),
-                    root: root.to_owned(),
-                    command: Box::new(move |state| command(number, state)),
-                    ready: Box::new(move || !formed.load(Ordering::Relaxed) || answers(at)),
-                    within: PATIENCE,
-                };
-                Server::start(plan, tempfile::tempdir().unwrap())
-            };
-            let servers: Vec<Server> = at.into_iter().enumerate().map(one).collect();
-            formed.store(true, Ordering::Relaxed);
-            let end = Instant::now() + PATIENCE;
-            while !at.into_iter().all(answers) {
-                let logs: Vec<String> = servers.iter().map(Server::log).collect();
-                assert!(Instant::now() < end, "they are no ensemble: {logs:#?}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Self { servers, at }
-        }
-    }
-
-    fn local(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
-    }
-
-    fn zookeeper(root: &Path) -> Members {
-        let [a, b, c, peers @ ..] = free_ports::<9>();
-        let ports = [a, b, c];
-        let jars = format!("{0}/usr/share/java/*", root.display());
-        Members::start(
-            root,
-            ports.map(local),
-            |at| word(at, "srvr").is_some_and(|said| said.contains("Mode:")),
-            move |number, state| {
-                let mut settings = format!(
-                    "tickTime=500\ninitLimit=40\nsyncLimit=20\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n\
-                     maxClientCnxns=0\nminSessionTimeout=1000\nmaxSessionTimeout=120000\nadmin.enableServer=false\n\
-                     4lw.commands.whitelist=*\n",
-                    state.display(),
-                    ports[number]
-                );
-                for (at, pair) in peers.chunks(2).enumerate() {
-                    writeln!(settings, "server.{at}=127.0.0.1:{}:{}", pair[0], pair[1]).unwrap();
-                }
-                fs::write(state.join("zoo.cfg"), settings).unwrap();
-                fs::write(state.join("myid"), number.to_string()).unwrap();
-                let mut command = Command::new("java");
-                command.args([
-                    "-Xmx96m",
-                    "-XX:+UseSerialGC",
-                    "-XX:TieredStopAtLevel=1",
-                    "-Dzookeeper.forceSync=no",
-                    "-Djava.net.preferIPv4Stack=true",
-                    "-cp",
-                    &jars,
-                    "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-                ]);
-                command.arg(state.join("zoo.cfg"));
-                command
-            },
-        )
-    }
-
-    /// The answer to one of `ZooKeeper`'s words of four letters.
-    fn word(at: SocketAddr, word: &str) -> Option<String> {
-        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-        stream.write_all(word.as_bytes()).ok()?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said).ok()?;
-        Some(said)
-    }
-
-    fn is_healthy(at: SocketAddr) -> bool {
-        http(at, "GET", "/health", &[], "")
-            .is_ok_and(|(status, body)| status == 200 && body.contains("true"))
-    }
-
-    fn etcd(root: &Path) -> Members {
-        let [a, b, c, peers @ ..] = free_ports::<6>();
-        let ports = [a, b, c];
-        let program = root.join("usr/bin/etcd");
-        Members::start(root, ports.map(local), is_healthy, move |number, state| {
-            let near = format!("http://{}", local(ports[number]));
-            let between = |at: usize| format!("http://{}", local(peers[at]));
-            let all = (0..3).map(|at| format!("m{at}={}", between(at)));
-            let all: Vec<String> = all.collect();
-            let mut command = Command::new(&program);
-            command.args(["--name", &format!("m{number}"), "--log-level", "warn"]);
-            command.arg("--unsafe-no-fsync");
-            command.arg("--data-dir").arg(state.join("etcd"));
-            for (option, value) in [
-                ("--listen-client-urls", near.clone()),
-                ("--advertise-client-urls", near),
-                ("--listen-peer-urls", between(number)),
-                ("--initial-advertise-peer-urls", between(number)),
-                ("--initial-cluster", all.join(",")),
-            ] {
-                command.arg(option).arg(value);
-            }
-            command
-        })
-    }
 
     fn config(kind: SourceKind) -> SourceConfig {
         SourceConfig {
@@ -236,7 +112,7 @@ mod tests {
     }
 
     /// Each member in turn is away for a while: one of them was the source's own.
-    async fn every_member_may_die(mut members: Members, kind: SourceKind) {
+    async fn every_member_may_die(mut members: [Started; 3], kind: SourceKind) {
         let config = config(kind);
         let registrar = registrar(&config);
         announce(&registrar, 80).await;
@@ -258,15 +134,15 @@ mod tests {
             }
         });
         let mut wanted = vec![80];
-        for (number, port) in (0..3).zip(81..) {
-            members.servers[number].kill();
+        for (member, port) in members.iter_mut().zip(81..) {
+            member.server.kill();
             announce(&registrar, port).await;
             wanted.push(port);
             until(&mut views, "it goes on elsewhere", |now| {
                 ports(now) == wanted && is_synced(now)
             })
             .await;
-            members.servers[number].start_again(true);
+            member.server.start_again(true);
         }
         stop.cancel();
         registry.ended().await;
@@ -279,9 +155,9 @@ mod tests {
         let Some(root) = needed("zookeeper", "zookeeper-members") else {
             return;
         };
-        let members = zookeeper(&root);
+        let members = zookeeper::three(&root);
         let access = Access {
-            addresses: members.at.map(|at| at.to_string()).to_vec(),
+            addresses: members.each_ref().map(|one| one.to.to_string()).to_vec(),
             ..Access::default()
         };
         let path = "/lab".into();
@@ -293,9 +169,12 @@ mod tests {
         let Some(root) = needed("etcd", "etcd-members") else {
             return;
         };
-        let members = etcd(&root);
+        let members = etcd::three(&root);
         let access = Access {
-            addresses: members.at.map(|at| format!("http://{at}")).to_vec(),
+            addresses: members
+                .each_ref()
+                .map(|one| format!("http://{}", one.to))
+                .to_vec(),
             ..Access::default()
         };
         every_member_may_die(members, etcd_kind(access)).await;
@@ -328,49 +207,14 @@ mod tests {
         }
     }
 
-    /// An etcd whose clients must have a certificate; its second address is where tests ask.
-    fn guarded(root: &Path) -> (Server, SocketAddr) {
+    /// An etcd whose clients must have a certificate.
+    fn guarded(root: &Path) -> Started {
         let folder = tempfile::tempdir().unwrap();
-        authority::write(folder.path()).unwrap();
         client_certificate(folder.path(), "ours");
         client_certificate(folder.path(), "foreign");
-        let [web, tls, peer] = free_ports();
-        let (program, home) = (root.join("usr/bin/etcd"), folder.path().to_owned());
-        let plan = Plan {
-            name: "etcd".into(),
-            root: root.to_owned(),
-            command: Box::new(move |state| {
-                let (near, between) = (
-                    format!("http://{}", local(web)),
-                    format!("http://{}", local(peer)),
-                );
-                let mut command = Command::new(&program);
-                command.args(["--name", "lab", "--log-level", "warn", "--unsafe-no-fsync"]);
-                command.arg("--client-cert-auth");
-                command.arg("--data-dir").arg(state.join("etcd"));
-                for (option, file) in [
-                    ("--cert-file", "server.pem"),
-                    ("--key-file", "server.key"),
-                    ("--trusted-ca-file", "ours.pem"),
-                ] {
-                    command.arg(option).arg(home.join(file));
-                }
-                let listen = format!("{near},https://{}", local(tls));
-                for (option, value) in [
-                    ("--listen-client-urls", &listen),
-                    ("--advertise-client-urls", &near),
-                    ("--listen-peer-urls", &between),
-                    ("--initial-advertise-peer-urls", &between),
-                    ("--initial-cluster", &format!("lab={between}")),
-                ] {
-                    command.arg(option).arg(value);
-                }
-                command
-            }),
-            ready: Box::new(move || is_healthy(local(web))),
-            within: PATIENCE,
-        };
-        (Server::start(plan, folder), local(tls))
+        let authority = folder.path().join("ours.pem");
+        let member = etcd::Member::alone(Ipv4Addr::LOCALHOST.into(), Setup::Tls);
+        member.asking(authority).start(root, folder)
     }
 
     /// With its own certificate it reads and announces; with none, or another authority's, it does neither, and
@@ -380,7 +224,7 @@ mod tests {
         let Some(root) = needed("etcd", "etcd-certificates") else {
             return;
         };
-        let (server, at) = guarded(&root);
+        let Started { server, to: at, .. } = guarded(&root);
         let file = |name: &str| server.folder().join(name);
         let with = |certificate: Option<&str>| {
             config(etcd_kind(Access {

@@ -1,13 +1,21 @@
 //! The source obeys the law against the scripted server; what only Consul can do wrong.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use mesh_model::{
+    endpoint::ServiceKey,
+    name::{Namespace, ServiceName},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    contract::{Na, Watched, World, laws, up},
+    contract::{ID, Na, Watched, World, laws, up},
     longpoll::{
         fake::{Kind, Mood},
         tests::far::Far,
     },
+    status::SourceStatus,
 };
 
 fn far() -> Far {
@@ -49,6 +57,74 @@ async fn what_has_no_question_of_its_own_is_read_when_something_changed() {
     run.routes("b", &[]).await;
     run.is("synced").await;
     run.end().await;
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey {
+        namespace: Some(Namespace::default()),
+        name: ServiceName::new(name).unwrap(),
+        port_name: None,
+    }
+}
+
+/// What this host calls is read at that moment and has a question of its own from then on, before any change of it.
+#[tokio::test]
+async fn what_this_host_calls_is_followed_first() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let mut far = far();
+    far.max_watches = 4;
+    let names: Vec<String> = (0..40).map(|at| format!("s{at:02}")).collect();
+    for name in &names {
+        far.put(name, &[up(1)]);
+    }
+    let stop = CancellationToken::new();
+    let registry = crate::start(&[], stop.clone());
+    let open = far.opener();
+    registry.add(ID, true, move || open());
+    let mut views = registry.views();
+    let synced = views.wait_for(|now| {
+        let rows = &now.sources;
+        rows.iter()
+            .all(|row| row.status == SourceStatus::Synced && row.services >= names.len())
+    });
+    let read = tokio::time::timeout(PATIENCE, synced).await;
+    assert!(read.is_ok(), "{:?}", registry.reading(ID));
+    // Questions about a service, and those of them that wait for a change.
+    let asked = |name: &str| {
+        let path = format!("/v1/health/service/{name}?");
+        let mut all = far.fake.asked();
+        all.retain(|line| line.contains(&path));
+        let waits = all.iter().filter(|line| line.contains("index="));
+        (all.len(), waits.count())
+    };
+    let until = async |what: &str, holds: &dyn Fn() -> bool| {
+        let end = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < end, "{what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let last = "s39";
+    let before = asked(last);
+    assert_eq!(before.1, 0, "it is read in turn");
+    registry.calls([key(last)]);
+    until("a question of its own", &|| asked(last).1 > 0).await;
+    assert_eq!(registry.reading(ID).watched, 4);
+    // So soon after one swap there is no other; those that must wait are read all the same.
+    let more = ["s30", "s31", "s32", "s33"];
+    let counts = more.map(|name| asked(name).0);
+    registry.calls(more.map(key));
+    until("all are read", &|| {
+        more.iter()
+            .zip(counts)
+            .all(|(name, count)| asked(name).0 > count)
+    })
+    .await;
+    let count = asked(last).1;
+    far.fake.put(last, &[(1, true), (9, true)]);
+    until("its own question is asked again", &|| asked(last).1 > count).await;
+    stop.cancel();
+    registry.ended().await;
 }
 
 #[tokio::test]

@@ -91,6 +91,21 @@ pub struct Started {
     pub to: SocketAddr,
 }
 
+/// A server on a machine with other work comes up within this.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Starts members of one registry, which answer in the clear where each says.
+fn together<const N: usize>(members: [(Plan, TempDir, SocketAddr); N]) -> [Started; N] {
+    let at = members.each_ref().map(|(.., at)| *at);
+    let plans = members.into_iter().map(|(plan, folder, _)| (plan, folder));
+    let mut servers = Server::start_all(plans.collect()).into_iter();
+    at.map(|at| Started {
+        server: sure(servers.next().ok_or("a member is missing")),
+        admin: at,
+        to: at,
+    })
+}
+
 /// A fresh folder.
 fn folder() -> TempDir {
     sure(tempfile::tempdir())
@@ -137,12 +152,28 @@ impl Server {
     /// Starts it and waits until it is ready. `folder` is its own: its state lives below `state`, and its
     /// output in `log`.
     pub fn start(plan: Plan, folder: TempDir) -> Self {
+        let mut server = Self::begin(plan, folder);
+        server.wait();
+        server
+    }
+
+    /// As [`Server::start`], side by side: for members that answer when most of them run.
+    pub fn start_all(plans: Vec<(Plan, TempDir)>) -> Vec<Self> {
+        let began = plans.into_iter();
+        let mut all: Vec<Self> = began
+            .map(|(plan, folder)| Self::begin(plan, folder))
+            .collect();
+        all.iter_mut().for_each(Self::wait);
+        all
+    }
+
+    fn begin(plan: Plan, folder: TempDir) -> Self {
         let mut server = Self {
             plan,
             folder,
             child: None,
         };
-        server.start_again(true);
+        server.run(true);
         server
     }
 
@@ -192,18 +223,32 @@ impl Server {
     }
 
     /// Starts it after [`Server::kill`], with its state or without any, and waits until it is ready.
+    pub fn start_again(&mut self, keep: bool) {
+        self.kill();
+        self.run(keep);
+        self.wait();
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn run(&mut self, keep: bool) {
+        let state = self.state();
+        if !keep {
+            let _absent = std::fs::remove_dir_all(&state);
+        }
+        sure(std::fs::create_dir_all(&state));
+        self.child = Some(sure(self.spawned(&state)));
+    }
+
+    /// Until it is ready.
     #[expect(
         clippy::panic,
         reason = "a server that does not start fails the test, with its log"
     )]
-    pub fn start_again(&mut self, keep: bool) {
-        self.kill();
-        let state = self.folder.path().join("state");
-        if !keep {
-            let _absent = std::fs::remove_dir_all(&state);
-        }
-        let started = std::fs::create_dir_all(&state).and_then(|()| self.spawned(&state));
-        self.child = Some(started.unwrap_or_else(|error| panic!("{}: {error}", self.plan.name)));
+    fn wait(&mut self) {
+        let state = self.state();
         let end = Instant::now() + self.plan.within;
         while !(self.plan.ready)() {
             let ended = self

@@ -11,6 +11,7 @@ use crate::{
     file::FileSource,
     published::Published,
     start::{Settings, start_with},
+    status::SourceStatus,
 };
 use mesh_model::{
     address::Address,
@@ -121,8 +122,12 @@ async fn a_crash_and_a_refusal_remove_nothing() {
         (Mood::Refusing, "auth-failed"),
     ] {
         registry.mood(mood);
-        run.until(word, |now| status(now).is_some_and(|s| s.as_str() == word))
+        let now = run
+            .until(word, |now| status(now).is_some_and(|s| s.as_str() == word))
             .await;
+        let told = status(&now).and_then(SourceStatus::error);
+        let is_crash = told.is_some_and(|error| error.contains("it panicked"));
+        assert_eq!(is_crash, mood == Mood::Panicking, "{told:?}");
         run.has("still there", "web", &[1]).await;
         registry.mood(Mood::Good);
         run.until("recovered", is_synced).await;

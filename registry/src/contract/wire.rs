@@ -114,6 +114,15 @@ impl Wire {
         self.shared.set(|state| state.fault = fault, ends);
     }
 
+    /// Does something while nothing passes: what is asked meanwhile is answered afterwards.
+    pub fn silently<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = self.shared.state().fault;
+        self.fault(Fault::Silent);
+        let done = work();
+        self.fault(before);
+        done
+    }
+
     /// From now on it leads elsewhere; what stands is ended.
     pub fn lead(&self, to: SocketAddr) {
         self.shared.set(|state| state.to = to, true);

@@ -569,7 +569,8 @@ async fn a_slow_name_does_not_hold_up_another() {
     let mut source = DnsSource::new("dns/x", &[server.address], &records, false);
     let (sink, outlet) = Sink::new();
     let run = source.run(sink, Demand::all(), CancellationToken::new());
-    let web = tokio::time::timeout(Duration::from_secs(2), first_set(&outlet));
+    // Before the silent one is given up, after 4 s.
+    let web = tokio::time::timeout(Duration::from_millis(3_500), first_set(&outlet));
     tokio::select! {
         ended = run => panic!("{ended:?}"),
         set = web => assert_eq!(set.unwrap()[0].health, Health::Unknown),

@@ -1,4 +1,13 @@
 //! A scripted HTTP server for the tests of sources: a play answers, and the stage misbehaves as told.
+#![cfg_attr(
+    not(test),
+    expect(dead_code, reason = "tests do more with it than other crates")
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a scripted server that cannot be set up fails its test"
+)]
 
 use std::{
     path::PathBuf,

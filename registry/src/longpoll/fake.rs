@@ -1,4 +1,13 @@
 //! A scripted server of either dialect: answers as the real ones do, and misbehaves as told.
+#![cfg_attr(
+    not(test),
+    expect(dead_code, reason = "tests do more with it than other crates")
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a scripted server that cannot be set up fails its test"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +29,9 @@ pub(crate) enum Kind {
     Consul,
     Nomad,
 }
+
+/// A stream of events says something at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How it behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,12 +203,47 @@ impl Fake {
                 .unwrap()
                 .asked
                 .push(head.lines().next().unwrap().to_owned());
+            if self.kind == Kind::Nomad && head.starts_with("GET /v1/event/stream") {
+                return self.events(&head, &mut stream).await;
+            }
             let Some(answer) = self.answer(&head).await else {
                 return;
             };
             if stream.write_all(&answer).await.is_err() || self.is(Mood::Cut) {
                 return;
             }
+        }
+    }
+
+    /// A line for each change, after one that says nothing. Without rights nothing else is said, as the real one does.
+    async fn events(&self, head: &str, stream: &mut TcpStream) {
+        let mut woken = self.woken.subscribe();
+        let mut told = self.state.lock().unwrap().index;
+        let nothing = "3\r\n{}\n\r\n";
+        let mut text = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{nothing}"
+        );
+        while stream.write_all(text.as_bytes()).await.is_ok() {
+            text.clear();
+            match tokio::time::timeout(HEARTBEAT, woken.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_ended)) => return,
+                Err(_quiet) => text.push_str(nothing),
+            }
+            let state = self.state.lock().unwrap();
+            match state.mood {
+                Mood::Broken => return,
+                Mood::Good if !Self::refuses(&state, head) => {}
+                _ => continue,
+            }
+            for (name, (index, _)) in state.services.iter().filter(|(_, one)| one.0 > told) {
+                let service = format!("{{\"ServiceName\":\"{name}\",\"Namespace\":\"default\"}}");
+                let line = format!(
+                    "{{\"Index\":{index},\"Events\":[{{\"Topic\":\"Service\",\"Type\":\"ServiceRegistration\",\"Key\":\"{name}\",\"Namespace\":\"default\",\"Index\":{index},\"Payload\":{{\"Service\":{service}}}}}]}}\n"
+                );
+                write!(text, "{:x}\r\n{line}\r\n", line.len()).unwrap();
+            }
+            told = state.index;
         }
     }
 
@@ -249,6 +296,12 @@ impl Fake {
         Some(self.written(path, head))
     }
 
+    /// True when the question does not come with the token.
+    fn refuses(state: &State, head: &str) -> bool {
+        let has = |token: &String| head.contains(&format!("-token: {token}\r\n"));
+        state.token.as_ref().is_some_and(|token| !has(token))
+    }
+
     fn index(state: &State, path: &str) -> u64 {
         let name = path
             .split('?')
@@ -276,10 +329,7 @@ impl Fake {
             )
             .into_bytes()
         };
-        let refused = state
-            .token
-            .as_ref()
-            .is_some_and(|token| !head.contains(&format!("-token: {token}\r\n")));
+        let refused = Self::refuses(&state, head);
         if path.starts_with("/v1/status/leader") {
             return if state.mood == Mood::Leaderless {
                 plain("200 OK", "\"\"")

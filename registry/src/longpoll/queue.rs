@@ -157,6 +157,11 @@ impl Queue {
         self.looked = next;
     }
 
+    /// First the one that did not change for longest.
+    pub(super) fn by_heat(&self, keys: &mut [&ServiceKey]) {
+        keys.sort_by_key(|key| self.heat.get(*key).copied().unwrap_or(0));
+    }
+
     /// Who takes whose question: at most so many that changed lately, each for the one of `watched` that did not
     /// for longest.
     pub(super) fn swaps(
@@ -169,7 +174,7 @@ impl Queue {
         }
         let heat = |key: &ServiceKey| self.heat.get(key).copied().unwrap_or(0);
         let mut cool = watched;
-        cool.sort_by_key(|key| heat(key));
+        self.by_heat(&mut cool);
         let mut hot: Vec<&ServiceKey> = self.rising.iter().collect();
         hot.sort_by_key(|key| std::cmp::Reverse(heat(key)));
         let pairs = hot.into_iter().zip(cool).take(most);

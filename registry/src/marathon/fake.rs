@@ -1,4 +1,13 @@
 //! A scripted Marathon, after its published API: applications with tasks, events, leaders, rights.
+#![cfg_attr(
+    not(test),
+    expect(dead_code, reason = "tests do more with it than other crates")
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a scripted server that cannot be set up fails its test"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -144,4 +153,18 @@ fn answer(state: &State, events: &broadcast::Sender<String>, asked: &Asked) -> R
             }
         }
     }
+}
+
+/// A task as an application lists it.
+pub(crate) fn task(app: &str, host: &str, port: u16, healthy: bool) -> Value {
+    json!({"id": format!("{app}.{port}"), "appId": format!("/{app}"), "host": host, "ports": [port],
+        "state": "TASK_RUNNING", "startedAt": "2026-01-01T00:00:00.000Z", "version": "2026-01-01T00:00:00.000Z",
+        "healthCheckResults": [{"alive": healthy, "taskId": format!("{app}.{port}")}]})
+}
+
+/// An application of tasks with health checks, in the network of its hosts.
+pub(crate) fn app(name: &str, tasks: &[Value]) -> Value {
+    json!({"id": format!("/{name}"), "version": "2026-01-01T00:00:00.000Z", "labels": {},
+        "healthChecks": [{"protocol": "HTTP"}], "deployments": [], "readinessChecks": [], "readinessCheckResults": [],
+        "networks": [{"mode": "host"}], "portDefinitions": [{"port": 0, "name": "http"}], "tasks": tasks})
 }

@@ -2,9 +2,12 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{fake::Fake, *};
+use super::{
+    fake::{Fake, app, task},
+    *,
+};
 use crate::{
     contract::{
         Hook, ID, Na, Registered, Setup, Watched, World, laws, matrix, server::authority, up,
@@ -45,18 +48,6 @@ impl Far {
     fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
-}
-
-fn task(app: &str, host: &str, port: u16, healthy: bool) -> Value {
-    json!({"id": format!("{app}.{port}"), "appId": format!("/{app}"), "host": host, "ports": [port],
-        "state": "TASK_RUNNING", "startedAt": "2026-01-01T00:00:00.000Z", "version": "2026-01-01T00:00:00.000Z",
-        "healthCheckResults": [{"alive": healthy, "taskId": format!("{app}.{port}")}]})
-}
-
-fn app(name: &str, tasks: &[Value]) -> Value {
-    json!({"id": format!("/{name}"), "version": "2026-01-01T00:00:00.000Z", "labels": {},
-        "healthChecks": [{"protocol": "HTTP"}], "deployments": [], "readinessChecks": [], "readinessCheckResults": [],
-        "networks": [{"mode": "host"}], "portDefinitions": [{"port": 0, "name": "http"}], "tasks": tasks})
 }
 
 impl World for Far {

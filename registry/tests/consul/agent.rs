@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mesh_model::config::{Access, SourceConfig, SourceKind};
@@ -96,6 +96,16 @@ impl Agent {
         self.told(&format!("/v1/agent/check/update/{id}-up"), &body);
     }
 
+    /// These instances go, all at one moment, and then the agent forgets them: one by one they would be no mass.
+    fn leave(&self, ids: &[String]) {
+        let delete = |id: &String| serde_json::json!({"Service": {"Verb": "delete", "Node": "lab", "Service": {"ID": id}}});
+        let all: serde_json::Value = ids.iter().map(delete).collect();
+        self.told("/v1/txn", &all.to_string());
+        for id in ids {
+            self.told(&format!("/v1/agent/service/deregister/{id}"), "");
+        }
+    }
+
     /// Waits until the catalog, which is what clients read, has what the agent has.
     fn settled(&self, service: &str, wanted: &[Registered]) {
         let path = format!("/v1/health/service/{service}");
@@ -106,7 +116,8 @@ impl Agent {
             .collect();
         wanted.sort_unstable();
         let mut found = Vec::new();
-        for _ in 0..500 {
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end {
             let all = told(self.admin, "GET", &path, &fields, "");
             let all: Vec<serde_json::Value> = serde_json::from_str(&all).unwrap();
             found = all
@@ -129,11 +140,14 @@ impl Agent {
 impl World for Agent {
     fn put(&mut self, service: &str, endpoints: &[Registered]) {
         let old = self.known.insert(service.to_owned(), endpoints.to_vec());
-        for one in old.unwrap_or_default() {
-            if !endpoints.iter().any(|new| new.port == one.port) {
-                let path = format!("/v1/agent/service/deregister/{service}-{}", one.port);
-                self.told(&path, "");
-            }
+        let mut gone = old.unwrap_or_default();
+        gone.retain(|one| !endpoints.iter().any(|new| new.port == one.port));
+        let ids: Vec<String> = gone
+            .iter()
+            .map(|one| format!("{service}-{}", one.port))
+            .collect();
+        if !ids.is_empty() {
+            self.leave(&ids);
         }
         for one in endpoints {
             self.register(service, *one, "10.0.0.1", 1);

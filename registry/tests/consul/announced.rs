@@ -43,6 +43,10 @@ fn wanted(port: u16, health: Health) -> Announced {
 }
 
 fn registrar(agent: &Agent, token: Option<&Path>) -> Arc<dyn Registrar> {
+    lasting(agent, token, TTL)
+}
+
+fn lasting(agent: &Agent, token: Option<&Path>, ttl: Duration) -> Arc<dyn Registrar> {
     let access = Access {
         addresses: vec![format!("http://{}", agent.admin)],
         token_file: token.map(Path::to_owned),
@@ -65,7 +69,7 @@ fn registrar(agent: &Agent, token: Option<&Path>) -> Arc<dyn Registrar> {
             kind,
         },
         services: None,
-        ttl: TTL,
+        ttl,
         address: None,
         tags: vec!["mesh".into()],
     })
@@ -105,7 +109,31 @@ async fn until(law: &str, longest: Duration, holds: impl Fn() -> bool) {
     }
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_does_not_wait_for_the_next_renewal() {
+    let Some(root) = needed("consul", "consul-registrar-health") else {
+        return;
+    };
+    let agent = Agent::start(&root, Setup::Plain);
+    // Renewed each minute and forty seconds.
+    let lasting = lasting(&agent, None, Duration::from_mins(5));
+    let mut announcer = Announcer::new("consul/1", lasting, CancellationToken::new());
+    for (health, word) in [
+        (Health::Healthy, "passing"),
+        (Health::Unhealthy, "critical"),
+        (Health::Degraded, "warning"),
+        (Health::Healthy, "passing"),
+    ] {
+        announcer.want(&[wanted(80, health)]);
+        until("health is passed on at once", SOON, || {
+            status(&agent, 80).as_deref() == Some(word)
+        })
+        .await;
+    }
+    announcer.end(SOON).await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_stand_with_their_health_until_they_are_taken_out() {
@@ -126,11 +154,9 @@ async fn instances_stand_with_their_health_until_they_are_taken_out() {
     assert_eq!(first["Meta"]["zone"], "z1", "{first}");
     assert_eq!(first["Weights"]["Passing"], 3, "{first}");
     announcer.want(&[wanted(80, Health::Unhealthy), wanted(81, Health::Degraded)]);
-    until(
-        "health is passed on at once",
-        Duration::from_secs(1),
-        || is(&agent, 80, "critical") && is(&agent, 81, "warning"),
-    )
+    until("health is passed on", SOON, || {
+        is(&agent, 80, "critical") && is(&agent, 81, "warning")
+    })
     .await;
     announcer.want(&[wanted(80, Health::Healthy), wanted(81, Health::Healthy)]);
     let id = wanted(80, Health::Healthy).registration.id;

@@ -176,15 +176,28 @@ pub(crate) async fn follow(root: &Path, setup: Setup, watches: u16, most: usize)
     let again = many
         .changes(services, 10, 9_002, Duration::from_millis(100))
         .await;
+    // Others, each called for the first time at the moment at which it changes for the first time.
+    let mut called = Vec::new();
+    for at in 0..10 {
+        let service = at * services / 10 + services / 20;
+        many.registry.calls([key(service)]);
+        called.push(many.change(service, 9_003).await);
+        tokio::time::sleep(Duration::from_secs(12)).await;
+    }
+    called.sort_unstable();
+    let called = Times(called);
     let told = writeln!(
         std::io::stderr(),
         "{setup:?} {services} services, {watches} watches: {:?}, {read:.1?} to fill and read, idle {idle:.2}/s, \
-         first change p50 {:.1?} p99 {:.1?}, second change p50 {:.1?} p99 {:.1?}, {} requests in all",
+         first change p50 {:.1?} p99 {:.1?}, second change p50 {:.1?} p99 {:.1?}, \
+         first change of what is called then p50 {:.1?} p99 {:.1?}, {} requests in all",
         many.reading(),
         first.at(50),
         first.at(99),
         again.at(50),
         again.at(99),
+        called.at(50),
+        called.at(99),
         many.requests(),
     );
     told.unwrap();

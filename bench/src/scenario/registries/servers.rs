@@ -1,11 +1,10 @@
-//! Real registries on loopback, and one way to write into each: the registrar that meshd has for it.
+//! Registries on loopback, and one way to write into each: the registrar that meshd has for it, where it has one.
 
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +17,11 @@ use mesh_model::{
     service::AppProtocol,
 };
 use mesh_registry::{
-    contract::server::{Plan, Server, free_ports, http, installed},
+    contract::{
+        Setup,
+        scripted::Scripted,
+        server::{Server, Started, consul, etcd, eureka, installed, zookeeper},
+    },
     open,
     registrar::{Registrar, Registration},
 };
@@ -27,6 +30,13 @@ use mesh_registry::{
 mod dns;
 /// An API server with its etcd.
 mod kubernetes;
+/// Elections, and who wins them.
+mod leader;
+
+/// Where servers listen.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Of what has no port to be asked at.
+const NOWHERE: SocketAddr = SocketAddr::new(HERE, 0);
 
 /// A registry that can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +49,22 @@ pub(super) enum Kind {
     Kubernetes,
     Dns,
     Eureka,
+    Nomad,
+    Marathon,
+    Leader,
 }
 
 /// All of them.
-pub(super) const KINDS: [Kind; 8] = [
+pub(super) const KINDS: [Kind; 11] = [
     Kind::File,
     Kind::Consul,
     Kind::Etcd,
     Kind::Serverset,
+    Kind::Leader,
     Kind::Curator,
     Kind::Kubernetes,
+    Kind::Nomad,
+    Kind::Marathon,
     Kind::Dns,
     Kind::Eureka,
 ];
@@ -65,6 +81,9 @@ impl Kind {
             Self::Kubernetes => "kubernetes",
             Self::Dns => "dns",
             Self::Eureka => "eureka",
+            Self::Nomad => "nomad",
+            Self::Marathon => "marathon",
+            Self::Leader => "leader",
         }
     }
 
@@ -100,63 +119,74 @@ pub(super) struct Standing {
 enum Writer {
     Directory(PathBuf),
     Registrar(Arc<dyn Registrar>),
-    Kubernetes(kubernetes::Writer),
+    Kubernetes(Box<kubernetes::Writer>),
     Dns(dns::Writer),
+    Leader(leader::Writer),
+    Scripted(Scripted),
 }
 
 impl Standing {
     /// Starts it; an error when it is not installed.
     pub(super) fn start(kind: Kind) -> anyhow::Result<Self> {
-        let (program, settings) = match kind {
-            Kind::File => return Self::directory(),
-            Kind::Kubernetes => return kubernetes::start(),
-            Kind::Dns => return dns::start(),
-            Kind::Consul => ("consul", consul as fn(&Path) -> Started),
-            Kind::Etcd => ("etcd", etcd as fn(&Path) -> Started),
-            Kind::Serverset | Kind::Curator => ("zookeeper", zookeeper as fn(&Path) -> Started),
-            Kind::Eureka => ("eureka", eureka as fn(&Path) -> Started),
-        };
-        let root = found(program)?;
-        let (plan, admin) = settings(&root);
-        let server = Server::start(plan, tempfile::tempdir()?);
-        let web = |path: &str| Access {
-            addresses: vec![format!("http://{admin}{path}")],
-            ..Access::default()
-        };
-        let bare = || Access {
-            addresses: vec![admin.to_string()],
-            ..Access::default()
-        };
-        let source = match kind {
-            Kind::File | Kind::Kubernetes | Kind::Dns | Kind::Consul => SourceKind::Consul {
-                access: web(""),
-                datacenter: None,
-                namespace: None,
-                partition: None,
-                tags: Vec::new(),
-                passing: false,
-                max_watches: SourceKind::CONSUL_WATCHES,
-            },
-            Kind::Etcd => SourceKind::Etcd {
-                access: web(""),
-                layout: EtcdLayout::Meshd,
-                prefix: EtcdLayout::Meshd.prefix().to_owned(),
-            },
-            Kind::Serverset => SourceKind::Serverset {
-                access: bare(),
-                path: "/discovery".into(),
-            },
-            Kind::Curator => SourceKind::Curator {
-                access: bare(),
-                path: "/services".into(),
-            },
-            Kind::Eureka => SourceKind::Eureka {
-                access: web("/eureka"),
-                zone: None,
-                poll: Duration::from_secs(5),
-                secure_port: false,
-            },
-        };
+        // Real servers wait for their disks, as where they work.
+        match kind {
+            Kind::File => Self::directory(),
+            Kind::Kubernetes => kubernetes::start(),
+            Kind::Dns => dns::start(),
+            Kind::Nomad => Ok(Self::scripted(kind, Scripted::nomad())),
+            Kind::Marathon => Ok(Self::scripted(kind, Scripted::marathon())),
+            Kind::Consul => {
+                let server = consul::start(&found("consul")?, HERE, Setup::Plain);
+                let source = SourceKind::Consul {
+                    access: web(server.to, ""),
+                    datacenter: None,
+                    namespace: None,
+                    partition: None,
+                    tags: Vec::new(),
+                    passing: false,
+                    max_watches: SourceKind::CONSUL_WATCHES,
+                };
+                Self::announced(kind, source, server)
+            }
+            Kind::Etcd => {
+                let server = store()?;
+                let source = SourceKind::Etcd {
+                    access: web(server.to, ""),
+                    layout: EtcdLayout::Meshd,
+                    prefix: EtcdLayout::Meshd.prefix().to_owned(),
+                };
+                Self::announced(kind, source, server)
+            }
+            Kind::Serverset | Kind::Curator | Kind::Leader => {
+                let member = zookeeper::Member::alone(HERE, Setup::Plain);
+                let server = member.durable().start(&found("zookeeper")?);
+                let access = Access {
+                    addresses: vec![server.to.to_string()],
+                    ..Access::default()
+                };
+                let path = "/services".to_owned();
+                let source = match kind {
+                    Kind::Curator => SourceKind::Curator { access, path },
+                    Kind::Leader => return leader::start(server, access, path),
+                    _ => SourceKind::Serverset { access, path },
+                };
+                Self::announced(kind, source, server)
+            }
+            Kind::Eureka => {
+                let server = eureka::start(&found("eureka")?, HERE, Setup::Plain);
+                let source = SourceKind::Eureka {
+                    access: web(server.to, "/eureka"),
+                    zone: None,
+                    poll: Duration::from_secs(5),
+                    secure_port: false,
+                };
+                Self::announced(kind, source, server)
+            }
+        }
+    }
+
+    /// One into which meshd itself announces.
+    fn announced(kind: Kind, source: SourceKind, server: Started) -> anyhow::Result<Self> {
         let config = named(kind, source);
         let registrar = open::registrar(&RegistrationConfig {
             source: config.clone(),
@@ -167,12 +197,41 @@ impl Standing {
         })?;
         Ok(Self {
             config,
-            admin,
+            admin: server.admin,
             writer: Writer::Registrar(registrar),
             services: kind.services(),
-            _servers: vec![server],
+            _servers: vec![server.server],
             _folder: None,
         })
+    }
+
+    /// One that nobody can install.
+    fn scripted(kind: Kind, server: Scripted) -> Self {
+        let access = Access {
+            addresses: vec![server.url()],
+            ..Access::default()
+        };
+        let source = match kind {
+            Kind::Marathon => SourceKind::Marathon {
+                access,
+                prefix: String::new(),
+                port_index: 0,
+            },
+            _ => SourceKind::Nomad {
+                access,
+                region: None,
+                namespace: "*".into(),
+                max_watches: SourceKind::NOMAD_WATCHES,
+            },
+        };
+        Self {
+            config: named(kind, source),
+            admin: NOWHERE,
+            writer: Writer::Scripted(server),
+            services: kind.services(),
+            _servers: Vec::new(),
+            _folder: None,
+        }
     }
 
     fn directory() -> anyhow::Result<Self> {
@@ -185,7 +244,7 @@ impl Standing {
                     directory: directory.clone(),
                 },
             ),
-            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: NOWHERE,
             writer: Writer::Directory(directory),
             services: Kind::File.services(),
             _servers: Vec::new(),
@@ -228,8 +287,10 @@ impl Standing {
                 };
                 registrar.register(&Arc::new(of), Health::Healthy).await?;
             }
-            Writer::Kubernetes(writer) => writer.write(&name, address).await?,
+            Writer::Kubernetes(writer) => writer.write(&name, address).await,
             Writer::Dns(writer) => writer.write(address)?,
+            Writer::Leader(writer) => writer.write(&name, turn, address)?,
+            Writer::Scripted(server) => server.add(&name, address.port()),
         }
         Ok(())
     }
@@ -250,145 +311,15 @@ fn named(kind: Kind, source: SourceKind) -> SourceConfig {
     }
 }
 
-/// What is started, and where it listens.
-type Started = (Plan, SocketAddr);
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
+/// An etcd.
+fn store() -> anyhow::Result<Started> {
+    let member = etcd::Member::alone(HERE, Setup::Plain).durable();
+    Ok(member.start(&found("etcd")?, tempfile::tempdir()?))
 }
 
-fn consul(root: &Path) -> Started {
-    let [web, dns, rpc, serf] = free_ports();
-    let program = root.join("usr/bin/consul");
-    let settings = format!(
-        r#"{{"node_name":"lab","server":true,"bootstrap_expect":1,"bind_addr":"127.0.0.1","log_level":"warn",
-            "disable_update_check":true,"raft_protocol":3,"performance":{{"raft_multiplier":1}},
-            "ports":{{"http":{web},"dns":{dns},"grpc":-1,"server":{rpc},"serf_lan":{serf},"serf_wan":-1}}}}"#
-    );
-    let plan = Plan {
-        name: "consul".into(),
-        root: root.to_owned(),
-        command: Box::new(move |state| {
-            let file = state.join("consul.json");
-            drop(fs::write(&file, &settings));
-            let mut command = Command::new(&program);
-            command.arg("agent").arg("-config-file").arg(file);
-            command.arg("-data-dir").arg(state.join("data"));
-            command
-        }),
-        ready: Box::new(move || {
-            let known = http(local(web), "GET", "/v1/catalog/node/lab", &[], "");
-            known.is_ok_and(|(status, body)| status == 200 && body.contains("\"consul\""))
-        }),
-        within: Duration::from_secs(30),
-    };
-    (plan, local(web))
-}
-
-fn etcd(root: &Path) -> Started {
-    let [web, peer] = free_ports();
-    let program = root.join("usr/bin/etcd");
-    let plan = Plan {
-        name: "etcd".into(),
-        root: root.to_owned(),
-        command: Box::new(move |state| {
-            let (near, between) = (
-                format!("http://{}", local(web)),
-                format!("http://{}", local(peer)),
-            );
-            let mut command = Command::new(&program);
-            command.args(["--name", "lab", "--log-level", "warn", "--data-dir"]);
-            command.arg(state.join("etcd"));
-            command.args([
-                "--listen-client-urls",
-                &near,
-                "--advertise-client-urls",
-                &near,
-            ]);
-            command.args(["--listen-peer-urls", &between]);
-            command.args(["--initial-advertise-peer-urls", &between]);
-            command.args(["--initial-cluster", &format!("lab={between}")]);
-            command
-        }),
-        ready: Box::new(move || {
-            let asked = http(local(web), "GET", "/health", &[], "");
-            asked.is_ok_and(|(status, body)| status == 200 && body.contains("true"))
-        }),
-        within: Duration::from_secs(30),
-    };
-    (plan, local(web))
-}
-
-fn zookeeper(root: &Path) -> Started {
-    let [port] = free_ports();
-    let jars = format!("{}/usr/share/java/*:/usr/share/java/*", root.display());
-    let plan = Plan {
-        name: "zookeeper".into(),
-        root: root.to_owned(),
-        command: Box::new(move |state| {
-            let settings = format!(
-                "tickTime=500\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
-                 minSessionTimeout=1000\nadmin.enableServer=false\n4lw.commands.whitelist=*\n",
-                state.join("data").display()
-            );
-            let file = state.join("zoo.cfg");
-            drop(fs::write(&file, settings));
-            let mut command = Command::new("java");
-            command.args(["-Xmx192m", "-XX:+UseSerialGC", "-cp", &jars]);
-            command
-                .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-                .arg(file);
-            command
-        }),
-        // It closes the connection after its answer, whatever was asked before it is ready.
-        ready: Box::new(move || {
-            word(local(port), "srvr").is_some_and(|text| text.contains("Mode:"))
-        }),
-        within: Duration::from_mins(1),
-    };
-    (plan, local(port))
-}
-
-/// The answer to one of `ZooKeeper`'s words of four letters.
-fn word(at: SocketAddr, word: &str) -> Option<String> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect_timeout(&at, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    stream.write_all(word.as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-fn eureka(root: &Path) -> Started {
-    let [port] = free_ports();
-    let jar = root.join("eureka.jar");
-    let plan = Plan {
-        name: "eureka".into(),
-        root: root.to_owned(),
-        command: Box::new(move |_state| {
-            let mut command = Command::new("java");
-            command.args([
-                "-Xmx320m",
-                "-XX:TieredStopAtLevel=1",
-                "-XX:+UseSerialGC",
-                "-jar",
-            ]);
-            command.arg(&jar).args([
-                &format!("--server.port={port}"),
-                "--server.address=127.0.0.1",
-                "--spring.main.banner-mode=off",
-                "--logging.level.root=warn",
-                "--eureka.client.register-with-eureka=false",
-                "--eureka.client.fetch-registry=false",
-                "--eureka.server.response-cache-update-interval-ms=100",
-            ]);
-            command
-        }),
-        ready: Box::new(move || {
-            http(local(port), "GET", "/eureka/apps", &[], "").is_ok_and(|(status, _)| status == 200)
-        }),
-        within: Duration::from_mins(2),
-    };
-    (plan, local(port))
+fn web(at: SocketAddr, path: &str) -> Access {
+    Access {
+        addresses: vec![format!("http://{at}{path}")],
+        ..Access::default()
+    }
 }

@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     process::Command,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -39,7 +38,7 @@ pub fn start(root: &Path, ip: IpAddr, setup: Setup) -> Started {
             command
         }),
         ready: Box::new(move || is_ready(admin)),
-        within: Duration::from_secs(20),
+        within: super::PATIENCE,
     };
     Started {
         server: Server::start(plan, folder),

@@ -1,4 +1,4 @@
-//! A dnsmasq: its records are its settings, which it reads when it starts.
+//! A dnsmasq: its records are its settings, which it reads when it starts, and a file of hosts, which it reads when told.
 
 use std::{
     fs,
@@ -10,6 +10,9 @@ use std::{
 
 use super::{Plan, Server, Started, free_ports};
 
+/// In its folder: addresses with their names, a line each, read at its start and when it is told ([`Server::hang_up`]).
+pub const HOSTS: &str = "hosts";
+
 /// A name that it always has.
 const PROBE: &str = "probe.mesh.test";
 
@@ -20,8 +23,10 @@ pub fn start(root: &Path, ip: IpAddr) -> Started {
     let at = SocketAddr::new(ip, port);
     let head = format!(
         "port={port}\nlisten-address={ip}\nbind-interfaces\nno-resolv\nno-hosts\nlocal=/mesh.test/\nlocal-ttl=1\n\
-         cache-size=0\nhost-record={PROBE},10.0.0.1,1\n"
+         cache-size=0\nhost-record={PROBE},10.0.0.1,1\naddn-hosts={}\n",
+        folder.path().join(HOSTS).display()
     );
+    super::sure(fs::write(folder.path().join(HOSTS), ""));
     super::sure(fs::write(folder.path().join("head"), &head));
     let config = folder.path().join("dnsmasq.conf");
     super::sure(fs::write(&config, head));

@@ -17,7 +17,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use super::{Plan, Server, authority, etcd, free_ports, sure};
+use super::{Plan, Server, Started, authority, etcd, free_ports, sure};
 use crate::{
     contract::Setup,
     http::{Client, Credential, Request},
@@ -166,6 +166,11 @@ pub struct Cluster {
 /// Starts both; the API server listens at `ip`, with a certificate for `localhost` and 127.0.0.1.
 pub fn start(root: &Path, etcd_root: &Path, ip: IpAddr) -> Cluster {
     let store = etcd::start(etcd_root, IpAddr::from([127, 0, 0, 1]), Setup::Plain);
+    over(root, store, ip)
+}
+
+/// As [`start`], over an etcd that runs.
+pub fn over(root: &Path, store: Started, ip: IpAddr) -> Cluster {
     let folder = super::folder();
     let home = folder.path().to_owned();
     sure(authority::write(&home));
@@ -193,6 +198,8 @@ pub fn start(root: &Path, etcd_root: &Path, ip: IpAddr) -> Cluster {
             ]);
             for (key, value) in [
                 ("bind-address", ip.to_string()),
+                // Where there is no way out of the machine it finds no address of its own.
+                ("advertise-address", ip.to_string()),
                 ("secure-port", port.to_string()),
                 ("etcd-servers", format!("http://{store_at}")),
                 ("service-account-key-file", file("account.pub")),
