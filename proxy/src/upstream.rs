@@ -88,7 +88,7 @@ pub(crate) use unreached::DialError;
 #[derive(Debug)]
 pub(crate) enum HttpUpstream {
     /// HTTP/1.1, exclusively ours until given back.
-    H1(H1Connection),
+    H1(Box<H1Connection>),
     /// HTTP/2, shared; ask `send.ready()` before use.
     H2(H2Handle),
 }
@@ -251,7 +251,7 @@ impl Upstream {
             permit: None,
         };
         let opened = H1Connection::new(io, place, retire_at, terms);
-        Ok(HttpUpstream::H1(opened))
+        Ok(HttpUpstream::H1(Box::new(opened)))
     }
 
     /// Opaque bytes to the picked endpoint: straight, or as a CONNECT stream through its tunnel. Counts among the
@@ -282,7 +282,7 @@ impl Upstream {
     }
 
     /// Keeps an idle connection for the next exchange.
-    pub(crate) fn give_back(&self, connection: H1Connection) {
+    pub(crate) fn give_back(&self, connection: Box<H1Connection>) {
         self.0.idle.keep(connection);
     }
 

@@ -16,7 +16,7 @@ pub(crate) enum Carrier {
     /// The caller's.
     Own(Io),
     /// To an endpoint or program; goes back to the pool.
-    Lent(H1Connection),
+    Lent(Box<H1Connection>),
 }
 
 impl Carrier {

@@ -69,8 +69,11 @@ impl Picked {
 
     /// The try ended well after `latency` (to the response head, or the connection's set-up).
     pub(crate) fn succeeded(&self, latency: Duration) {
+        self.did_well(latency, self.upstream.now_us());
+    }
+
+    fn did_well(&self, latency: Duration, now: u64) {
         let sample = micros(latency);
-        let now = self.upstream.now_us();
         self.live
             .latency
             .observe(sample, now, self.group.decay_us());
@@ -79,12 +82,17 @@ impl Picked {
         self.tally(true, Some(latency), now);
     }
 
-    /// It answered after `latency` (to the response head); `grpc` is the status in a head that ends the answer.
+    /// When it was picked.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// It answered at `at`, after `latency` (to the response head); `grpc` is the status in a head that ends the answer.
     /// Decides by the backend's policy what that means for the endpoint.
-    pub(crate) fn answered(&self, status: u16, grpc: Option<u8>, latency: Duration) {
+    pub(crate) fn answered(&self, status: u16, grpc: Option<u8>, at: Instant, latency: Duration) {
         let verdict = Verdict::of(status, grpc);
         if verdict == Verdict::Well {
-            return self.succeeded(latency);
+            return self.did_well(latency, self.upstream.us_at(at));
         }
         self.slow_down(latency);
         let policy = &self.group.policy().outlier;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use mesh_model::snapshot::EndpointKey;
 
 use super::breaker::{Breaker, ConnectionPermit};
@@ -81,11 +82,15 @@ impl H1Connection {
 
 /// HTTP/1 connections that nobody uses now.
 #[derive(Debug)]
+#[expect(
+    clippy::vec_box,
+    reason = "connections move in and out whole, without being copied"
+)]
 pub(crate) struct Idle {
     worker: usize,
     most: usize,
     longest: Duration,
-    stacks: RefCell<HashMap<Place, Vec<H1Connection>>>,
+    stacks: RefCell<HashMap<Place, Vec<Box<H1Connection>>, RandomState>>,
 }
 
 impl Idle {
@@ -100,21 +105,24 @@ impl Idle {
     }
 
     /// The one used last that is still open and silent.
-    pub(crate) fn take(&self, place: &Place) -> Option<H1Connection> {
+    pub(crate) fn take(&self, place: &Place) -> Option<Box<H1Connection>> {
         let mut stacks = self.stacks.borrow_mut();
         let stack = stacks.get_mut(place)?;
-        std::iter::from_fn(|| stack.pop()).find_map(|mut connection| {
+        while let Some(mut connection) = stack.pop() {
             connection.reused = true;
             connection.served = connection.served.saturating_add(1);
             // Without a limit of its own the tidying sees to it.
             let idle = connection.terms.idle;
             let fresh = idle.is_none_or(|longest| connection.since.elapsed() < longest);
-            (fresh && is_silent(&mut connection.io)).then_some(connection)
-        })
+            if fresh && is_silent(&mut connection.io) {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Keeps one; dropped when it is too old, has stray bytes, or there are enough.
-    pub(crate) fn keep(&self, mut connection: H1Connection) {
+    pub(crate) fn keep(&self, mut connection: Box<H1Connection>) {
         let now = Instant::now();
         if !connection.buffer.is_empty() || connection.retire_at <= now || connection.is_used_up() {
             return;
@@ -166,7 +174,7 @@ impl Idle {
         let of = |kept: &H1Connection| kept.permit().is_some_and(|permit| permit.is_of(breaker));
         let mut stacks = self.stacks.borrow_mut();
         stacks.values_mut().any(|stack| {
-            let found = stack.iter().position(of);
+            let found = stack.iter().position(|kept| of(kept));
             found.map(|index| stack.remove(index)).is_some()
         })
     }
@@ -241,7 +249,7 @@ mod tests {
             let mut goes = pin!(here.turn(|| {}));
             assert!(goes.as_mut().poll(&mut cx).is_pending());
             assert!(waits.as_mut().poll(&mut cx).is_pending());
-            idle.keep(used);
+            idle.keep(Box::new(used));
         }
         drop(here);
         assert!(waits.as_mut().poll(&mut cx).is_pending());

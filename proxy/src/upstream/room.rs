@@ -26,7 +26,7 @@ impl Inner {
         picked: &Picked,
         caller: &Caller,
         place: Place,
-    ) -> Result<H1Connection, DialError> {
+    ) -> Result<Box<H1Connection>, DialError> {
         if picked.group.policy().limits.max_connections == u32::MAX {
             return match self.idle.take(&place) {
                 Some(kept) => Ok(kept),
@@ -42,7 +42,7 @@ impl Inner {
         picked: &Picked,
         caller: &Caller,
         place: Place,
-    ) -> Result<H1Connection, DialError> {
+    ) -> Result<Box<H1Connection>, DialError> {
         let mut waiting = None;
         loop {
             if let Some(kept) = self.take_counted(picked, &place) {
@@ -57,7 +57,7 @@ impl Inner {
     }
 
     /// A kept connection that counts among the backend's.
-    fn take_counted(&self, picked: &Picked, place: &Place) -> Option<H1Connection> {
+    fn take_counted(&self, picked: &Picked, place: &Place) -> Option<Box<H1Connection>> {
         let breaker = picked.group.state.breaker();
         let limits = &picked.group.policy().limits;
         loop {
@@ -79,7 +79,7 @@ impl Inner {
         caller: &Caller,
         place: Place,
         permit: Option<ConnectionPermit>,
-    ) -> Result<H1Connection, DialError> {
+    ) -> Result<Box<H1Connection>, DialError> {
         let policy = picked.group.policy();
         let terms = Terms {
             idle: policy.idle_timeout,
@@ -89,7 +89,7 @@ impl Inner {
         let limit = policy.connect_timeout;
         let io = self.stream(&picked.endpoint, caller, None, limit).await?;
         let retire_at = self.retire_at(None);
-        Ok(H1Connection::new(io, place, retire_at, terms))
+        Ok(Box::new(H1Connection::new(io, place, retire_at, terms)))
     }
 
     /// A shared connection of HTTP/2 straight to an endpoint.

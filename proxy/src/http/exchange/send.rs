@@ -65,6 +65,8 @@ pub(crate) struct Up {
     /// The right to this try, when it is a further one.
     permit: Option<RetryPermit>,
     reused: bool,
+    /// When its answer's head was there.
+    answered: Option<Instant>,
     /// The right on a shared connection, kept to the end of the exchange.
     _handle: Option<H2Handle>,
     interims: u32,
@@ -103,8 +105,8 @@ pub(crate) async fn tries(
 ) -> Result<Box<Up>, Stop> {
     let mut course = begin(exchange, way);
     loop {
-        let since = Instant::now();
         let picked = pick(exchange, snapshot, way, &course)?;
+        let since = picked.as_ref().map_or_else(Instant::now, Picked::since);
         let before = course.tried.len();
         course
             .tried
@@ -116,7 +118,7 @@ pub(crate) async fn tries(
                 // Few requests are hedged: the others need no room for it.
                 Box::pin(tries).await?
             }
-            _ => attempt(exchange, way, picked, by).await?,
+            _ => attempt(exchange, way, picked, by, since).await?,
         };
         let pause = match tried {
             Ok(up) => match judge(exchange, way, up, &mut course, since).await {
@@ -262,7 +264,10 @@ fn report(up: &Up, far: Option<Code>, status: u16, grpc: Option<u8>, since: Inst
         Some(Code::ConnectFailed | Code::UnknownService | Code::Draining | Code::NotReady) => {
             picked.failed(Failed::Program);
         }
-        _ => picked.answered(status, grpc, since.elapsed()),
+        _ => {
+            let at = up.answered.unwrap_or_else(Instant::now);
+            picked.answered(status, grpc, at, at.saturating_duration_since(since));
+        }
     }
 }
 
@@ -363,14 +368,14 @@ fn local_call(
     exchange.counted(counted)
 }
 
-/// One try: connects, sends, waits for the head of the answer.
+/// One try, which begins at `since`: connects, sends, waits for the head of the answer.
 async fn attempt(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
     picked: Option<Picked>,
     by: Option<Instant>,
+    since: Instant,
 ) -> Result<Tried, Stop> {
-    let since = Instant::now();
     let mut up = match connect(exchange, way, picked, by).await? {
         Ok(up) => up,
         Err((missed, picked)) => {
@@ -384,7 +389,9 @@ async fn attempt(
     let sent = Instant::now();
     let answered = poll_fn(|cx| wait::poll_answer(exchange, &mut up, cx, by)).await;
     exchange.story.received += up.upload.bytes;
-    exchange.story.waited += sent.elapsed();
+    let now = Instant::now();
+    up.answered = Some(now);
+    exchange.story.waited += now.saturating_duration_since(sent);
     match answered {
         Ok(()) => Ok(Ok(up)),
         Err(Wrong::Stop(Stop::Failed(failure))) if failure.blame() == Blame::Upstream => {

@@ -131,7 +131,7 @@ impl Copied {
         by: Option<Instant>,
     ) -> Answered {
         let mut exchange = self.exchange(session);
-        let tried = attempt(&mut exchange, way, picked, by).await;
+        let tried = attempt(&mut exchange, way, picked, by, Instant::now()).await;
         let story = Story::new(exchange.story.started);
         let story = std::mem::replace(&mut exchange.story, story);
         let replay = std::mem::take(&mut exchange.replay);
@@ -226,7 +226,7 @@ async fn run(
     let mut exchange = copied.exchange(&session);
     let course = begin(&mut exchange, &way);
     let picked = pick(&mut exchange, &snapshot, &way, &course).ok()?;
-    let tried = attempt(&mut exchange, &way, picked, deadline).await;
+    let tried = attempt(&mut exchange, &way, picked, deadline, since).await;
     let up = tried.ok()?.ok()?;
     let response = &exchange.messages.response;
     report(&up, None, response.status, response.grpc_status(), since);

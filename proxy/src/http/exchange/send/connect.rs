@@ -132,7 +132,7 @@ fn not_reached(error: &DialError) -> Missed {
 fn open_h1(
     exchange: &mut Exchange<'_>,
     way: &Way<'_>,
-    mut lent: H1Connection,
+    mut lent: Box<H1Connection>,
     reused: bool,
 ) -> Box<Up> {
     let input = std::mem::take(&mut lent.buffer);
@@ -155,6 +155,7 @@ fn open_h1(
         daemon: false,
         picked: None,
         permit: None,
+        answered: None,
         reused,
         _handle: None,
         interims: 0,
@@ -223,6 +224,7 @@ fn over(exchange: &Exchange<'_>, stream: Stream, handle: H2Handle) -> Box<Up> {
         daemon: handle.mesh,
         picked: None,
         permit: None,
+        answered: None,
         reused: false,
         _handle: Some(handle),
         interims: 0,

@@ -45,7 +45,7 @@ pub(super) async fn attempt(
     let whole = is_whole(exchange, way, until).await?;
     exchange.replay.rewind();
     if !whole {
-        return super::attempt(exchange, way, picked, by).await;
+        return super::attempt(exchange, way, picked, by, Instant::now()).await;
     }
     copies::send_copies(exchange);
     let session = exchange.session;
