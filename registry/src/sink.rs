@@ -270,7 +270,8 @@ impl Outlet {
 #[must_use = "a sync that is not committed changes nothing"]
 pub struct SyncGuard {
     sink: Sink,
-    sets: BTreeMap<ServiceKey, (Packed, Version)>,
+    /// Each one [`Update::Listed`].
+    sets: BTreeMap<ServiceKey, Update>,
     kept: BTreeSet<ServiceKey>,
     refused: Vec<String>,
 }
@@ -284,7 +285,7 @@ impl SyncGuard {
         }
         match set.into().normalised() {
             Ok(set) => {
-                let set = (Packed::of(&set), version);
+                let set = Update::Listed(Packed::of(&set), version);
                 self.sets.insert(with_namespace(key), set);
             }
             Err(reason) => {
@@ -313,8 +314,13 @@ impl SyncGuard {
             batch.updates.retain(|key, _| kept.contains(key));
             kept.extend(sets.keys().cloned());
             batch.seen = Some(kept);
-            for (key, (set, version)) in sets {
-                batch.put(key, Update::Listed(set, version));
+            if batch.updates.is_empty() {
+                // There may be very many.
+                batch.updates = sets;
+            } else {
+                for (key, set) in sets {
+                    batch.put(key, set);
+                }
             }
             for reason in refused {
                 batch.refuse(reason);

@@ -174,6 +174,7 @@ impl View {
     /// Applies a batch. True in the first place when facts changed, in the second when the source should
     /// be asked for an authoritative read because a removal is doubted.
     pub(crate) fn apply(&mut self, batch: Batch, now_ms: u64) -> (bool, bool) {
+        let before = self.services.len();
         let mut changed = false;
         let mut doubt = false;
         let mut step = |(facts, held): (bool, bool)| {
@@ -191,6 +192,10 @@ impl View {
                 Update::Listed(set, version) => self.replace(key, set.unpacked(), version, now_ms),
                 Update::Absent(version) => self.remove(&key, version, now_ms),
             });
+        }
+        if self.services.len() / 2 > before {
+            // A map into which many came in order is half empty; made of all at once it is full.
+            self.services = std::mem::take(&mut self.services).into_iter().collect();
         }
         self.counters.drift += batch.drift;
         self.counters.unreadable += batch.unreadable;
@@ -552,9 +557,11 @@ fn view_endpoint(
     health: Health,
     labels: Labels,
 ) -> ViewEndpoint {
+    let mut address = mesh_model::address::canonical(address).to_string();
+    address.shrink_to_fit();
     ViewEndpoint {
         id,
-        address: mesh_model::address::canonical(address).to_string(),
+        address,
         health: WireHealth::from(health).into(),
         weight: endpoint.weight.max(1),
         priority: u32::from(endpoint.priority),

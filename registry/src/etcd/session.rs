@@ -21,6 +21,7 @@ use super::{
     table::{Content, Entry, MAX_KEYS, Reading, Table},
 };
 use crate::{
+    breath,
     sink::Sink,
     source::{SourceError, SourceError::Protocol},
     status::SourceStatus,
@@ -239,6 +240,7 @@ impl<'s> Session<'s> {
         }
         let mut sync = self.out.begin_sync();
         for service in table.services() {
+            breath::take();
             match table.content(service) {
                 Content::Set(set) => sync.replace(service.clone(), set, position.version()),
                 Content::Unreadable | Content::Gone => sync.keep(service.clone()),
