@@ -143,6 +143,55 @@ fn edits_are_compared_kept_and_undone() {
 }
 
 #[test]
+fn what_waits_is_found_and_confirmed() {
+    need!(namespaces);
+    need!(root);
+    let stage = Stage::set(Kind::Users, say).unwrap();
+    let h1 = stage.host(0).unwrap();
+    let waiting = || {
+        let rows = h1.ctl_json(&["history"]).unwrap();
+        let rows = rows.as_array().unwrap().clone();
+        rows.iter()
+            .filter(|row| row["state"] == "tentative")
+            .count()
+    };
+    let term = ["--confirm-within", "10m", "--wait", "all"];
+
+    let (code, out, error) = h1.ctl_full(&["confirm"]).unwrap();
+    assert_eq!(code, 1, "{out}{error}");
+    assert!(error.contains("nothing of yours waits"), "{out}{error}");
+
+    // The one that waits is kept without being named.
+    let split = ["route", "split", "words", "v1=60", "v2=40"];
+    h1.ctl(&[&split[..], &term[..]].concat()).unwrap();
+    assert_eq!(waiting(), 1);
+    h1.ctl(&["confirm", "--wait", "all"]).unwrap();
+    assert_eq!(waiting(), 0);
+    let row = stage
+        .host(2)
+        .unwrap()
+        .ctl_json(&["get", "HTTPRoute", "words-split"]);
+    assert!(row.is_ok(), "{row:?}");
+
+    // Of two none is guessed: each is shown with the command that keeps it.
+    stage.apply("split-50.yaml").unwrap();
+    for file in ["split-10.yaml", "basic.dtab.yaml"] {
+        let path = mesh_tests::binary::workspace()
+            .join("tests/demo")
+            .join(file);
+        let path = path.display().to_string();
+        h1.ctl(&[&["apply", "-f", &path][..], &term[..]].concat())
+            .unwrap();
+    }
+    assert_eq!(waiting(), 2);
+    let (code, out, error) = h1.ctl_full(&["confirm"]).unwrap();
+    assert_eq!(code, 2, "{out}{error}");
+    let named = error.matches("`meshctl confirm ").count();
+    assert_eq!(named, 2, "{out}{error}");
+    assert_eq!(waiting(), 2);
+}
+
+#[test]
 fn everything_is_there_after_a_restart_of_all() {
     need!(namespaces);
     need!(root);

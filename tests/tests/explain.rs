@@ -56,6 +56,16 @@ fn calls_are_explained_end_to_end() {
         "{answer}"
     );
     assert!(!answer["endpoint"].as_str().unwrap().is_empty(), "{answer}");
+    within(Duration::from_secs(20), || {
+        let rows = h1.ctl_json(&["stat", "words"])?;
+        let counted = rows.as_array().is_some_and(|rows| {
+            rows.iter()
+                .any(|row| row["source"] == "default/capitalizer")
+        });
+        anyhow::ensure!(counted, "not counted as the service's: {rows}");
+        Ok(())
+    })
+    .unwrap();
 
     // A call that fails names its id, and both hosts tell its story.
     let (id, line) = within(Duration::from_secs(30), || {
