@@ -8,10 +8,10 @@ go_tool() {
         [ -x "$candidate" ] && { echo "$candidate"; return; }
     done
     mkdir -p "$MESH_TOOLS/go-lists/partial" "$MESH_TOOLS/go-lists/archives/partial" "$MESH_TOOLS/root"
-    # The mirror is the one that this machine's own lists name.
+    # The mirror is the one that this machine's own lists name. Debian's awk ends at a file that is not there.
     local mirror
-    mirror="$(awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }' \
-        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null)"
+    mirror="$({ cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
+        awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }')"
     [ -n "$mirror" ] || return 1
     echo "deb $mirror bookworm-backports main" >"$MESH_TOOLS/go-lists/sources.list"
     local apt=(apt-get -qq -o "Dir::Etc::sourcelist=$MESH_TOOLS/go-lists/sources.list" -o Dir::Etc::sourceparts=-

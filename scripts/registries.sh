@@ -30,10 +30,10 @@ left_out() {
     return 0
 }
 
-# The Debian mirror that this machine's own lists name.
+# The Debian mirror that this machine's own lists name. Debian's awk ends at a file that is not there.
 debian_mirror() {
-    awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }' \
-        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null
+    { cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
+        awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }'
 }
 
 # debian_release RELEASE: sets APT_CONFIG to a private root of apt with that release alone, which can
