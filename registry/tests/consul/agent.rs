@@ -97,8 +97,11 @@ impl Agent {
     }
 
     /// These instances go, all at one moment, and then the agent forgets them: one by one they would be no mass.
-    fn leave(&self, ids: &[String]) {
-        let delete = |id: &String| serde_json::json!({"Service": {"Verb": "delete", "Node": "lab", "Service": {"ID": id}}});
+    fn leave(&self, service: &str, ids: &[String]) {
+        let delete = |id: &String| {
+            let one = serde_json::json!({"ID": id, "Service": service});
+            serde_json::json!({"Service": {"Verb": "delete", "Node": "lab", "Service": one}})
+        };
         let all: serde_json::Value = ids.iter().map(delete).collect();
         self.told("/v1/txn", &all.to_string());
         for id in ids {
@@ -147,7 +150,7 @@ impl World for Agent {
             .map(|one| format!("{service}-{}", one.port))
             .collect();
         if !ids.is_empty() {
-            self.leave(&ids);
+            self.leave(service, &ids);
         }
         for one in endpoints {
             self.register(service, *one, "10.0.0.1", 1);
