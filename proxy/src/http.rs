@@ -1,7 +1,8 @@
 //! HTTP, request by request: `admit → match → authorize → pick → send → settle`.
 //!
 //! In: callers' connections and streams, snapshots. Out: answers, and one record per request.
-//! HTTP/1 is spoken by our own codec, HTTP/2 by the `h2` crate; the types of `http` stay at its boundary.
+//! HTTP/1 and callers' HTTP/2 are spoken by our own codecs, HTTP/2 to programs by the `h2` crate; the types of `http` stay
+//! at its boundary.
 //! Never: decides anything that [`mesh_model::snapshot::decide`] does not.
 
 use std::rc::Rc;

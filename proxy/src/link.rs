@@ -1,6 +1,7 @@
-//! HTTP/2 between our own daemons (`mesh-h2/1`): many exchanges on one connection, each in step with its reader.
+//! HTTP/2 between our own daemons (`mesh-h2/1`), and the serving end of programs' HTTP/2: many exchanges on one
+//! connection, each in step with its reader.
 //!
-//! In: plaintext bytes of a tunnel. Out: heads as lists of fields, bodies, ends; and the same the other way. It is
+//! In: plaintext bytes of a tunnel, or a program's connection. Out: heads as lists of fields, bodies, ends; and the same the other way. It is
 //! HTTP/2 as RFC 9113 has it without priorities, pushes and padding of its own, so that each end may be another
 //! implementation. What all streams send in one turn of the event loop goes out together.
 //! Never: spawns, allocates for a frame that is passed on, or lets a slow reader hold up another's stream.
@@ -57,6 +58,17 @@ pub(crate) struct Terms {
     /// The most that one stream may have in flight towards us. A stream begins with less, and gets more while its
     /// reader keeps up.
     pub window: u32,
+    /// Who is at the other end.
+    pub peer: Peer,
+}
+
+/// Who is at the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Another daemon. It is believed a little more, and given more.
+    Daemon,
+    /// Any program that calls: it is held to every rule of RFC 9113, and may ask for CONNECT streams (RFC 8441).
+    Program,
 }
 
 /// Why a stream came to no good end.
@@ -150,7 +162,6 @@ impl Link {
     }
 
     /// Streams that are not over.
-    #[cfg(test)]
     pub(crate) fn active(&self) -> u32 {
         self.0.borrow().active()
     }

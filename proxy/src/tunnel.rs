@@ -24,7 +24,7 @@ use crate::{
     connection::{InboundOrigin, Origin},
     hbone, http,
     io::Io,
-    link::{Driver, Link, Terms},
+    link::{Driver, Link, Peer as End, Terms},
     tls::{self, TlsStream, Verified},
     worker::Worker,
 };
@@ -123,6 +123,7 @@ async fn linked(worker: &Rc<Worker>, stream: TlsStream<TcpStream>, peer: &Peer<'
         client: false,
         streams: STREAMS,
         window: STREAM_WINDOW,
+        peer: End::Daemon,
     });
     let mut driver = Driver::new(link.clone(), stream);
     let origin = peer.origin();

@@ -5,7 +5,7 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
+use h2::{Reason, SendStream, client::ResponseFuture};
 
 use super::{
     body::{BodyError, BodyEvent},
@@ -14,7 +14,7 @@ use super::{
     malformed::HeadError,
     message::Response,
 };
-use crate::link;
+use crate::{io, link};
 
 /// Heads on a link.
 pub(super) mod heads;
@@ -46,27 +46,27 @@ impl AnswerError {
 /// A stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    /// Of a caller's or a program's connection.
+    /// Of a program that is called, or of another mesh.
     Other(other::Stream),
-    /// Between our own daemons.
+    /// Of a caller, and between our own daemons.
     Linked(linked::Stream),
 }
 
 impl Stream {
-    /// The server's side of a stream.
-    pub(crate) fn accepted(recv: RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self::Other(other::Stream::accepted(recv, respond))
-    }
-
     /// The client's side of a stream; `ended` when the request has no body.
     pub(crate) fn opened(answer: ResponseFuture, send: SendStream<Bytes>, ended: bool) -> Self {
         Self::Other(other::Stream::opened(answer, send, ended))
     }
 
-    /// The server's side of a stream between daemons; `length` is what the head announces of the body, which has
-    /// come when `ended`.
-    pub(crate) fn asked(stream: link::Stream, ended: bool, length: Option<u64>) -> Self {
-        Self::Linked(linked::Stream::asked(stream, ended, length))
+    /// The server's side of a stream of `peer`; `length` is what the head announces of the body, which has come when
+    /// `ended`.
+    pub(crate) fn asked(
+        stream: link::Stream,
+        peer: link::Peer,
+        ended: bool,
+        length: Option<u64>,
+    ) -> Self {
+        Self::Linked(linked::Stream::asked(stream, peer, ended, length))
     }
 
     /// The client's side of a stream between daemons; `ended` when the request has no body.
@@ -93,41 +93,30 @@ impl Stream {
     }
 
     /// The server's side: sends an interim answer.
-    pub(crate) fn send_interim(&mut self, response: &Response) -> Result<(), Fault> {
-        match self {
-            Self::Other(stream) => stream.send_interim(response)?,
-            Self::Linked(stream) => stream.send_response(response, false),
-        }
-        Ok(())
-    }
-
-    /// The server's side: sends the head; `ended` when there is no body. False when it did not go out.
-    pub(crate) fn send_response(&mut self, response: &Response, ended: bool) -> bool {
-        match self {
-            Self::Other(stream) => stream
-                .send_response(response, ended)
-                .unwrap_or_else(|error| {
-                    tracing::trace!(%error, "a head was not sent");
-                    false
-                }),
-            Self::Linked(stream) => {
-                stream.send_response(response, ended);
-                true
-            }
+    pub(crate) fn send_interim(&mut self, response: &Response) {
+        if let Self::Linked(stream) = self {
+            stream.send_response(response, false);
         }
     }
 
-    /// The server's side: grants a CONNECT; false when it did not go out.
-    pub(crate) fn grant(&mut self) -> bool {
-        match self {
-            Self::Other(stream) => {
-                let granted = stream.grant();
-                granted
-                    .inspect_err(|error| tracing::trace!(%error, "a CONNECT went away"))
-                    .is_ok()
-            }
-            // Those of a link are no business of an exchange.
-            Self::Linked(_) => false,
+    /// The server's side: sends the head; `ended` when there is no body.
+    pub(crate) fn send_response(&mut self, response: &Response, ended: bool) {
+        if let Self::Linked(stream) = self {
+            stream.send_response(response, ended);
+        }
+    }
+
+    /// The server's side: grants a CONNECT.
+    pub(crate) fn grant(&mut self) {
+        if let Self::Linked(stream) = self {
+            stream.grant();
+        }
+    }
+
+    /// The server's side: gives up a stream whose head is malformed (RFC 9113 section 8.1.1).
+    pub(crate) fn refuse(&mut self) {
+        if let Self::Linked(stream) = self {
+            stream.refuse();
         }
     }
 
@@ -238,19 +227,11 @@ impl Stream {
         }
     }
 
-    /// The server's side: true while neither a head of an answer nor a reset was sent.
-    pub(crate) fn is_unanswered(&self) -> bool {
+    /// The server's side after it was granted: what bytes go out and come in by.
+    pub(crate) fn into_bytes(self) -> Option<io::Stream> {
         match self {
-            Self::Other(stream) => stream.is_unanswered(),
-            Self::Linked(stream) => stream.is_unanswered(),
-        }
-    }
-
-    /// The server's side of a caller's stream after its head was sent: what bytes go out and come in by.
-    pub(crate) fn into_parts(self) -> Option<(SendStream<Bytes>, RecvStream)> {
-        match self {
-            Self::Other(stream) => stream.into_parts(),
-            Self::Linked(_) => None,
+            Self::Other(_) => None,
+            Self::Linked(stream) => Some(stream.into_bytes()),
         }
     }
 

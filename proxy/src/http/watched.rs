@@ -11,17 +11,12 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::link::Allowance;
 
-/// Requests after which a peer that takes most of them back at once is cut off.
-const TAKEN_BACK: u32 = 500;
-/// A request that is taken back later than this is one that its caller has waited for.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 /// The client's connection preface (RFC 9113 section 3.4) comes before the first frame.
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
@@ -33,12 +28,9 @@ const SETTINGS: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct Tally {
     frames: RefCell<Frames>,
-    requests: Cell<u32>,
-    taken_back: Cell<u32>,
     flooded: Cell<bool>,
     /// The first frame was not SETTINGS.
     no_preface: Cell<bool>,
-    blocked_since: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -103,11 +95,8 @@ impl Tally {
                 idle: Allowance::new(),
                 begun: false,
             }),
-            requests: Cell::new(0),
-            taken_back: Cell::new(0),
             flooded: Cell::new(false),
             no_preface: Cell::new(false),
-            blocked_since: Cell::new(None),
         }
     }
 
@@ -140,29 +129,9 @@ impl Tally {
         frames.idle.earn(useful);
     }
 
-    /// A request has ended; `taken_back` when its caller reset it at once and saw nothing of an answer.
-    pub(crate) fn ended(&self, taken_back: bool) {
-        let requests = self.requests.get().saturating_add(1);
-        let back = self.taken_back.get().saturating_add(taken_back.into());
-        self.requests.set(requests);
-        self.taken_back.set(back);
-        if requests >= TAKEN_BACK {
-            if back > requests / 2 {
-                self.flooded.set(true);
-            }
-            self.requests.set(0);
-            self.taken_back.set(0);
-        }
-    }
-
     /// True once the peer has sent more than it may.
     pub(crate) fn is_flooded(&self) -> bool {
         self.flooded.get()
-    }
-
-    /// Since when the peer takes no more bytes, while there are some for it.
-    pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        self.blocked_since.get()
     }
 }
 
@@ -182,16 +151,6 @@ impl<I> Watched<I> {
             tally: Rc::clone(&tally),
         };
         (io, tally)
-    }
-
-    fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let blocked = &self.tally.blocked_since;
-        if result.is_ready() {
-            blocked.set(None);
-        } else if blocked.get().is_none() {
-            blocked.set(Some(Instant::now()));
-        }
-        result
     }
 }
 
@@ -225,7 +184,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
-        let taken = ready!(self.written(result))?;
+        let taken = ready!(result)?;
         self.tally.sent(buf.get(..taken).unwrap_or_default());
         Poll::Ready(Ok(taken))
     }
@@ -235,7 +194,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        let taken = ready!(self.written(result))?;
+        let taken = ready!(result)?;
         let mut left = taken;
         for buf in bufs {
             let here = left.min(buf.len());
@@ -311,18 +270,5 @@ mod tests {
             }
         }
         assert!(!tally.is_flooded());
-    }
-
-    #[test]
-    fn whoever_takes_most_requests_back_is_cut_off() {
-        let tally = Tally::new();
-        for index in 0..4 * TAKEN_BACK {
-            tally.ended(index % 2 == 0);
-        }
-        assert!(!tally.is_flooded());
-        for _ in 0..TAKEN_BACK {
-            tally.ended(true);
-        }
-        assert!(tally.is_flooded());
     }
 }

@@ -21,6 +21,8 @@ use crate::alarm::Alarm;
 /// Room for a read, and for one while much comes in.
 const ROOM: usize = 16 << 10;
 const LARGE: usize = FRAME + frame::HEAD;
+/// Runs of bytes that leave in one write.
+const PIECES: usize = 32;
 /// Reads before streams get their turn.
 const TURNS: usize = 4;
 /// Bytes that wait for a calling end before it is listened to no longer: it asks for more than it takes. A serving
@@ -196,7 +198,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<io::Result<()>> {
         while !state.out.is_empty() {
-            let count = ready!(Pin::new(&mut self.io).poll_write(cx, state.out.front()))?;
+            let io = Pin::new(&mut self.io);
+            let count = if state.out.is_one() || !io.is_write_vectored() {
+                ready!(io.poll_write(cx, state.out.front()))?
+            } else {
+                let mut pieces = [io::IoSlice::new(&[]); PIECES];
+                let count = state.out.fronts(&mut pieces);
+                let pieces = pieces.get(..count).unwrap_or_default();
+                ready!(io.poll_write_vectored(cx, pieces))?
+            };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

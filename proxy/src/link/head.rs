@@ -90,6 +90,11 @@ impl Head {
         })
     }
 
+    /// True when a name begins as one of HTTP/2's own.
+    pub(crate) fn has_pseudo(&self) -> bool {
+        self.iter().any(|(name, _)| name.starts_with(b":"))
+    }
+
     /// The value of the first field with this name, in lower case.
     pub(crate) fn value(&self, name: &[u8]) -> Option<&[u8]> {
         self.iter()

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 
 use super::{
-    Head, Link, Reason, Stream, Terms, frame, head,
+    Head, Link, Peer, Reason, Stream, Terms, frame, head,
     hpack::{Decoder, Encoder},
     state::PREFACE,
 };
@@ -28,7 +28,7 @@ struct Made {
 }
 
 /// Judges the bytes as what an end hears, and as one head; panics when a law is broken. The first byte says which
-/// end it is, and whether the other one greets it properly.
+/// end it is, whether the other one greets it properly, and who that is.
 pub(crate) fn judge(bytes: &[u8]) {
     let whole = heard(bytes, usize::MAX);
     for piece in [1, 3, 10, 100] {
@@ -50,6 +50,11 @@ fn heard(bytes: &[u8], piece: usize) -> Made {
         client,
         streams: STREAMS,
         window: 1 << 20,
+        peer: if how & 4 == 0 {
+            Peer::Daemon
+        } else {
+            Peer::Program
+        },
     });
     let mut streams: Vec<Stream> = (0..if client { 3 } else { 0 })
         .filter_map(|number| link.open(number > 0, |fields| fields.field(b":method", b"GET")))

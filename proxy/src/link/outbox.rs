@@ -1,6 +1,6 @@
 //! What waits to be sent: small things side by side in one run of bytes, large pieces as they are.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -50,14 +50,38 @@ impl Outbox {
         self.front.front().map_or(&self.tail, |piece| piece)
     }
 
+    /// What is to be sent first, in several pieces; how many.
+    pub(super) fn fronts<'o>(&'o self, pieces: &mut [IoSlice<'o>]) -> usize {
+        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        let all = self.front.iter().map(|piece| &piece[..]).chain(tail);
+        let mut count = 0;
+        for (place, piece) in pieces.iter_mut().zip(all) {
+            *place = IoSlice::new(piece);
+            count += 1;
+        }
+        count
+    }
+
+    /// True when all that waits is one run of bytes.
+    pub(super) fn is_one(&self) -> bool {
+        self.front.is_empty() || (self.front.len() == 1 && self.tail.is_empty())
+    }
+
     /// Takes bytes off the front.
-    pub(super) fn advance(&mut self, count: usize) {
+    pub(super) fn advance(&mut self, mut count: usize) {
+        while count > 0 && !self.is_empty() {
+            count -= self.advance_one(count);
+        }
+    }
+
+    fn advance_one(&mut self, count: usize) -> usize {
         let Some(piece) = self.front.front_mut() else {
-            self.tail.advance(count.min(self.tail.len()));
+            let count = count.min(self.tail.len());
+            self.tail.advance(count);
             if self.tail.is_empty() {
                 self.tail.clear();
             }
-            return;
+            return count;
         };
         let count = count.min(piece.len());
         piece.advance(count);
@@ -65,6 +89,7 @@ impl Outbox {
         if piece.is_empty() {
             self.front.pop_front();
         }
+        count
     }
 
     /// Gives back memory that an idle link needs not.
@@ -111,5 +136,23 @@ mod tests {
         }
         assert!(found == wanted && outbox.front().is_empty());
         outbox.shrink();
+    }
+
+    #[test]
+    fn several_pieces_at_once() {
+        let mut outbox = Outbox::default();
+        outbox.tail().extend_from_slice(b"one");
+        assert!(outbox.is_one());
+        outbox.push(Bytes::from(vec![b'x'; LARGE]));
+        outbox.tail().extend_from_slice(b"two");
+        assert!(!outbox.is_one());
+        let mut pieces = [IoSlice::new(&[]); 4];
+        let count = outbox.fronts(&mut pieces);
+        let lengths: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+        assert_eq!((count, lengths), (3, vec![3, LARGE, 3, 0]));
+        outbox.advance(3 + LARGE + 1);
+        assert_eq!((outbox.front(), outbox.len()), (&b"wo"[..], 2));
+        outbox.advance(2);
+        assert!(outbox.is_empty() && outbox.is_one());
     }
 }

@@ -1,15 +1,15 @@
 //! What comes in: whole frames, each checked before it changes anything.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    Broken,
+    Broken, Peer,
     frame::{self, Head, Reason},
     head,
     queue::Queue,
-    state::{FRAME, LARGEST, Leaving, Partial, State},
+    state::{LARGEST, Leaving, Partial, State},
 };
 
 /// Bytes from which a piece of a body is not copied out of what was read: it holds the whole of that, which is
@@ -25,6 +25,12 @@ const PARTS: u32 = 64;
 const SETTINGS: usize = 64;
 /// Bytes that may wait for a peer that asks for answers and takes none.
 const ANSWERS: usize = 4 << 20;
+/// A program's requests that it took back before they were looked at and that wait for that; and its streams that
+/// had to be given up because of what it sent.
+const STILLBORN: u32 = 20;
+const FAULTS: u32 = 100;
+/// A request that is taken back later than this is one that its caller has waited for.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 impl State {
     /// Takes the whole frames that `input` begins with.
@@ -33,7 +39,7 @@ impl State {
             return Ok(());
         }
         while let Some(head) = Head::read(input) {
-            if head.length > FRAME {
+            if head.length > self.most_in_frame() {
                 return Err(Reason::FRAME_SIZE_ERROR);
             }
             if input.len() < frame::HEAD + head.length {
@@ -46,6 +52,9 @@ impl State {
             }
             if !self.settled && head.kind != frame::SETTINGS {
                 return Err(Reason::PROTOCOL_ERROR);
+            }
+            if self.faults > FAULTS {
+                return Err(Reason::ENHANCE_YOUR_CALM);
             }
             if head.kind == frame::DATA {
                 self.on_data(head, input)?;
@@ -87,6 +96,7 @@ impl State {
             frame::WINDOW_UPDATE => self.on_window(head, payload),
             frame::PRIORITY if head.stream == 0 => Err(Reason::PROTOCOL_ERROR),
             frame::PRIORITY if head.length != 5 => Err(Reason::FRAME_SIZE_ERROR),
+            frame::PRIORITY => self.on_priority(head.stream, payload),
             frame::PUSH_PROMISE => Err(Reason::PROTOCOL_ERROR),
             // Also kinds that nobody knows (RFC 9113 section 5.5).
             _ => Ok(()),
@@ -104,9 +114,6 @@ impl State {
         self.window -= length;
         self.owed += u32::try_from(head.length).unwrap_or(u32::MAX);
         let last = head.has(frame::END_STREAM);
-        if head.length == 0 && !last && !self.watch.idle() {
-            return Err(Reason::ENHANCE_YOUR_CALM);
-        }
         let pad = if head.has(frame::PADDED) {
             let pad = input.first().copied().filter(|_| head.length > 0);
             usize::from(pad.ok_or(Reason::PROTOCOL_ERROR)?) + 1
@@ -116,24 +123,51 @@ impl State {
         if pad > head.length {
             return Err(Reason::PROTOCOL_ERROR);
         }
+        if pad == head.length && !last && !self.watch.idle() {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
         let piece = if pad > 0 {
             let whole = cut(input, head.length);
             whole.slice(1..=head.length - pad)
         } else {
             cut(input, head.length)
         };
-        self.on_piece(head.stream, piece, length, last);
+        let key = self.key_of(head.stream);
+        if let Some(key) = key.filter(|key| !self.is_behind_end(*key)) {
+            self.on_piece(key, piece, length, last);
+        } else if !self.may_be_late(head.stream) {
+            return Err(Reason::STREAM_CLOSED);
+        }
         // What belongs to no stream is given back at once.
         self.credit(0);
         Ok(())
     }
 
-    fn on_piece(&mut self, id: u32, piece: Bytes, counted: i64, last: bool) {
-        let (key, client) = (self.key_of(id), self.terms.client);
-        let Some((key, entry)) = key.and_then(|key| Some((key, self.entry(key)?))) else {
-            // Ours was the end of it, and this was on its way.
-            return;
-        };
+    /// True when a frame of a stream that is over may have been on its way: ours was the end of it. No program sends
+    /// anything behind its own end (RFC 9113 section 5.1).
+    fn may_be_late(&self, id: u32) -> bool {
+        self.terms.peer == Peer::Daemon || id > self.last || self.was_given_up(id)
+    }
+
+    /// True for a stream that a program has ended.
+    fn is_behind_end(&mut self, key: u32) -> bool {
+        let program = self.terms.peer == Peer::Program;
+        program && self.entry(key).is_some_and(|entry| entry.read)
+    }
+
+    /// No stream can depend on itself (RFC 7540 section 5.3.1); what else priorities say means nothing.
+    fn on_priority(&self, id: u32, payload: &[u8]) -> Result<(), Reason> {
+        let on = number(payload.get(..4).unwrap_or_default());
+        let itself = on.is_some_and(|on| on & 0x7fff_ffff == id);
+        if itself && self.terms.peer == Peer::Program {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        Ok(())
+    }
+
+    fn on_piece(&mut self, key: u32, piece: Bytes, counted: i64, last: bool) {
+        let client = self.terms.client;
+        let Some(entry) = self.entry(key) else { return };
         if entry.read {
             return self.refuse(key, Reason::STREAM_CLOSED);
         }
@@ -144,8 +178,16 @@ impl State {
         if counted > entry.window {
             return self.refuse(key, Reason::FLOW_CONTROL_ERROR);
         }
-        entry.window -= counted;
         let length = piece.len();
+        if let Some(left) = entry.left {
+            // RFC 9113 section 8.1.1.
+            let rest = left.checked_sub(length as u64);
+            let Some(rest) = rest.filter(|rest| *rest == 0 || !last) else {
+                return self.refuse(key, Reason::PROTOCOL_ERROR);
+            };
+            entry.left = Some(rest);
+        }
+        entry.window -= counted;
         let padding = usize::try_from(counted).unwrap_or(0).saturating_sub(length);
         entry.read = last;
         if length > 0 {
@@ -175,7 +217,9 @@ impl State {
             (pad, rest) = (usize::from(*length), tail);
         }
         if head.has(frame::WITH_PRIORITY) {
-            rest = rest.get(5..).ok_or(Reason::FRAME_SIZE_ERROR)?;
+            let priority = rest.get(..5).ok_or(Reason::FRAME_SIZE_ERROR)?;
+            self.on_priority(head.stream, priority)?;
+            rest = rest.get(5..).unwrap_or_default();
         }
         let length = rest.len().checked_sub(pad).ok_or(Reason::PROTOCOL_ERROR)?;
         let block = rest.get(..length).unwrap_or_default();
@@ -231,8 +275,11 @@ impl State {
         if !self.is_idle(id) {
             // Of a stream that has ended, or that nobody was to open any more.
             head::put(fields);
-            let within = self.watch.idle();
-            return within.then_some(()).ok_or(Reason::ENHANCE_YOUR_CALM);
+            if !self.watch.idle() {
+                return Err(Reason::ENHANCE_YOUR_CALM);
+            }
+            let late = self.may_be_late(id);
+            return late.then_some(()).ok_or(Reason::STREAM_CLOSED);
         }
         if self.terms.client || id.is_multiple_of(2) {
             return Err(Reason::PROTOCOL_ERROR);
@@ -248,15 +295,15 @@ impl State {
         }
         if self.active() >= self.terms.streams {
             head::put(fields);
-            self.put(
-                frame::RST_STREAM,
-                0,
-                id,
-                &Reason::REFUSED_STREAM.0.to_be_bytes(),
-            );
+            self.gives_up(id, Reason::REFUSED_STREAM);
             return Ok(());
         }
         let key = self.add(id, last, false, true);
+        if self.terms.peer == Peer::Program
+            && let Some(entry) = self.entry(key)
+        {
+            entry.left = fields.value(b"content-length").and_then(length);
+        }
         self.opened.push_back((key, fields, last));
         Ok(())
     }
@@ -296,6 +343,10 @@ impl State {
             // A second head that is no end.
             (false, false) => Some(Reason::PROTOCOL_ERROR),
             (false, true) if fields.is_too_large() => Some(Reason::ENHANCE_YOUR_CALM),
+            (false, true) if fields.has_pseudo() => Some(Reason::PROTOCOL_ERROR),
+            (false, true) if entry.left.is_some_and(|left| left > 0) => {
+                Some(Reason::PROTOCOL_ERROR)
+            }
             (false, true) => None,
         };
         if let Some(fault) = fault {
@@ -315,14 +366,16 @@ impl State {
         if head.stream == 0 || self.is_idle(head.stream) {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        let client = self.terms.client;
+        let (client, now) = (self.terms.client, self.now);
+        let program = self.terms.peer == Peer::Program;
         let Some(key) = self.key_of(head.stream) else {
             return Ok(());
         };
         let Some(entry) = self.entry(key) else {
             return Ok(());
         };
-        let taken_back = !client && !entry.looked_at;
+        let unseen = !client && !entry.looked_at;
+        let at_once = program && !entry.answered && now.duration_since(entry.begun) < AT_ONCE;
         // A whole answer stays one when the other end needs no more of the request.
         if reason == Reason::NO_ERROR && client && entry.read {
             entry.written = true;
@@ -331,10 +384,12 @@ impl State {
         }
         entry.wake();
         self.settle(key);
-        if taken_back {
+        if unseen || at_once {
             self.watch.taken_back();
         }
-        Ok(())
+        self.stillborn += u32::from(unseen && program);
+        let many = self.stillborn > STILLBORN;
+        (!many).then_some(()).ok_or(Reason::ENHANCE_YOUR_CALM)
     }
 
     fn on_settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
@@ -473,7 +528,8 @@ impl State {
     }
 
     /// A fault of the other end in one stream.
-    fn refuse(&mut self, key: u32, reason: Reason) {
+    pub(super) fn refuse(&mut self, key: u32, reason: Reason) {
+        self.faults += u32::from(self.terms.peer == Peer::Program);
         self.reset(key, reason, Broken::Refused(reason));
     }
 }
@@ -497,6 +553,16 @@ fn keep(inbox: &mut Queue<Bytes>, piece: Bytes) {
         }
         Some(_) | None => inbox.push(piece),
     }
+}
+
+/// The length that a head announces; whoever reads the head refuses what is none.
+fn length(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text)
+        .ok()
+        .filter(|_| digits)?
+        .parse()
+        .ok()
 }
 
 fn number(payload: &[u8]) -> Option<u32> {

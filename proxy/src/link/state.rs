@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Broken, Terms,
+    Broken, Peer, Terms,
     frame::{self, Reason},
     head::{self, Head},
     hpack::{Decoder, Encoder},
@@ -31,8 +31,15 @@ pub(super) const LARGEST: i64 = 0x7fff_ffff;
 /// stream holds up the others, unless so much is held for slow readers:
 pub(super) const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(super) const HELD: usize = 64 << 20;
-/// Largest frame that we take, and that we send.
+/// The same for any program's connection.
+const PROGRAM_WINDOW: u32 = 1 << 20;
+const PROGRAM_HELD: usize = 1 << 20;
+/// Largest frame that we take, and that we send; and what every program sends without being asked for more (RFC
+/// 9113 section 4.2).
 pub(super) const FRAME: usize = 64 << 10;
+const PROGRAM_FRAME: usize = 16 << 10;
+/// Streams that were given up and that a program may not have heard of.
+const GIVEN_UP: usize = 256;
 /// Bytes that wait for the socket before streams have to wait.
 const BACKLOG: usize = 256 << 10;
 /// A reader that takes half of its window in this time gets a larger one.
@@ -65,14 +72,18 @@ impl Hasher for Direct {
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact of its own")]
 pub(super) struct Entry {
     pub(super) id: u32,
+    pub(super) begun: Instant,
     /// Heads of the answer that nobody has read yet, interim ones before the last.
     pub(super) heads: Queue<Box<Head>>,
+    /// A head of the answer went out, or the last one came in.
     pub(super) answered: bool,
     /// Pieces of the body that nobody has read yet.
     pub(super) inbox: Queue<Bytes>,
     pub(super) trailers: Option<Box<Head>>,
     /// The other end sends nothing more.
     pub(super) read: bool,
+    /// What a program has announced of the body and not sent yet.
+    pub(super) left: Option<u64>,
     /// What the other end may still send, and the whole of it.
     pub(super) window: i64,
     pub(super) whole: u32,
@@ -154,8 +165,12 @@ pub(super) struct State {
     pub(super) next: u32,
     /// The last stream that the other end opened.
     pub(super) last: u32,
-    /// Streams that were opened and that nobody has taken yet.
+    /// Streams that were opened and that nobody has taken yet, and how many of them were taken back.
     pub(super) opened: VecDeque<(u32, Box<Head>, bool)>,
+    pub(super) stillborn: u32,
+    /// A program's streams that were given up last, and how many were because of what it sent.
+    given_up: VecDeque<u32>,
+    pub(super) faults: u32,
     /// What the connection may still send, and who waits for more of it, or for the socket.
     pub(super) room: i64,
     crowd: Vec<Waker>,
@@ -201,9 +216,12 @@ impl State {
             next: 1,
             last: 0,
             opened: VecDeque::new(),
+            stillborn: 0,
+            given_up: VecDeque::new(),
+            faults: 0,
             room: i64::from(WINDOW),
             crowd: Vec::new(),
-            window: i64::from(CONNECTION_WINDOW),
+            window: i64::from(connection_window(terms.peer)),
             owed: 0,
             held: 0,
             peer_window: WINDOW,
@@ -228,9 +246,9 @@ impl State {
 
     /// What each end says first.
     fn greet(&mut self) {
-        let tail = self.out.tail();
         let limit = u32::try_from(head::LIMIT).unwrap_or(u32::MAX);
-        let frame = u32::try_from(FRAME).unwrap_or(u32::MAX);
+        let frame = u32::try_from(self.most_in_frame()).unwrap_or(u32::MAX);
+        let tail = self.out.tail();
         let mut settings = vec![
             (frame::MAX_FRAME_SIZE, frame),
             (frame::MAX_HEADER_LIST_SIZE, limit),
@@ -241,14 +259,41 @@ impl State {
         } else {
             settings.push((frame::MAX_CONCURRENT_STREAMS, self.terms.streams));
         }
+        if self.terms.peer == Peer::Program {
+            settings.push((frame::ENABLE_CONNECT_PROTOCOL, 1));
+        }
         let mut payload = Vec::with_capacity(6 * settings.len());
         for (name, value) in settings {
             payload.extend_from_slice(&name.to_be_bytes());
             payload.extend_from_slice(&value.to_be_bytes());
         }
         frame::put(tail, frame::SETTINGS, 0, 0, &payload);
-        let more = CONNECTION_WINDOW - WINDOW;
+        let more = connection_window(self.terms.peer) - WINDOW;
         frame::put(tail, frame::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+    }
+
+    /// Bytes of the largest frame that is taken.
+    pub(super) fn most_in_frame(&self) -> usize {
+        match self.terms.peer {
+            Peer::Daemon => FRAME,
+            Peer::Program => PROGRAM_FRAME,
+        }
+    }
+
+    /// True when this end gave the stream up, and frames of it may be on their way.
+    pub(super) fn was_given_up(&self, id: u32) -> bool {
+        self.given_up.contains(&id)
+    }
+
+    /// This end has given a stream up.
+    pub(super) fn gives_up(&mut self, id: u32, reason: Reason) {
+        if self.terms.peer == Peer::Program {
+            if self.given_up.len() >= GIVEN_UP {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back(id);
+        }
+        self.put(frame::RST_STREAM, 0, id, &reason.0.to_be_bytes());
     }
 
     /// What is to be sent is there: the driver gets its turn, once.
@@ -306,11 +351,13 @@ impl State {
     pub(super) fn add(&mut self, id: u32, read: bool, written: bool, handled: bool) -> u32 {
         let entry = Entry {
             id,
+            begun: self.now,
             heads: Queue::new(),
             answered: false,
             inbox: Queue::new(),
             trailers: None,
             read,
+            left: None,
             window: i64::from(WINDOW),
             whole: WINDOW,
             owed: 0,
@@ -405,21 +452,25 @@ impl State {
 
     /// The next stream that was opened.
     pub(super) fn accept(&mut self) -> Option<(u32, u32, Box<Head>, bool)> {
+        let daemon = self.terms.peer == Peer::Daemon;
         loop {
             let (key, head, ended) = self.opened.pop_front()?;
             let Some(entry) = self.entry(key) else {
                 head::put(head);
                 continue;
             };
-            if entry.broken.is_some() {
-                // It was taken back already: nobody needs to know of it.
+            let taken_back = entry.broken.is_some();
+            if taken_back && daemon {
+                // Nobody needs to know of it.
                 entry.handled = false;
                 head::put(head);
                 self.settle(key);
                 continue;
             }
             entry.looked_at = true;
-            return Some((key, entry.id, head, ended));
+            let id = entry.id;
+            self.stillborn = self.stillborn.saturating_sub(taken_back.into());
+            return Some((key, id, head, ended));
         }
     }
 
@@ -576,7 +627,11 @@ impl State {
     /// Bytes are held no longer: so many more may come.
     pub(super) fn credit(&mut self, count: usize) {
         self.held = self.held.saturating_sub(count);
-        if self.owed > CONNECTION_WINDOW / 2 && self.held <= HELD {
+        let held = match self.terms.peer {
+            Peer::Daemon => HELD,
+            Peer::Program => PROGRAM_HELD,
+        };
+        if self.owed > connection_window(self.terms.peer) / 2 && self.held <= held {
             let more = std::mem::take(&mut self.owed);
             self.window += i64::from(more);
             self.put(frame::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
@@ -598,7 +653,7 @@ impl State {
         let id = entry.id;
         entry.broken = Some(why);
         entry.wake();
-        self.put(frame::RST_STREAM, 0, id, &reason.0.to_be_bytes());
+        self.gives_up(id, reason);
         self.settle(key);
     }
 
@@ -775,6 +830,14 @@ impl State {
         }
         self.release_crowd();
         Ok(())
+    }
+}
+
+/// What a whole connection may have in flight towards us.
+fn connection_window(peer: Peer) -> u32 {
+    match peer {
+        Peer::Daemon => CONNECTION_WINDOW,
+        Peer::Program => PROGRAM_WINDOW,
     }
 }
 

@@ -32,6 +32,7 @@ impl Stream {
     /// The serving end: sends a head of the answer; `ended` when no body follows.
     pub(crate) fn send_head(&self, ended: bool, write: impl FnOnce(&mut Fields<'_>)) {
         let mut state = self.link.0.borrow_mut();
+        let serves = !state.terms.client;
         let Some(entry) = state.entry(self.key) else {
             return;
         };
@@ -39,6 +40,7 @@ impl Stream {
             return;
         }
         entry.written = ended;
+        entry.answered |= serves;
         state.send_head(self.id, ended, write);
         if ended {
             state.settle(self.key);
@@ -92,6 +94,11 @@ impl Stream {
     pub(crate) fn reset(&self, reason: Reason) {
         let mut state = self.link.0.borrow_mut();
         state.reset(self.key, reason, Broken::Refused(reason));
+    }
+
+    /// Gives the stream up because of what the other end sent.
+    pub(crate) fn refuse(&self, reason: Reason) {
+        self.link.0.borrow_mut().refuse(self.key, reason);
     }
 
     /// Ready when the other end has given the stream up, or the link is gone.

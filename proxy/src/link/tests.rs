@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::DuplexStream;
 
 use super::{
-    Asked, Broken, Driver, Fields, Link, Reason, Stream, Terms,
+    Asked, Broken, Driver, Fields, Link, Peer, Reason, Stream, Terms,
     frame::{self, END_HEADERS, END_STREAM},
     head,
     state::{FRAME, PREFACE, WINDOW},
@@ -18,17 +18,20 @@ use super::{
 
 mod bounds;
 mod other;
+mod program;
 mod raw;
 
 const CLIENT: Terms = Terms {
     client: true,
     streams: 100,
     window: 1 << 20,
+    peer: Peer::Daemon,
 };
 const SERVER: Terms = Terms {
     client: false,
     streams: 10,
     window: 1 << 20,
+    peer: Peer::Daemon,
 };
 
 fn run<F: Future>(test: F) -> F::Output {

@@ -44,7 +44,7 @@ impl Watch {
         !most
     }
 
-    /// A request was taken back before it was looked at.
+    /// A request was taken back at once.
     pub(super) fn taken_back(&mut self) {
         self.taken_back += 1;
     }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DialError, Inner, dial, pool::Place, shared::Keys, speaker::Speaker};
 use crate::{
     io::Io,
-    link::{Driver, Link, Terms},
+    link::{Driver, Link, Peer, Terms},
     tls::{self, Verified},
     uses::{InUse, Uses},
 };
@@ -520,6 +520,7 @@ impl Inner {
             client: true,
             streams,
             window,
+            peer: Peer::Daemon,
         });
         let life = Life::begun();
         self.transport.tunnels_opened.add(1);

@@ -180,8 +180,8 @@ fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
             Ok(persistent)
         }
         Wire::H2(down) => {
-            let sent = down.send_response(response, framing == Framing::None);
-            sent.then_some(true).ok_or(Stop::Gone)
+            down.send_response(response, framing == Framing::None);
+            Ok(true)
         }
     }
 }
@@ -322,11 +322,7 @@ pub(crate) async fn connected(exchange: &mut Exchange<'_>) -> bool {
         Wire::H1(down) => {
             down.interject(|out| out.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n"));
         }
-        Wire::H2(down) => {
-            if !down.grant() {
-                return false;
-            }
-        }
+        Wire::H2(down) => down.grant(),
     }
     poll_fn(|cx| match exchange.down.poll_flush(cx) {
         Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),

@@ -61,9 +61,7 @@ pub(super) async fn switch(exchange: &mut Exchange<'_>, mut up: Box<Up>) -> Resu
                     .fields
                     .push(convert::UPGRADE.as_bytes(), name.as_bytes());
             }
-            if !down.send_response(response, false) {
-                return Err(Stop::Gone);
-            }
+            down.send_response(response, false);
         }
     }
     if let Wire::H1(wire) = &mut up.wire {

@@ -1,18 +1,15 @@
-//! Serves an HTTP/2 connection with prior knowledge: each stream is a task of its own.
+//! Serves a program's HTTP/2 connection with prior knowledge: each stream is a task of its own.
 
 use std::{
     future::{Future as _, poll_fn},
+    net::SocketAddr,
     pin::pin,
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use h2::{
-    Reason, RecvStream,
-    server::{self, SendResponse},
-};
+use bytes::BytesMut;
 
 use super::{Connected, Onward};
 use crate::{
@@ -20,48 +17,26 @@ use crate::{
     failure::{Code, Failure},
     http::{
         alarm::Alarm,
-        buffers, convert,
+        buffers,
         exchange::{Ended, Exchange},
+        malformed::HeadError,
+        message::Framing,
         prefixed::Prefixed,
         session::Session,
-        stream::Stream,
-        watched::{self, Tally, Watched},
+        stream::{Stream, heads},
         wire::Wire,
     },
-    io::{self, Io},
+    io::Io,
+    link::{self, Driver, Link, Peer, Terms},
     worker::Worker,
 };
 
 /// Streams at once on one connection.
 const STREAMS: u32 = 250;
-/// Bytes that a peer may send ahead on one stream, and on all together.
+/// Bytes that a peer may send ahead on one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-/// Bytes of answers that may wait inside the connection for one stream.
-const SEND_BUFFER: usize = 256 * 1024;
-/// Bytes of a decoded head.
-const HEAD: u32 = 64 * 1024;
-/// Largest frame: what every client sends without being asked for more (RFC 9113 section 4.2).
-const FRAME: u32 = 16 * 1024;
-/// Streams that a peer may reset before they were looked at, and that we had to reset.
-const RESETS: usize = 20;
-const OWN_RESETS: usize = 100;
-/// How long a peer may take no byte of what waits for it, and how long one that is cut off has for the last frames.
-const BLOCKED: Duration = Duration::from_mins(1);
-const LAST: Duration = Duration::from_secs(1);
-
-/// One connection, and how it comes to its end.
-struct Serving {
-    connection: server::Connection<Watched<Prefixed>, Bytes>,
-    tally: Rc<Tally>,
-    keep_alive: Duration,
-    alarm: Alarm,
-    idle: Instant,
-    /// No further streams are taken.
-    leaving: bool,
-    /// It ends at this time, whatever is still under way.
-    cut: Option<Instant>,
-}
+/// How long a peer has to take the end of a connection on which nothing runs.
+const PARTING: Duration = Duration::from_secs(10);
 
 /// Serves a connection to its end; `onward` carries what a CONNECT opens, where that is allowed.
 pub(crate) async fn serve(
@@ -71,140 +46,116 @@ pub(crate) async fn serve(
     origin: Origin,
     onward: Option<Onward>,
 ) {
-    let limits = worker.config.limits.clone();
-    let (io, tally) = Watched::new(Prefixed::new(first, io));
-    let handshake = server::Builder::new()
-        .max_concurrent_streams(STREAMS)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEAD)
-        .max_frame_size(FRAME)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(OWN_RESETS))
-        .enable_connect_protocol()
-        .handshake::<_, Bytes>(io);
-    let Ok(Ok(connection)) = tokio::time::timeout(limits.handshake, handshake).await else {
-        return;
-    };
-    let mut serving = Serving {
-        connection,
-        tally,
-        keep_alive: limits.keep_alive,
-        alarm: Alarm::default(),
-        idle: Instant::now(),
-        leaving: false,
-        cut: None,
-    };
+    let link = Link::new(Terms {
+        client: false,
+        streams: STREAMS,
+        window: STREAM_WINDOW,
+        peer: Peer::Program,
+    });
+    let mut driver = Driver::new(link.clone(), Prefixed::new(first, io));
     let session = Rc::new(Session::new(worker, Rc::new(origin)));
+    let mut life = Life::of(&session.worker);
     let mut draining = pin!(session.worker.drain.draining());
     let mut forced = pin!(session.worker.drain.forced());
-    loop {
-        let accepted = poll_fn(|cx| {
-            let accepted = serving.poll(cx);
-            if accepted.is_ready() {
-                return accepted;
-            }
-            if !serving.leaving && draining.as_mut().poll(cx).is_ready() {
-                serving.leave(cx);
-            }
-            if forced.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            Poll::Pending
-        })
-        .await;
-        match accepted {
-            Some(Ok((request, respond))) => {
-                let (session, tally) = (Rc::clone(&session), Rc::clone(&serving.tally));
-                let worker = Rc::clone(&session.worker);
-                worker.spawn(async move {
-                    let asked = Asked {
-                        tally: Some(&tally),
-                        onward,
-                    };
-                    stream(&session, request, respond, asked).await;
-                });
-            }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "an http/2 connection broke");
-                return;
-            }
-            None => return,
+    let why = poll_fn(|cx| {
+        let moved = driver.poll(cx);
+        while let Some(asked) = link.accept() {
+            let session = Rc::clone(&session);
+            let worker = Rc::clone(&session.worker);
+            worker.spawn(stream(session, asked, onward));
         }
-    }
-}
-
-type Accepted = Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
-
-impl Serving {
-    /// The next stream; `None` when the connection has ended, or has to.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
-        if let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
-            return Poll::Ready(accepted);
+        if moved.is_ready() {
+            return moved.map(Some);
         }
-        if self.tally.is_flooded() && self.cut.is_none() {
-            tracing::debug!("a peer sends more http/2 frames than its requests need");
-            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            self.leaving = true;
-            self.cut = Instant::now().checked_add(LAST);
-            cx.waker().wake_by_ref();
-        }
-        if self.connection.has_streams() {
-            self.idle = Instant::now();
-        }
-        let blocked = self.tally.blocked_since();
-        let by = [
-            self.cut,
-            blocked.and_then(|since| since.checked_add(BLOCKED)),
-        ];
-        if let Some(by) = by.into_iter().flatten().min()
-            && self.alarm.poll(cx, Some(by)).is_ready()
-        {
+        if forced.as_mut().poll(cx).is_ready() || life.poll(cx, &link).is_ready() {
             return Poll::Ready(None);
         }
+        if life.parting.is_none() && draining.as_mut().poll(cx).is_ready() {
+            life.part(cx, &link);
+        }
+        Poll::Pending
+    })
+    .await;
+    tracing::debug!(?why, "an http/2 connection has ended");
+}
+
+/// How long a connection may be there.
+struct Life {
+    alarm: Alarm,
+    keep_alive: Duration,
+    /// When it must have said who it is.
+    greeted_by: Option<Instant>,
+    /// Since when nothing runs on it; something did when it was looked at last.
+    idle: Instant,
+    busy: bool,
+    /// Since when no further streams are taken.
+    parting: Option<Instant>,
+}
+
+impl Life {
+    fn of(worker: &Worker) -> Self {
+        let (limits, now) = (&worker.config.limits, Instant::now());
+        Self {
+            alarm: Alarm::default(),
+            keep_alive: limits.keep_alive,
+            greeted_by: now.checked_add(limits.handshake),
+            idle: now,
+            busy: false,
+            parting: None,
+        }
+    }
+
+    /// Ready when it is over.
+    fn poll(&mut self, cx: &mut Context<'_>, link: &Link) -> Poll<()> {
+        if !link.is_settled() {
+            return self.alarm.poll(cx, self.greeted_by);
+        }
+        let busy = link.active() > 0;
+        if std::mem::replace(&mut self.busy, busy) || busy {
+            self.idle = Instant::now();
+        }
+        if let Some(since) = self.parting {
+            // Its last stream is followed by nothing but the end.
+            let by = since.max(self.idle).checked_add(PARTING);
+            let over = self.alarm.poll(cx, by);
+            return if busy { Poll::Pending } else { over };
+        }
         let by = self.idle.checked_add(self.keep_alive);
-        if !self.leaving && self.alarm.poll(cx, by).is_ready() {
-            self.leave(cx);
+        if self.alarm.poll(cx, by).is_ready() {
+            self.part(cx, link);
         }
         Poll::Pending
     }
 
     /// Says that no further streams are taken.
-    fn leave(&mut self, cx: &Context<'_>) {
-        self.leaving = true;
-        self.connection.graceful_shutdown();
+    fn part(&mut self, cx: &Context<'_>, link: &Link) {
+        self.parting = Some(Instant::now());
+        link.leave();
         cx.waker().wake_by_ref();
     }
 }
 
-/// What a stream has of its connection.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asked<'a> {
-    /// Where its end is counted.
-    pub tally: Option<&'a Tally>,
-    /// Carries what a CONNECT opens.
-    pub onward: Option<Onward>,
-}
-
 /// Serves one stream.
-pub(crate) async fn stream(
-    session: &Session,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    asked: Asked<'_>,
-) {
-    let started = Instant::now();
-    let (parts, recv) = request.into_parts();
+async fn stream(session: Rc<Session>, asked: link::Asked, onward: Option<Onward>) {
+    let link::Asked {
+        head,
+        stream,
+        ended,
+        begun,
+    } = asked;
     let mut messages = buffers::messages();
-    let read = convert::request_from(&parts, recv.is_end_stream(), &mut messages.request);
-    drop(parts);
-    let mut alarm = Alarm::default();
-    let mut down = Stream::accepted(recv, respond);
+    let read = heads::request_from(&head, ended, Peer::Program, &mut messages.request);
+    link::head::put(head);
+    let length = match messages.request.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None | Framing::Streamed | Framing::Close => None,
+    };
+    let mut down = Stream::asked(stream, Peer::Program, ended, length);
     // A burst of requests that were taken back at once reaches nobody.
     let gone = poll_fn(|cx| Poll::Ready(down.poll_gone(cx).is_ready())).await;
     let mut down = Wire::H2(down);
-    let mut exchange = Exchange::new(session, &mut messages, &mut down, &mut alarm, started);
+    let mut alarm = Alarm::default();
+    let mut exchange = Exchange::new(&session, &mut messages, &mut down, &mut alarm, begun);
     let ended = match read {
         _ if gone => {
             exchange.story.left = true;
@@ -212,35 +163,42 @@ pub(crate) async fn stream(
             Ended::Broken
         }
         Ok(()) => exchange.run().await,
+        Err(fault) if is_malformed(fault) => {
+            exchange.story.failure = Some(Failure::new(Code::BadRequest, fault.to_string()));
+            drop(exchange);
+            if let Wire::H2(down) = &mut down {
+                down.refuse();
+            }
+            Ended::Broken
+        }
         Err(fault) => {
-            exchange
-                .refuse(
-                    Failure::new(Code::BadRequest, fault.to_string()).with_status(fault.status()),
-                )
-                .await
+            let failure = Failure::new(Code::BadRequest, fault.to_string());
+            exchange.refuse(failure.with_status(fault.status())).await
         }
     };
     tracing::trace!(?ended, "a stream has ended");
     buffers::put_messages(messages);
-    if let Some(tally) = asked.tally {
-        let unanswered = matches!(&down, Wire::H2(down) if down.is_unanswered());
-        tally.ended(unanswered && started.elapsed() < watched::AT_ONCE);
-    }
-    if let (Ended::Connect(address), Some(onward)) = (ended, asked.onward) {
-        connected(session, down, address, onward);
+    if let (Ended::Connect(address), Some(onward)) = (ended, onward) {
+        connected(&session, down, address, onward);
     }
 }
 
+/// True for what no program that speaks HTTP/2 sends: its stream is reset (RFC 9113 section 8.1.1). What a person may
+/// have got wrong is answered in words.
+fn is_malformed(fault: HeadError) -> bool {
+    fault.status() == 400 && !matches!(fault, HeadError::Target | HeadError::Host)
+}
+
 /// A CONNECT was answered: the stream is a connection to `address` from here on.
-fn connected(session: &Session, down: Wire, address: std::net::SocketAddr, onward: Onward) {
+fn connected(session: &Session, down: Wire, address: SocketAddr, onward: Onward) {
     let (Wire::H2(down), Origin::Outbound(origin)) = (down, &*session.origin) else {
         return;
     };
-    let Some((send, recv)) = down.into_parts() else {
+    let Some(stream) = down.into_bytes() else {
         return;
     };
     let connected = Connected {
-        io: Io::Stream(Box::new(io::Stream::new(send, recv))),
+        io: Io::Stream(Box::new(stream)),
         first: BytesMut::new(),
         origin: OutboundOrigin {
             destination: Destination::Address(address),

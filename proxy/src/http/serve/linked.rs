@@ -13,7 +13,7 @@ use crate::{
         stream::{Stream, heads},
         wire::Wire,
     },
-    link,
+    link::{self, Peer},
 };
 
 /// Serves one stream.
@@ -25,13 +25,13 @@ pub(crate) async fn stream(session: Rc<Session>, asked: link::Asked) {
         begun,
     } = asked;
     let mut messages = buffers::messages();
-    let read = heads::request_from(&head, ended, &mut messages.request);
+    let read = heads::request_from(&head, ended, Peer::Daemon, &mut messages.request);
     link::head::put(head);
     let length = match messages.request.framing {
         Framing::Length(length) => Some(length),
         Framing::None | Framing::Streamed | Framing::Close => None,
     };
-    let mut down = Wire::H2(Stream::asked(stream, ended, length));
+    let mut down = Wire::H2(Stream::asked(stream, Peer::Daemon, ended, length));
     let mut alarm = Alarm::default();
     // In a box of its own: the task of a stream is moved several times before it runs.
     let exchange = Exchange::new(&session, &mut messages, &mut down, &mut alarm, begun);

@@ -1,6 +1,6 @@
 //! Between our heads and those of a link.
 //!
-//! In: what another daemon sent, checked like any caller's. Out: only what RFC 9113 lets a head be.
+//! In: what a program or another daemon sent. Out: only what RFC 9113 lets a head be.
 
 use mesh_model::snapshot::decide::RequestView as _;
 use smallvec::SmallVec;
@@ -13,18 +13,19 @@ use crate::{
         h1::{FIELD_LIMIT, LINE_LIMIT, framing::Declared},
         malformed::HeadError,
         message::{Form, Framing, Request, Response, Version},
-        octet,
+        octet, upgrade,
     },
-    link::{self, Head},
+    link::{self, Head, Peer},
 };
 
 /// Fields that a daemon adds to those of a request.
 const ADDED: usize = 8;
 
-/// Reads a request head; `ended` when no body follows.
+/// Reads a request head of `peer`; `ended` when no body follows.
 pub(crate) fn request_from(
     head: &Head,
     ended: bool,
+    peer: Peer,
     request: &mut Request,
 ) -> Result<(), HeadError> {
     request.clear();
@@ -33,27 +34,67 @@ pub(crate) fn request_from(
         return Err(HeadError::HeadTooLarge);
     }
     let mut pseudo = Pseudo::default();
-    let declared = read(head, &mut request.fields, |name, value| {
+    let declared = read(head, peer, &mut request.fields, |name, value| {
         pseudo.request(name, value)
     })?;
-    let method = pseudo.method.ok_or(HeadError::Method)?;
+    let method = pseudo.method.ok_or(HeadError::StartLine)?;
     if !octet::is_token(method) {
         return Err(HeadError::Method);
     }
     request.set_method(method);
+    let connect = method == b"CONNECT";
     // Tunnels carry these apart.
-    if method == b"CONNECT" {
+    if connect && peer == Peer::Daemon {
         return Err(HeadError::Method);
     }
-    set_place(request, &declared, pseudo.authority)?;
-    if !matches!(pseudo.scheme, Some(b"http" | b"https")) {
-        return Err(HeadError::Target);
+    if pseudo.protocol.is_some() && (!connect || peer == Peer::Daemon) {
+        return Err(HeadError::StartLine);
     }
-    set_target(request, pseudo.path.ok_or(HeadError::Target)?)?;
-    if ended && declared.length().is_some_and(|length| length > 0) {
+    set_place(request, &declared, pseudo.authority)?;
+    if connect && pseudo.protocol.is_none() {
+        set_address(request, &pseudo)?;
+    } else {
+        let scheme = pseudo.scheme.ok_or(HeadError::StartLine)?;
+        if !matches!(scheme, b"http" | b"https") {
+            return Err(HeadError::Target);
+        }
+        let path = pseudo.path.filter(|path| !path.is_empty());
+        set_target(request, path.ok_or(HeadError::StartLine)?)?;
+    }
+    let announced = declared.length();
+    if (ended && announced.is_some_and(|length| length > 0)) || (connect && announced.is_some()) {
         return Err(HeadError::ContentLength);
     }
-    convert::conclude(request, &declared, ended)
+    convert::conclude(request, &declared, ended)?;
+    match pseudo.protocol {
+        Some(protocol) => extended_connect(protocol, request),
+        None => Ok(()),
+    }
+}
+
+/// A CONNECT names an address, and nothing else (RFC 9113 section 8.5).
+fn set_address(request: &mut Request, pseudo: &Pseudo<'_>) -> Result<(), HeadError> {
+    if pseudo.scheme.is_some() || pseudo.path.is_some() {
+        return Err(HeadError::StartLine);
+    }
+    let named = pseudo.authority.ok_or(HeadError::Host)?;
+    let port = authority::parse(named).and_then(|parts| parts.port);
+    port.ok_or(HeadError::Target)?;
+    request.form = Form::Authority;
+    Ok(())
+}
+
+/// An extended CONNECT is what HTTP/1 says as GET with `upgrade` (RFC 8441 section 5), and goes on as that.
+fn extended_connect(protocol: &[u8], request: &mut Request) -> Result<(), HeadError> {
+    if !upgrade::is_protocol(protocol) {
+        return Err(HeadError::Target);
+    }
+    request.set_method(b"GET");
+    request.upgrade = Some(request.fields.store(protocol));
+    request.extended = true;
+    request.framing = Framing::None;
+    request.fields.drop_named(upgrade::KEY);
+    Ok(())
 }
 
 /// `:authority` and `host` name one place.
@@ -108,7 +149,7 @@ pub(super) fn response_from(
         return Err(HeadError::HeadTooLarge);
     }
     let mut status = None;
-    let declared = read(head, &mut response.fields, |name, value| {
+    let declared = read(head, Peer::Daemon, &mut response.fields, |name, value| {
         let known = name == b":status" && status.is_none();
         status = Some(value);
         known
@@ -131,8 +172,8 @@ fn is_bodiless(response: &Response) -> bool {
     response.answers_head || matches!(response.status, 100..=199 | 204 | 304)
 }
 
-/// Reads trailers; what they may not name is left out.
-pub(super) fn fields_from(head: &Head) -> Result<Fields, HeadError> {
+/// Reads trailers of `peer`; what they may not name is left out.
+pub(super) fn fields_from(head: &Head, peer: Peer) -> Result<Fields, HeadError> {
     if head.is_too_large() {
         return Err(HeadError::HeadTooLarge);
     }
@@ -146,6 +187,9 @@ pub(super) fn fields_from(head: &Head) -> Result<Fields, HeadError> {
         if !octet::is_value(value) {
             return Err(HeadError::FieldValue);
         }
+        if peer == Peer::Program && is_of_connection(name, value) {
+            return Err(HeadError::Connection);
+        }
     }
     Ok(convert::trailers_from(head.iter()))
 }
@@ -157,6 +201,7 @@ struct Pseudo<'h> {
     scheme: Option<&'h [u8]>,
     path: Option<&'h [u8]>,
     authority: Option<&'h [u8]>,
+    protocol: Option<&'h [u8]>,
 }
 
 impl<'h> Pseudo<'h> {
@@ -167,20 +212,37 @@ impl<'h> Pseudo<'h> {
             b":scheme" => &mut self.scheme,
             b":path" => &mut self.path,
             b":authority" => &mut self.authority,
+            b":protocol" => &mut self.protocol,
             _ => return false,
         };
         place.replace(value).is_none()
     }
 }
 
+/// True for what is said of one connection (RFC 9113 section 8.2.2).
+fn is_of_connection(name: &[u8], value: &[u8]) -> bool {
+    match name {
+        b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
+            true
+        }
+        b"te" => value != b"trailers",
+        _ => false,
+    }
+}
+
 /// Reads all fields; `pseudo` takes those that begin with a colon, which come before all others.
 fn read<'h>(
     head: &'h Head,
+    peer: Peer,
     fields: &mut Fields,
     mut pseudo: impl FnMut(&[u8], &'h [u8]) -> bool,
 ) -> Result<Declared, HeadError> {
     let mut declared = Declared::default();
     let (mut ordinary, mut count) = (false, 0);
+    let most = match peer {
+        Peer::Daemon => FIELD_LIMIT + ADDED,
+        Peer::Program => FIELD_LIMIT,
+    };
     for (name, value) in head.iter() {
         if !octet::is_value(value) {
             return Err(HeadError::FieldValue);
@@ -193,11 +255,14 @@ fn read<'h>(
         }
         ordinary = true;
         count += 1;
-        if count > FIELD_LIMIT + ADDED {
+        if count > most {
             return Err(HeadError::TooManyFields);
         }
         if !is_name(name) {
             return Err(HeadError::FieldName);
+        }
+        if peer == Peer::Program && is_of_connection(name, value) {
+            return Err(HeadError::Connection);
         }
         convert::add(fields, &mut declared, name, value)?;
     }
@@ -288,3 +353,6 @@ fn put_number(out: &mut link::Fields<'_>, name: &[u8], number: u64) {
     let mut text = itoa::Buffer::new();
     out.field(name, text.format(number).as_bytes());
 }
+
+#[cfg(test)]
+mod tests;

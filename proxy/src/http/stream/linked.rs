@@ -13,7 +13,8 @@ use crate::{
         malformed::HeadError,
         message::{Framing, Response},
     },
-    link::{self, Broken},
+    io,
+    link::{self, Broken, Peer},
 };
 
 /// Bytes from which a piece is handed over instead of copied.
@@ -23,22 +24,27 @@ pub(super) const LARGE: usize = 8 << 10;
 #[derive(Debug)]
 pub(in crate::http) struct Stream {
     link: link::Stream,
+    peer: Peer,
     chunk: Bytes,
     is_read: bool,
     /// What the head announced of the body and has not come yet.
     left: Option<u64>,
     trailers: Option<Box<Fields>>,
     is_written: bool,
-    /// The server's side: no head of an answer was sent.
-    is_unanswered: bool,
 }
 
 impl Stream {
-    /// The server's side; `length` is what the head announces of the body, which has come when `ended`.
-    pub(super) fn asked(stream: link::Stream, ended: bool, length: Option<u64>) -> Self {
+    /// The server's side of a stream of `peer`; `length` is what the head announces of the body, which has come when
+    /// `ended`.
+    pub(super) fn asked(
+        stream: link::Stream,
+        peer: Peer,
+        ended: bool,
+        length: Option<u64>,
+    ) -> Self {
         Self {
+            peer,
             left: length,
-            is_unanswered: true,
             is_read: ended,
             ..Self::asking(stream, false)
         }
@@ -48,12 +54,12 @@ impl Stream {
     pub(super) fn asking(stream: link::Stream, ended: bool) -> Self {
         Self {
             link: stream,
+            peer: Peer::Daemon,
             chunk: Bytes::new(),
             is_read: false,
             left: None,
             trailers: None,
             is_written: ended,
-            is_unanswered: false,
         }
     }
 
@@ -82,7 +88,6 @@ impl Stream {
         self.link
             .send_head(ended, |fields| heads::response_to(response, fields));
         if response.status >= 200 {
-            self.is_unanswered = false;
             self.is_written = ended;
         }
     }
@@ -97,8 +102,11 @@ impl Stream {
                 self.chunk = piece;
             } else {
                 if let Some(head) = self.link.take_trailers() {
-                    let fields = heads::fields_from(&head);
+                    let fields = heads::fields_from(&head, self.peer);
                     link::head::put(head);
+                    if fields.is_err() && self.peer == Peer::Program {
+                        self.link.refuse(link::Reason::PROTOCOL_ERROR);
+                    }
                     self.trailers = Some(Box::new(fields?));
                 }
                 self.is_read = true;
@@ -195,8 +203,21 @@ impl Stream {
         self.is_written = true;
     }
 
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.is_unanswered && !self.is_written
+    /// Gives it up because its head is malformed.
+    pub(super) fn refuse(&mut self) {
+        self.link.refuse(link::Reason::PROTOCOL_ERROR);
+        self.is_written = true;
+    }
+
+    /// Grants a CONNECT.
+    pub(super) fn grant(&mut self) {
+        self.link
+            .send_head(false, |fields| fields.field(b":status", b"200"));
+    }
+
+    /// What bytes go out and come in by, once it was granted.
+    pub(super) fn into_bytes(self) -> io::Stream {
+        io::Stream::linked(self.link)
     }
 
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

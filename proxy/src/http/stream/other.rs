@@ -1,4 +1,4 @@
-//! One stream of the `h2` crate: callers' and programs' connections, and those of another mesh.
+//! One stream of the `h2` crate, as its client: programs that are called, and another mesh.
 
 use std::{
     future::Future as _,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 
 use super::{AnswerError, PIECE};
 use crate::http::{
@@ -26,26 +26,10 @@ pub(in crate::http) struct Stream {
     trailers: Option<Box<Fields>>,
     send: Option<SendStream<Bytes>>,
     is_written: bool,
-    respond: Option<SendResponse<Bytes>>,
     answer: Option<ResponseFuture>,
 }
 
 impl Stream {
-    /// The server's side of a stream.
-    pub(in crate::http) fn accepted(recv: RecvStream, respond: SendResponse<Bytes>) -> Self {
-        let is_read = recv.is_end_stream();
-        Self {
-            recv: Some(recv),
-            chunk: Bytes::new(),
-            is_read,
-            trailers: None,
-            send: None,
-            is_written: false,
-            respond: Some(respond),
-            answer: None,
-        }
-    }
-
     /// The client's side of a stream; `ended` when the request has no body.
     pub(in crate::http) fn opened(
         answer: ResponseFuture,
@@ -59,7 +43,6 @@ impl Stream {
             trailers: None,
             send: Some(send),
             is_written: ended,
-            respond: None,
             answer: Some(answer),
         }
     }
@@ -73,7 +56,6 @@ impl Stream {
             trailers: None,
             send: None,
             is_written: true,
-            respond: None,
             answer: None,
         }
     }
@@ -100,39 +82,6 @@ impl Stream {
         convert::response_from(&parts, self.is_read, head_request, response)?;
         self.recv = Some(recv);
         Poll::Ready(Ok(()))
-    }
-
-    /// The server's side: sends an interim answer.
-    pub(in crate::http) fn send_interim(&mut self, response: &Response) -> Result<(), h2::Error> {
-        match (&mut self.respond, convert::response_to(response)) {
-            (Some(respond), Some(head)) => respond.send_informational(head),
-            _ => Ok(()),
-        }
-    }
-
-    /// The server's side: sends the head; `ended` when there is no body. False for a head that cannot be one.
-    pub(in crate::http) fn send_response(
-        &mut self,
-        response: &Response,
-        ended: bool,
-    ) -> Result<bool, h2::Error> {
-        let Some(head) = convert::response_to(response) else {
-            return Ok(false);
-        };
-        self.send_head(head, ended).map(|()| true)
-    }
-
-    /// The server's side: grants a CONNECT.
-    pub(in crate::http) fn grant(&mut self) -> Result<(), h2::Error> {
-        self.send_head(http::Response::new(()), false)
-    }
-
-    fn send_head(&mut self, head: http::Response<()>, ended: bool) -> Result<(), h2::Error> {
-        if let Some(mut respond) = self.respond.take() {
-            self.send = Some(respond.send_response(head, ended)?);
-        }
-        self.is_written = ended;
-        Ok(())
     }
 
     /// The next piece of the body.
@@ -258,32 +207,18 @@ impl Stream {
 
     /// Ends the stream with an error.
     pub(in crate::http) fn reset(&mut self, reason: Reason) {
-        if let Some(respond) = &mut self.respond {
-            respond.send_reset(reason);
-        }
         if let Some(send) = &mut self.send {
             send.send_reset(reason);
         }
         self.is_written = true;
     }
 
-    /// The server's side: true while neither a head of an answer nor a reset was sent.
-    pub(in crate::http) fn is_unanswered(&self) -> bool {
-        self.respond.is_some() && !self.is_written
-    }
-
-    /// The server's side after its head was sent: what bytes go out and come in by.
-    pub(in crate::http) fn into_parts(self) -> Option<(SendStream<Bytes>, RecvStream)> {
-        Some((self.send?, self.recv?))
-    }
-
     /// Resolves when the other end has reset the stream or its connection has ended.
     pub(in crate::http) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let gone = match (&mut self.respond, &mut self.send) {
-            (Some(respond), _) => ready!(respond.poll_reset(cx)),
-            (None, Some(send)) => ready!(send.poll_reset(cx)),
-            (None, None) => return Poll::Pending,
+        let Some(send) = &mut self.send else {
+            return Poll::Pending;
         };
+        let gone = ready!(send.poll_reset(cx));
         tracing::trace!(?gone, "the other end has gone");
         Poll::Ready(())
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_model::{cause::chain, snapshot::decide::RequestView as _};
+use mesh_model::cause::chain;
 
 use super::{Up, copies};
 use crate::{
@@ -58,7 +58,7 @@ pub(super) fn poll_answer(
     if let Err(stop) = poll_upload(exchange, up, cx) {
         return Poll::Ready(Err(Wrong::Stop(stop)));
     }
-    let head_request = exchange.messages.request.method() == "HEAD";
+    let head_request = exchange.messages.request.method_bytes() == b"HEAD";
     loop {
         match up
             .wire
@@ -225,10 +225,6 @@ fn interim(exchange: &mut Exchange<'_>, cx: &mut Context<'_>) {
                 tracing::trace!(%error, "an interim answer was not sent");
             }
         }
-        Wire::H2(down) => {
-            if let Err(error) = down.send_interim(response) {
-                tracing::trace!(%error, "an interim answer was not sent");
-            }
-        }
+        Wire::H2(down) => down.send_interim(response),
     }
 }
