@@ -67,6 +67,8 @@ pub mod registrar;
 mod saved;
 /// Server sets in `ZooKeeper`.
 pub mod serverset;
+/// The whole set of one service.
+mod set;
 /// What a source reports.
 pub mod sink;
 /// What a source is.

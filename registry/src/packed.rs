@@ -20,7 +20,7 @@ use mesh_model::{
 };
 use prost::encoding::{decode_varint, encode_varint};
 
-use crate::sink::ServiceSet;
+use crate::set::ServiceSet;
 
 /// So many of the last different ones are looked at for an equal one.
 const NEAR: usize = 8;
