@@ -7,15 +7,16 @@ go_tool() {
         $(ls -d /usr/lib/go-*/bin/go "$MESH_TOOLS"/root/usr/lib/go-*/bin/go 2>/dev/null | sort -rV); do
         [ -x "$candidate" ] && { echo "$candidate"; return; }
     done
-    mkdir -p "$MESH_TOOLS/go-lists/partial" "$MESH_TOOLS/go-lists/archives/partial" "$MESH_TOOLS/root"
+    # Not in the folder of the lists: apt-get update empties that of what it does not know.
+    mkdir -p "$MESH_TOOLS/go-lists/lists/partial" "$MESH_TOOLS/go-lists/cache/archives/partial" "$MESH_TOOLS/root"
     # The mirror is the one that this machine's own lists name. Debian's awk ends at a file that is not there.
     local mirror
     mirror="$({ cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
         awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }')"
     [ -n "$mirror" ] || return 1
     echo "deb $mirror bookworm-backports main" >"$MESH_TOOLS/go-lists/sources.list"
-    local apt=(apt-get -qq -o "Dir::Etc::sourcelist=$MESH_TOOLS/go-lists/sources.list" -o Dir::Etc::sourceparts=-
-        -o "Dir::State::lists=$MESH_TOOLS/go-lists" -o "Dir::Cache=$MESH_TOOLS/go-lists")
+    local apt=(apt-get -qq -o "Dir::Etc::sourcelist=$MESH_TOOLS/go-lists/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$MESH_TOOLS/go-lists/lists" -o "Dir::Cache=$MESH_TOOLS/go-lists/cache")
     "${apt[@]}" update >&2
     package="$(apt-cache "${apt[@]:2}" search --names-only '^golang-1\.[0-9]+-go$' | cut -d' ' -f1 | sort -V | tail -1)"
     [ -n "$package" ] || return 1
