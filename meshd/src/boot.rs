@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     admission::IdentityError,
-    adopt, clock,
+    adopt, called, clock,
     config::{self, Loaded},
     daemon::{Daemon, Request},
     disk::Disk,
@@ -204,6 +204,8 @@ async fn activate(daemon: &Arc<Daemon>) -> Result<(), String> {
         Ok(running) => {
             let running = Arc::new(running);
             let stop = running.stopped();
+            let told = called::run(Arc::clone(&running), stop.clone());
+            daemon.ground.tasks.spawn(told);
             let counted = shares::run(Arc::clone(&running), stop);
             daemon.ground.tasks.spawn(counted);
             daemon.running.store(Some(running));

@@ -6,6 +6,7 @@ mod adopt;
 mod announce;
 mod arguments;
 mod boot;
+mod called;
 mod capture;
 mod certificates;
 mod clock;
