@@ -3,6 +3,8 @@
 //! In: the lines of test runners. Out: each panic's place and message, without the logs around it and without the
 //! panics of tests that passed.
 
+use std::collections::HashSet;
+
 /// Most lines of one message.
 const LINES: usize = 30;
 /// Most characters of a line.
@@ -18,8 +20,10 @@ pub(super) struct Reasons {
     ended: usize,
     /// Panics of suites that have ended.
     told: usize,
+    /// The tests of the program that runs.
+    tests: HashSet<String>,
     /// The names below `failures:`, while they are read.
-    failed: Option<Vec<String>>,
+    failed: Option<HashSet<String>>,
 }
 
 #[derive(Debug)]
@@ -48,8 +52,14 @@ impl Reasons {
                 panic.lines.push(cut);
             }
         }
+        if let Some((name, _)) = line
+            .strip_prefix("test ")
+            .and_then(|line| line.split_once(" ... "))
+        {
+            self.tests.insert(name.to_owned());
+        }
         if line == "failures:" {
-            self.failed = Some(Vec::new());
+            self.failed = Some(HashSet::new());
         } else if let Some(failed) = &mut self.failed {
             failed.extend(line.strip_prefix("    ").map(str::to_owned));
         }
@@ -58,18 +68,16 @@ impl Reasons {
         }
     }
 
-    /// Of a program that passed nothing is kept: its panics were wanted. Of one that failed, the panics of the tests
-    /// that it names, or all when those are of threads without a name.
+    /// Of a program that passed nothing is kept: its panics were wanted. Of one that failed, all but what tests that
+    /// passed said: a thread that a failed test started may have the reason.
     fn end_of_program(&mut self, passed: bool) {
         self.left = 0;
         let failed = self.failed.take().unwrap_or_default();
-        let new = self.panics.split_off(self.ended.min(self.panics.len()));
-        let (of_failed, others): (Vec<_>, Vec<_>) = new
-            .into_iter()
-            .partition(|panic| failed.contains(&panic.thread));
+        let tests = std::mem::take(&mut self.tests);
+        let mut new = self.panics.split_off(self.ended.min(self.panics.len()));
+        new.retain(|panic| failed.contains(&panic.thread) || !tests.contains(&panic.thread));
         if !passed {
-            let named = !of_failed.is_empty();
-            self.panics.extend(if named { of_failed } else { others });
+            self.panics.extend(new);
         }
         self.ended = self.panics.len();
     }
@@ -84,6 +92,7 @@ impl Reasons {
         self.ended = self.told;
         self.left = 0;
         self.failed = None;
+        self.tests.clear();
         lines(self.panics.get(told..).unwrap_or_default())
     }
 
@@ -154,6 +163,9 @@ mod tests {
             "test also_wanted ... thread 'also_wanted' (2) panicked at a.rs:1:1:",
             "this too",
             "ok",
+            "thread '<unnamed>' (4) panicked at b.rs:3:1:",
+            "the keeper's",
+            "--- log of it ---",
             "test x::fails ... thread 'x::fails' (3) panicked at a.rs:2:1:",
             "called `Result::unwrap()` on an `Err` value: h2: {\"x\":1}",
             "",
@@ -173,7 +185,8 @@ mod tests {
         let said = reasons.end_of_suite(false).join("\n");
         assert_eq!(
             said.trim_end(),
-            "test x::fails ... thread 'x::fails' (3) panicked at a.rs:2:1:\n\
+            "thread '<unnamed>' (4) panicked at b.rs:3:1:\nthe keeper's\n\
+             test x::fails ... thread 'x::fails' (3) panicked at a.rs:2:1:\n\
              called `Result::unwrap()` on an `Err` value: h2: {\"x\":1}"
         );
     }
