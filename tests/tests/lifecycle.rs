@@ -134,7 +134,7 @@ fn what_resolves_can_be_called_and_what_is_listed_too() {
     let h1 = stage.host(0).unwrap();
     h1.configure("conf.d/registry.toml", &more).unwrap();
     let write = |services: u32| {
-        let text: String = (0..services)
+        let all: Vec<String> = (0..services)
             .map(|number| {
                 format!(
                     "[[service]]\nname = \"s{number}\"\nport = 80\nprotocol = \"http\"\n\
@@ -142,7 +142,7 @@ fn what_resolves_can_be_called_and_what_is_listed_too() {
                 )
             })
             .collect();
-        std::fs::write(folder.join("next"), text).unwrap();
+        std::fs::write(folder.join("next"), all.concat()).unwrap();
         std::fs::rename(folder.join("next"), folder.join("all.toml")).unwrap();
     };
     write(1);
