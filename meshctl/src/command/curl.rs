@@ -66,10 +66,10 @@ fn text(printer: Printer, answer: &CurlAnswer) -> String {
     } else {
         Paint::Bad
     };
-    let peer = if answer.peer.is_empty() {
-        "none: plaintext"
-    } else {
-        &answer.peer
+    let peer = match (&*answer.peer, &*answer.endpoint) {
+        ("", "") => "none",
+        ("", _) => "none: plaintext",
+        (peer, _) => peer,
     };
     let mut out = printer.paint(paint, &format!("HTTP {}", answer.status)) + "\n";
     let mut line = |name: &str, value: &str| writeln!(out, "{name:<9} {value}");
@@ -84,10 +84,10 @@ fn text(printer: Printer, answer: &CurlAnswer) -> String {
     line("tls peer", peer);
     line(
         "route",
-        if answer.route.is_empty() {
-            "none: the service itself"
-        } else {
-            &answer.route
+        match (&*answer.route, &*answer.endpoint) {
+            ("", "") => "none",
+            ("", _) => "none: the service itself",
+            (route, _) => route,
         },
     );
     line(
@@ -133,6 +133,19 @@ mod tests {
             text(Printer::plain(Format::Table), &answer),
             "HTTP 200\nendpoint  10.0.0.2:80\ntls peer  spiffe://m/ns/default/sa/words\n\
              route     none: the service itself\ntime      2.0 ms, of it in the mesh 0.3 ms\n\napple\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_of_the_mesh_itself_came_from_nowhere() {
+        let answer = CurlAnswer {
+            status: 404,
+            ..CurlAnswer::default()
+        };
+        let told = text(Printer::plain(Format::Table), &answer);
+        assert!(
+            told.starts_with("HTTP 404\nendpoint  none\ntls peer  none\nroute     none\ntime"),
+            "{told}"
         );
     }
 
