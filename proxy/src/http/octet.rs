@@ -94,31 +94,37 @@ pub(crate) fn is_value(bytes: &[u8]) -> bool {
 
 /// Length of the field value at the beginning: where the first control byte stands that is no tab.
 pub(crate) fn value_length(bytes: &[u8]) -> usize {
-    let (steps, rest) = bytes.as_chunks::<STEP>();
-    for (number, step) in steps.iter().enumerate() {
-        if let Some(place) = first(step, |byte| {
-            ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
-        }) {
-            return number * STEP + place;
+    let (words, rest) = bytes.as_chunks::<WORD>();
+    for (number, word) in words.iter().enumerate() {
+        // Marks tabs too, and perhaps bytes behind the first one that is marked rightly.
+        if controls(u64::from_le_bytes(*word)) != 0 {
+            let length = leading(word, VALUE);
+            if length < WORD {
+                return number * WORD + length;
+            }
         }
     }
     bytes.len() - rest.len() + leading(rest, VALUE)
 }
 
-/// Bytes that are looked at together: the compiler makes a few instructions of it.
-pub(crate) const STEP: usize = 16;
+/// Bytes that are looked at together.
+pub(crate) const WORD: usize = 8;
+/// In each byte the lowest bit, and the highest.
+const LOWEST: u64 = u64::MAX / 0xff;
+const HIGHEST: u64 = LOWEST << 7;
 
-/// Where the first byte is that `wanted` means; it is asked for each, so it had better not branch.
-#[inline]
-pub(crate) fn first(step: &[u8; STEP], wanted: impl Fn(u8) -> bool) -> Option<usize> {
-    place(step.map(|byte| u8::from(wanted(byte))))
+/// Not 0 when one of eight bytes is below a space, or DEL.
+fn controls(word: u64) -> u64 {
+    let deleted = word ^ (LOWEST * 0x7f);
+    let below = word.wrapping_sub(LOWEST * 0x20) & !word;
+    (below | (deleted.wrapping_sub(LOWEST) & !deleted)) & HIGHEST
 }
 
-/// Where the first byte is that is not 0.
-#[inline]
-pub(crate) fn place(found: [u8; STEP]) -> Option<usize> {
-    let found = u128::from_le_bytes(found);
-    (found != 0).then(|| (found.trailing_zeros() / u8::BITS) as usize)
+/// The highest bit of each of eight bytes that is `wanted`, and no other bit; the first byte is the lowest.
+pub(crate) fn equal(word: u64, wanted: u8) -> u64 {
+    let other = word ^ (LOWEST * u64::from(wanted));
+    let rest = !HIGHEST;
+    !(((other & rest) + rest) | other | rest)
 }
 
 /// True for what may stand in a request target: no space, no control byte, no fragment.
@@ -210,6 +216,15 @@ mod tests {
                     );
                     assert_eq!(is_value(&bytes), wanted == length);
                 }
+            }
+        }
+        for place in 0..WORD {
+            for byte in 0..=255 {
+                let mut word = *b"\n\x0b\x09\x8a\x00\xff\x0a\x0b";
+                word[place] = byte;
+                let found = equal(u64::from_le_bytes(word), b'\n').to_le_bytes();
+                let wanted = word.map(|byte| if byte == b'\n' { 0x80 } else { 0 });
+                assert_eq!(found, wanted);
             }
         }
         assert_eq!(token_length(b"a-b: c"), 3);

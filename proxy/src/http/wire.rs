@@ -19,10 +19,6 @@ use super::{
 
 /// A side.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "stays where it is; a box would cost each request"
-)]
 pub(crate) enum Wire {
     /// An HTTP/1 connection.
     H1(h1::Connection<Carrier>),

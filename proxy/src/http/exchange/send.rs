@@ -260,15 +260,12 @@ async fn judge(
 /// What an answer means for its endpoint.
 fn report(up: &Up, far: Option<Code>, status: u16, grpc: Option<u8>, since: Instant) {
     let Some(picked) = &up.picked else { return };
-    match far {
-        Some(Code::ConnectFailed | Code::UnknownService | Code::Draining | Code::NotReady) => {
-            picked.failed(Failed::Program);
-        }
-        _ => {
-            let at = up.answered.unwrap_or_else(Instant::now);
-            picked.answered(status, grpc, at, at.saturating_duration_since(since));
-        }
+    if let Some(Code::ConnectFailed | Code::UnknownService | Code::Draining | Code::NotReady) = far
+    {
+        return picked.failed(Failed::Program);
     }
+    let at = up.answered.unwrap_or_else(Instant::now);
+    picked.answered(status, grpc, at, at.saturating_duration_since(since));
 }
 
 /// The pause before the next try; none when it does not fit into the request's time.

@@ -3,7 +3,7 @@
 //! The verdict does not depend on how the bytes were cut into reads.
 
 use super::HeadError;
-use crate::http::octet::{self, STEP};
+use crate::http::octet::{self, WORD};
 
 /// Longest request or status line, in bytes.
 pub(crate) const LINE_LIMIT: usize = 16 * 1024;
@@ -118,7 +118,9 @@ impl Scan {
         if !plain {
             return None;
         }
-        let (before, rest) = bytes.get(odd_feed(bytes)? - 1..)?.split_at_checked(4)?;
+        let (before, rest) = bytes
+            .get(odd_feed(bytes)?.checked_sub(1)?..)?
+            .split_at_checked(4)?;
         let end = bytes.len() - rest.len();
         // A line has a byte and its end at least; the empty one is none.
         let few = end <= 3 * FIELD_LIMIT || {
@@ -151,32 +153,26 @@ impl Scan {
     }
 }
 
-/// Where the first line feed is, behind the first byte, that has no carriage return before it or has one behind it.
+/// Where the first line feed is that has no carriage return before it or has one behind it.
 fn odd_feed(bytes: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    let window = |at: usize| {
-        let step = |from: usize| bytes.get(from..)?.first_chunk::<STEP>();
-        Some((step(at - 1)?, step(at)?, step(at + 1)?))
+    let is_odd = |at: usize| {
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
+        before != Some(&b'\r') || bytes.get(at + 1) == Some(&b'\r')
     };
-    while let Some((before, here, behind)) = window(at) {
-        let mut odd = [0; STEP];
-        for (odd, ((before, here), behind)) in odd
-            .iter_mut()
-            .zip(before.iter().zip(here).zip(behind.iter()))
-        {
-            *odd = u8::from((*here == b'\n') & ((*before != b'\r') | (*behind == b'\r')));
+    let (words, rest) = bytes.as_chunks::<WORD>();
+    for (number, word) in words.iter().enumerate() {
+        let mut feeds = octet::equal(u64::from_le_bytes(*word), b'\n');
+        while feeds != 0 {
+            let at = number * WORD + (feeds.trailing_zeros() / u8::BITS) as usize;
+            if is_odd(at) {
+                return Some(at);
+            }
+            feeds &= feeds - 1;
         }
-        if let Some(place) = octet::place(odd) {
-            return Some(at + place);
-        }
-        at += STEP;
     }
-    let left = bytes.get(at - 1..)?.windows(3);
-    let odd = |three: &[u8]| match three {
-        [before, b'\n', behind] => *before != b'\r' || *behind == b'\r',
-        _ => false,
-    };
-    Some(at + left.into_iter().position(odd)?)
+    let first = bytes.len() - rest.len();
+    let mut left = (first..).zip(rest);
+    left.find_map(|(at, byte)| (*byte == b'\n' && is_odd(at)).then_some(at))
 }
 
 #[cfg(test)]
