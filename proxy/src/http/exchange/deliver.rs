@@ -53,7 +53,7 @@ pub(crate) async fn answer(
     let response = &exchange.messages.response;
     exchange.story.grpc_status = response.grpc_status();
     let framing = framing_for(response, exchange.messages.request.version);
-    let persistent = begin(exchange, framing)?;
+    let persistent = begin(exchange, framing);
     let received = up.upload.bytes;
     let mut download = if framing == Framing::None {
         let flow = Flow::without_body();
@@ -161,7 +161,7 @@ fn framing_for(response: &Response, version: Version) -> Framing {
 }
 
 /// Writes the head in `messages.response`; whether the connection stays open. Sends nothing by itself on HTTP/1.
-fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
+fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> bool {
     let Messages { request, response } = &mut *exchange.messages;
     exchange.story.status = response.status;
     date::add(&mut response.fields);
@@ -177,11 +177,11 @@ fn begin(exchange: &mut Exchange<'_>, framing: Framing) -> Result<bool, Stop> {
                 persistent,
             };
             down.begin(framing, |out| write::response(out, response, &extras));
-            Ok(persistent)
+            persistent
         }
         Wire::H2(down) => {
             down.send_response(response, framing == Framing::None);
-            Ok(true)
+            true
         }
     }
 }
@@ -280,9 +280,7 @@ async fn asked_for(exchange: &mut Exchange<'_>, body: &[u8]) -> Ended {
 /// Sends an answer of the mesh's own.
 async fn own(exchange: &mut Exchange<'_>, body: &[u8]) -> Ended {
     let framing = exchange.messages.response.framing;
-    let Ok(persistent) = begin(exchange, framing) else {
-        return Ended::Broken;
-    };
+    let persistent = begin(exchange, framing);
     let mut rest = body;
     exchange.story.sent = rest.len() as u64;
     let by = limit(exchange);

@@ -120,7 +120,7 @@ fn bounds_are_those_of_http1() {
     let names: Vec<String> = (0..=FIELD_LIMIT)
         .map(|number| format!("x-{number}"))
         .collect();
-    let fields: Vec<Field<'_>> = names.iter().map(|name| (&name[..], "y")).collect();
+    let fields: Vec<Field<'_>> = names.iter().map(|name| (name.as_str(), "y")).collect();
     let most = &fields[..FIELD_LIMIT];
     assert!(asked(&get("web", "/"), most, true).is_ok());
     let read = asked(&get("web", "/"), &fields, true);
