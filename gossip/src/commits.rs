@@ -76,11 +76,11 @@ fn namespace_words(namespace: &str) -> String {
 }
 
 /// A commit that was checked. History is kept for ever, so what it takes is kept small: long parts are held
-/// once, in `signed`.
+/// once, in `bytes`.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: CommitId,
-    pub(crate) signed: Signed,
+    bytes: Bytes,
     /// Without its grant and its documents; see [`Entry::document`].
     pub(crate) commit: Commit,
     pub(crate) author: Arc<OperatorGrant>,
@@ -90,7 +90,33 @@ pub(crate) struct Entry {
     pub(crate) by: HostId,
     /// Equal for commits that are one edit sent twice.
     pub(crate) edit: [u8; 32],
-    documents: Mutex<Vec<Weak<Document>>>,
+}
+
+/// A commit's payload without the author's grant, which most commits share, and its signature.
+#[derive(Debug)]
+struct Bytes {
+    before: Box<[u8]>,
+    after: Box<[u8]>,
+    signature: Box<[u8]>,
+}
+
+impl Bytes {
+    /// `None` when the grant is not in the payload.
+    fn of(signed: &Signed, grant: &[u8]) -> Option<Self> {
+        // From the end: only a reason and numbers stand behind it.
+        let at = match grant.len() {
+            0 => 0,
+            length => signed
+                .payload
+                .windows(length)
+                .rposition(|part| part == grant)?,
+        };
+        Some(Self {
+            before: signed.payload.get(..at)?.into(),
+            after: signed.payload.get(at + grant.len()..)?.into(),
+            signature: signed.signature.as_slice().into(),
+        })
+    }
 }
 
 /// An operator's grant as it stands in commits, checked, with the host of the authority that gave it.
@@ -110,6 +136,29 @@ pub struct Commits {
     grants: BTreeMap<Arc<[u8]>, (Arc<OperatorGrant>, HostId)>,
     sum: SetSum,
     revoked: Revoked,
+    documents: Mutex<Documents>,
+}
+
+/// Documents that somebody holds, by commit and change: only those in force are asked for again and again.
+#[derive(Debug, Default)]
+struct Documents {
+    held: BTreeMap<(CommitId, usize), Weak<Document>>,
+    /// How many were left when those that nobody holds any longer went.
+    left: usize,
+}
+
+impl Documents {
+    fn get(&self, id: CommitId, index: usize) -> Option<Arc<Document>> {
+        self.held.get(&(id, index)).and_then(Weak::upgrade)
+    }
+
+    fn insert(&mut self, id: CommitId, index: usize, document: &Arc<Document>) {
+        self.held.insert((id, index), Arc::downgrade(document));
+        if self.held.len() > 2 * self.left + 16 {
+            self.held.retain(|_, document| document.strong_count() > 0);
+            self.left = self.held.len();
+        }
+    }
 }
 
 /// What a commit touched.
@@ -135,6 +184,14 @@ impl Entry {
     pub(crate) fn rank(&self) -> (u64, CommitId) {
         (self.commit.hlc, self.id)
     }
+    /// As it was signed.
+    pub(crate) fn signed(&self) -> Signed {
+        Signed {
+            payload: [&*self.bytes.before, &*self.written, &*self.bytes.after].concat(),
+            signature: self.bytes.signature.to_vec(),
+            signer: self.author.key.clone(),
+        }
+    }
     /// The change of a resource.
     pub(crate) fn change(&self, key: &ResourceKey) -> Option<(usize, &Change)> {
         self.commit.changes.iter().enumerate().find(|(_, change)| {
@@ -156,6 +213,7 @@ impl Commits {
             grants: BTreeMap::new(),
             sum: SetSum::default(),
             revoked: Revoked::default(),
+            documents: Mutex::default(),
         }
     }
 
@@ -172,8 +230,8 @@ impl Commits {
         self.all.keys()
     }
     /// A commit as it was signed.
-    pub fn signed(&self, id: &CommitId) -> Option<&Signed> {
-        self.all.get(id).map(|entry| &entry.signed)
+    pub fn signed(&self, id: &CommitId) -> Option<Signed> {
+        self.all.get(id).map(|entry| entry.signed())
     }
     pub(crate) fn get(&self, id: &CommitId) -> Option<&Arc<Entry>> {
         self.all.get(id)
@@ -244,14 +302,15 @@ impl Commits {
             change.document = Vec::new();
             change.bases.shrink_to_fit();
         }
+        let bytes =
+            Bytes::of(signed, &written).ok_or(CommitError::Malformed("its grant is not in it"))?;
         Ok(Entry {
             id: CommitId(*blake3::hash(&signed.payload).as_bytes()),
-            signed: signed.clone(),
+            bytes,
             author,
             written,
             by,
             edit,
-            documents: Mutex::new(Vec::new()),
             commit,
         })
     }
@@ -313,8 +372,17 @@ impl Commits {
 
     /// The document that a commit gives to a resource, when it reads as one.
     pub(crate) fn document(&self, id: &CommitId, index: usize) -> Option<Arc<Document>> {
-        let entry = self.all.get(id)?;
-        entry.document(index, self.parse)
+        let documents = || {
+            self.documents
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = documents().get(*id, index);
+        known.or_else(|| {
+            let document = Arc::new(self.all.get(id)?.document(index, self.parse)?);
+            documents().insert(*id, index, &document);
+            Some(document)
+        })
     }
 
     pub(crate) fn of_resource(&self, key: &ResourceKey) -> impl Iterator<Item = &Arc<Entry>> {
@@ -344,34 +412,18 @@ impl Commits {
 }
 
 impl Entry {
-    /// The document of a change, when it reads as one. Remembered while somebody holds it: only those in force
-    /// are asked for again and again.
+    /// The document of a change, when it reads as one.
     pub(crate) fn document(
         &self,
         index: usize,
         parse: fn(&str) -> Option<Document>,
-    ) -> Option<Arc<Document>> {
+    ) -> Option<Document> {
         let change = self.commit.changes.get(index)?;
-        let mut documents = self
-            .documents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = documents.get(index).and_then(Weak::upgrade) {
-            return Some(known);
-        }
-        let whole: Commit = crate::wire::decode(&self.signed.payload).ok()?;
+        let whole: Commit = crate::wire::decode(&self.signed().payload).ok()?;
         let text = &whole.changes.get(index)?.document;
         let document = parse(std::str::from_utf8(text).ok()?)?;
         // A document that calls itself something else would be found under a false name.
-        if document.key() != key_of(change) {
-            return None;
-        }
-        let document = Arc::new(document);
-        documents.resize_with(self.commit.changes.len(), Weak::new);
-        if let Some(place) = documents.get_mut(index) {
-            *place = Arc::downgrade(&document);
-        }
-        Some(document)
+        (document.key() == key_of(change)).then_some(document)
     }
 }
 
@@ -439,4 +491,55 @@ fn check_shape(commit: &Commit) -> Result<(), CommitError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rebuilt(payload: &[u8], grant: &[u8]) -> Option<Vec<u8>> {
+        let signed = Signed {
+            payload: payload.to_vec(),
+            ..Signed::default()
+        };
+        let bytes = Bytes::of(&signed, grant)?;
+        Some([&*bytes.before, grant, &*bytes.after].concat())
+    }
+
+    #[test]
+    fn a_payload_is_what_it_was_wherever_its_grant_stands() {
+        for payload in ["grantab", "agrantb", "abgrant", "grant", "grantgrantb"] {
+            let payload = payload.as_bytes();
+            assert_eq!(rebuilt(payload, b"grant").as_deref(), Some(payload));
+        }
+        assert_eq!(rebuilt(b"ab", b"").as_deref(), Some(&b"ab"[..]));
+        assert_eq!(rebuilt(b"gran", b"grant"), None);
+        assert_eq!(rebuilt(b"grunt", b"grant"), None);
+    }
+
+    #[test]
+    fn documents_that_nobody_holds_are_forgotten() {
+        let document = || Arc::new(crate::sim::operator::parse("service default words a").unwrap());
+        let mut documents = Documents::default();
+        let kept: Vec<_> = (0..40)
+            .map(|number| {
+                let document = document();
+                documents.insert(CommitId([number; 32]), 0, &document);
+                document
+            })
+            .collect();
+        for number in 0..10_000_u32 {
+            let id = CommitId(*blake3::hash(&number.to_le_bytes()).as_bytes());
+            documents.insert(id, 0, &document());
+            assert!(
+                documents.held.len() <= 2 * 41 + 17,
+                "{}",
+                documents.held.len()
+            );
+        }
+        for (number, document) in (0..).zip(&kept) {
+            let held = documents.get(CommitId([number; 32]), 0).unwrap();
+            assert!(Arc::ptr_eq(&held, document));
+        }
+    }
 }

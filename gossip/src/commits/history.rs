@@ -121,7 +121,7 @@ impl Commits {
                     .collect(),
                 document: entry
                     .document(index, self.parse)
-                    .map(|document| document.json.clone()),
+                    .map(|document| document.json),
             });
         HistoryRow {
             id: entry.id,
