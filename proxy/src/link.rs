@@ -166,6 +166,11 @@ impl Link {
         self.0.borrow().active()
     }
 
+    /// True while bytes wait for the socket.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.0.borrow().out.is_empty()
+    }
+
     /// Asks for a sign of life, and waits for the answer.
     pub(crate) async fn ask(&self) -> Result<(), Broken> {
         self.0.borrow_mut().ask();

@@ -83,7 +83,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, state: &mut State) -> Poll<Arc<str>> {
-        let full = is_full(state);
         let mut more = false;
         for turn in 0..TURNS {
             match self.poll_read(cx, state) {
@@ -91,6 +90,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
                 Poll::Ready(()) | Poll::Pending => break,
             }
         }
+        // What was read may have filled it: then nothing was left to wake this when there is more to read.
+        let full = is_full(state);
         if let Poll::Ready(Err(error)) = self.poll_write(cx, state) {
             state.end(&Arc::from(error.to_string()));
             return Poll::Ready(why(state));

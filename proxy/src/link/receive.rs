@@ -12,8 +12,8 @@ use super::{
     state::{LARGEST, Leaving, Partial, State},
 };
 
-/// Bytes from which a piece of a body is not copied out of what was read: it holds the whole of that, which is
-/// never much more.
+/// Bytes from which a piece of a body is not copied out of what was read: it holds the whole of that, which a daemon
+/// fills with such pieces; of a program it must be half.
 const LARGE: usize = 8 << 10;
 /// Bytes of a piece below which it is a crumb, and how many of them may wait one by one.
 const CRUMB: usize = 512;
@@ -25,10 +25,8 @@ const PARTS: u32 = 64;
 const SETTINGS: usize = 64;
 /// Bytes that may wait for a peer that asks for answers and takes none.
 const ANSWERS: usize = 4 << 20;
-/// A program's requests that it took back before they were looked at and that wait for that; and its streams that
-/// had to be given up because of what it sent.
+/// A program's requests that it took back before they were looked at and that wait for that.
 const STILLBORN: u32 = 20;
-const FAULTS: u32 = 100;
 /// A request that is taken back later than this is one that its caller has waited for.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -53,7 +51,7 @@ impl State {
             if !self.settled && head.kind != frame::SETTINGS {
                 return Err(Reason::PROTOCOL_ERROR);
             }
-            if self.faults > FAULTS {
+            if self.watch.is_faulty() {
                 return Err(Reason::ENHANCE_YOUR_CALM);
             }
             if head.kind == frame::DATA {
@@ -127,10 +125,10 @@ impl State {
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
         let piece = if pad > 0 {
-            let whole = cut(input, head.length);
+            let whole = cut(self.terms.peer, input, head.length);
             whole.slice(1..=head.length - pad)
         } else {
-            cut(input, head.length)
+            cut(self.terms.peer, input, head.length)
         };
         let key = self.key_of(head.stream);
         if let Some(key) = key.filter(|key| !self.is_behind_end(*key)) {
@@ -529,14 +527,20 @@ impl State {
 
     /// A fault of the other end in one stream.
     pub(super) fn refuse(&mut self, key: u32, reason: Reason) {
-        self.faults += u32::from(self.terms.peer == Peer::Program);
+        if self.terms.peer == Peer::Program {
+            self.watch.fault();
+        }
         self.reset(key, reason, Broken::Refused(reason));
     }
 }
 
 /// Takes `length` bytes off; large ones are not copied.
-fn cut(input: &mut BytesMut, length: usize) -> Bytes {
-    if length >= LARGE {
+fn cut(peer: Peer, input: &mut BytesMut, length: usize) -> Bytes {
+    let large = match peer {
+        Peer::Daemon => LARGE,
+        Peer::Program => LARGE.max(input.len() / 2),
+    };
+    if length >= large {
         return input.split_to(length).freeze();
     }
     let piece = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());

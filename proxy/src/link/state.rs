@@ -48,7 +48,7 @@ const QUICK: Duration = Duration::from_millis(100);
 /// The client's first bytes (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Numbers of streams as they are: nobody chooses them.
+/// Numbers of streams as they are: whoever chooses them has a few hundred at once.
 #[derive(Debug, Default)]
 pub(super) struct Direct(u64);
 
@@ -98,6 +98,8 @@ pub(super) struct Entry {
     /// What we may still send.
     pub(super) room: i64,
     pub(super) writer: Option<Waker>,
+    /// Its writer waits for the connection's window or for the socket.
+    pub(super) crowded: bool,
     pub(super) broken: Option<Broken>,
     /// Somebody is to look at it.
     pub(super) handled: bool,
@@ -168,12 +170,12 @@ pub(super) struct State {
     /// Streams that were opened and that nobody has taken yet, and how many of them were taken back.
     pub(super) opened: VecDeque<(u32, Box<Head>, bool)>,
     pub(super) stillborn: u32,
-    /// A program's streams that were given up last, and how many were because of what it sent.
+    /// A program's streams that were given up last, and the latest of those before them.
     given_up: VecDeque<u32>,
-    pub(super) faults: u32,
-    /// What the connection may still send, and who waits for more of it, or for the socket.
+    forgotten: u32,
+    /// What the connection may still send, and whether streams wait for more of it, or for the socket.
     pub(super) room: i64,
-    crowd: Vec<Waker>,
+    crowded: bool,
     /// What the other end may still send on the connection, what is to be given back, and what is held.
     pub(super) window: i64,
     pub(super) owed: u32,
@@ -218,9 +220,9 @@ impl State {
             opened: VecDeque::new(),
             stillborn: 0,
             given_up: VecDeque::new(),
-            faults: 0,
+            forgotten: 0,
             room: i64::from(WINDOW),
-            crowd: Vec::new(),
+            crowded: false,
             window: i64::from(connection_window(terms.peer)),
             owed: 0,
             held: 0,
@@ -280,16 +282,17 @@ impl State {
         }
     }
 
-    /// True when this end gave the stream up, and frames of it may be on their way.
+    /// True when this end gave the stream up, or may have, and frames of it may be on their way.
     pub(super) fn was_given_up(&self, id: u32) -> bool {
-        self.given_up.contains(&id)
+        id <= self.forgotten || self.given_up.contains(&id)
     }
 
     /// This end has given a stream up.
     pub(super) fn gives_up(&mut self, id: u32, reason: Reason) {
         if self.terms.peer == Peer::Program {
             if self.given_up.len() >= GIVEN_UP {
-                self.given_up.pop_front();
+                let oldest = self.given_up.pop_front().unwrap_or_default();
+                self.forgotten = self.forgotten.max(oldest);
             }
             self.given_up.push_back(id);
         }
@@ -333,8 +336,15 @@ impl State {
 
     /// Wakes who waited for the socket or the connection's window.
     fn release_crowd(&mut self) {
-        for waker in self.crowd.drain(..) {
-            waker.wake();
+        if !std::mem::take(&mut self.crowded) {
+            return;
+        }
+        for entry in self.entries.iter_mut().flatten() {
+            if std::mem::take(&mut entry.crowded)
+                && let Some(writer) = entry.writer.take()
+            {
+                writer.wake();
+            }
         }
     }
 
@@ -367,6 +377,7 @@ impl State {
             looked_at: false,
             room: i64::from(self.peer_window),
             writer: None,
+            crowded: false,
             broken: None,
             handled,
         };
@@ -499,9 +510,8 @@ impl State {
         if room <= 0 || crowded {
             // A break of the stream is told to its writer as well.
             remember(&mut entry.writer, cx);
-            if !self.crowd.iter().any(|own| own.will_wake(cx.waker())) {
-                self.crowd.push(cx.waker().clone());
-            }
+            entry.crowded = true;
+            self.crowded = true;
             return Poll::Pending;
         }
         let room = usize::try_from(entry.room.min(room)).unwrap_or(usize::MAX);

@@ -4,6 +4,8 @@ use super::allowance::Allowance;
 
 /// Requests after which a peer that takes most of them back is cut off.
 const TAKEN_BACK: u32 = 500;
+/// Streams among as many requests that may be given up because of what a program sent.
+const FAULTS: u32 = 100;
 
 /// What one peer has done.
 #[derive(Debug)]
@@ -11,6 +13,7 @@ pub(super) struct Watch {
     idle: Allowance,
     requests: u32,
     taken_back: u32,
+    faults: u32,
 }
 
 impl Watch {
@@ -20,6 +23,7 @@ impl Watch {
             idle: Allowance::new(),
             requests: 0,
             taken_back: 0,
+            faults: 0,
         }
     }
 
@@ -40,8 +44,18 @@ impl Watch {
             return true;
         }
         let most = self.taken_back > self.requests / 2;
-        (self.requests, self.taken_back) = (0, 0);
+        (self.requests, self.taken_back, self.faults) = (0, 0, 0);
         !most
+    }
+
+    /// A stream had to be given up because of what the peer sent.
+    pub(super) fn fault(&mut self) {
+        self.faults += 1;
+    }
+
+    /// True when that was so too often.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.faults > FAULTS
     }
 
     /// A request was taken back at once.

@@ -79,6 +79,12 @@ async fn bytes_both_ways(exchange: &mut Exchange<'_>, mut up: Box<Up>) -> Ended 
     let (mut moved, mut by) = (0, None);
     let whole = poll_fn(|cx| {
         let mut broken = false;
+        // Who ended its direction may take the other back.
+        if !back.done
+            && let Wire::H2(down) = &mut *exchange.down
+        {
+            broken |= down.poll_gone(cx).is_ready();
+        }
         if !there.done {
             broken |= is_broken(&there.poll(cx, exchange.down, &mut up.wire, &mut kept_there));
         }

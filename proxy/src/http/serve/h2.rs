@@ -110,7 +110,7 @@ impl Life {
         if !link.is_settled() {
             return self.alarm.poll(cx, self.greeted_by);
         }
-        let busy = link.active() > 0;
+        let busy = link.active() > 0 || link.is_sending();
         if std::mem::replace(&mut self.busy, busy) || busy {
             self.idle = Instant::now();
         }
