@@ -31,7 +31,7 @@ pub(crate) async fn run(running: Arc<Running>, stop: CancellationToken) {
         let sources = Arc::clone(&registry.views().borrow());
         let in_turn = |id: &str| registry.reading(id).in_turn > 0;
         if sources.sources.iter().any(|row| in_turn(&row.id)) {
-            registry.calls(called(&mut before, running.edges().0));
+            registry.calls(called(&mut before, running.counted()));
         }
     }
 }

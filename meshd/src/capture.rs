@@ -1,8 +1,9 @@
-//! Keeps the kernel and the names process in step with the plan: a name resolves only while the kernel has the
-//! rules for what it resolves to.
+//! Keeps the kernel and the names process in step with the plan: a name appears behind the rules for what it resolves
+//! to, and goes before them.
 //!
 //! In: compiled plans. Out: an applied intent, put back when something disturbs it, and a names file; or
-//! findings. Never: keeps a rule that the plan no longer asks for, or makes the planner wait for nft.
+//! findings. Never: keeps a rule that the plan no longer asks for, or makes anybody wait for nft longer than
+//! [`SETTLING`].
 
 use std::{collections::BTreeSet, future::pending, net::IpAddr, sync::Arc, time::Duration};
 
@@ -228,7 +229,7 @@ impl Keeper {
         }
     }
 
-    /// Names that go, rules, names that come: in this order no name resolves to what nothing catches.
+    /// Names that go, rules, names that come: in this order no name comes or goes while nothing catches its calls.
     async fn follow(&mut self) {
         let Some(wanted) = self.followed.borrow_and_update().clone() else {
             return;
@@ -238,10 +239,11 @@ impl Keeper {
             Some(intent) if self.enforced.as_ref() != Some(intent) => self.enforce(intent).await,
             _ => Ok(()),
         };
-        let named = self.names.follow(&self.ground, &wanted);
+        // Without its rules a name stays what it was; after a boot, the endpoints' own addresses.
+        let whole = gone && ruled.is_ok() && self.names.follow(&self.ground, &wanted);
         self.done.send_replace(Done {
             sequence: wanted.sequence,
-            failed: !(gone && ruled.is_ok() && named),
+            failed: !whole,
         });
     }
 
@@ -271,12 +273,18 @@ impl Keeper {
             }
             Err(error) => {
                 let text = cause::chain(&error);
-                self.enforced = None;
+                self.try_again();
                 self.ground
                     .raise("capture-failed", "interception", Some(failed(text.clone())));
                 Err(text)
             }
         }
+    }
+
+    /// Nobody knows what the kernel has now: the next plan is carried out whole.
+    fn try_again(&mut self) {
+        self.enforced = None;
+        self.done.send_modify(|done| done.failed = true);
     }
 
     async fn release(&mut self) {
@@ -291,6 +299,9 @@ impl Keeper {
     }
 
     async fn remove(&mut self, removal: Removal) {
+        if removal == Removal::Everything {
+            self.names.write(&self.ground, Box::default(), Vec::new());
+        }
         if let Some(interceptor) = &mut self.interceptor
             && let Err(error) = interceptor.remove(removal).await
         {
@@ -325,6 +336,7 @@ impl Keeper {
                 }
             }
             Err(error) => {
+                self.try_again();
                 self.ground.raise(
                     "capture-failed",
                     "interception",

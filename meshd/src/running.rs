@@ -229,6 +229,11 @@ impl Running {
             .unwrap_or_default()
     }
 
+    /// The counts of each edge.
+    pub(crate) fn counted(&self) -> Vec<EdgeSample> {
+        self.with_proxy(Proxy::edges).unwrap_or_default()
+    }
+
     /// What was asked of each mesh-wide rate limit here, since the start.
     pub(crate) fn quota_usage(&self) -> Vec<(LimitKey, u64)> {
         self.with_proxy(Proxy::quota_usage).unwrap_or_default()
@@ -497,8 +502,7 @@ async fn sources(
                         return;
                     }
                     views.borrow_and_update();
-                    let room = room.clone();
-                    if let Ok(bytes) = tokio::task::spawn_blocking(move || room.save()).await {
+                    if let Ok(bytes) = tokio::task::spawn_blocking(room.saving()).await {
                         ground.disk.put(VIEWS, &bytes);
                     }
                 }

@@ -258,7 +258,8 @@ impl Readers {
         let mut queue = self.engine.queue();
         queue.keep(wanted);
         let mut others: Vec<&ServiceKey> = self.hot.keys().collect();
-        others.retain(|key| !called.contains(*key));
+        // What is no longer listed keeps its reader until that one has seen it empty.
+        others.retain(|key| wanted.contains(*key) && !called.contains(*key));
         queue.by_heat(&mut others);
         let wishes = cold.iter().filter(|key| called.contains(*key));
         let pairs: Vec<_> = wishes.zip(&others).collect();

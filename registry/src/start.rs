@@ -247,17 +247,20 @@ impl Registry {
         matches!(tokio::time::timeout(longest, all).await, Ok(Ok(_)))
     }
 
-    /// The views as bytes for [`start_with`] at the next boot; the caller keeps them.
-    pub fn save(&self) -> Vec<u8> {
+    /// The views as bytes for [`start_with`] at the next boot; the caller keeps them. What is returned holds no lock
+    /// and takes long with many services: for a thread of its own.
+    pub fn saving(&self) -> impl FnOnce() -> Vec<u8> + Send + use<> {
         let views: Vec<_> = {
             let slots = self.0.slots();
             slots.values().flat_map(|slot| slot.view.saved()).collect()
         };
-        let views = views.into_iter().map(|(view, port_name)| SavedView {
-            view: Some((*view).clone()),
-            port_name,
-        });
-        saved::save(views.collect(), now_ms())
+        move || {
+            let views = views.into_iter().map(|(view, port_name)| SavedView {
+                view: Some((*view).clone()),
+                port_name,
+            });
+            saved::save(views.collect(), now_ms())
+        }
     }
 
     /// How the source reads its registry at this moment; all zero where that is not over HTTP.

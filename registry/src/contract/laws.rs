@@ -133,7 +133,7 @@ async fn restart<W: World>(world: &mut W) {
     world.put("web", &[up(1), up(2)]);
     let run = Run::new(world, None);
     run.has("the first sync is complete", "web", &[1, 2]).await;
-    let saved = run.registry.save();
+    let saved = run.registry.saving()();
     run.end().await;
     world.break_off();
     let again = Run::new(world, Some(&saved));

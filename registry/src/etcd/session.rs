@@ -36,6 +36,8 @@ const SMALL_PAGE: i64 = 8;
 const PAGE_ANSWER: Duration = Duration::from_secs(15);
 /// Between two whole reads that only look for what the watch missed.
 const AUDIT: Duration = Duration::from_mins(10);
+/// Services of a whole read that are looked at before others on this thread have their turn.
+const SERVICES: usize = 64;
 /// Messages that are taken before their services are published.
 const AT_ONCE: usize = 256;
 
@@ -239,8 +241,12 @@ impl<'s> Session<'s> {
             self.out.drifted();
         }
         let mut sync = self.out.begin_sync();
-        for service in table.services() {
+        for (number, service) in (1_usize..).zip(table.services()) {
             breath::take();
+            if number.is_multiple_of(SERVICES) {
+                // Peers are answered on this thread, too.
+                tokio::task::yield_now().await;
+            }
             match table.content(service) {
                 Content::Set(set) => sync.replace(service.clone(), set, position.version()),
                 Content::Unreadable | Content::Gone => sync.keep(service.clone()),

@@ -94,9 +94,11 @@ impl Queue {
         let mut first = false;
         if self.due && self.round.is_empty() {
             self.due = false;
-            self.named.clear();
+            // What is waited for comes first, also in a round.
+            let named = std::mem::take(&mut self.named);
+            let heat = |key: &ServiceKey| self.heat.get(key).copied().unwrap_or(0);
             let mut keys: Vec<&ServiceKey> = self.all.keys().collect();
-            keys.sort_by_key(|key| std::cmp::Reverse(self.heat.get(*key).copied().unwrap_or(0)));
+            keys.sort_by_key(|key| (!named.contains(*key), std::cmp::Reverse(heat(key))));
             self.round = keys.into_iter().cloned().collect();
             first = true;
         }
