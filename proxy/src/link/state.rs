@@ -151,6 +151,7 @@ pub(super) enum Leaving {
 
 /// One end of a link.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of its own")]
 pub(super) struct State {
     pub(super) terms: Terms,
     pub(super) now: Instant,
