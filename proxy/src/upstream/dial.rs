@@ -72,15 +72,26 @@ fn open(config: &Config, address: SocketAddr, source: Option<IpAddr>) -> io::Res
         } else {
             options.set_ip_transparent_v6(true)?;
         }
-        // The kernel chooses the port at connect, by the whole four-tuple, so ports do not run out.
-        nix::sys::socket::setsockopt(
-            &socket,
-            nix::sys::socket::sockopt::IpBindAddressNoPort,
-            &true,
-        )?;
-        socket.bind(SocketAddr::new(source, 0))?;
+        bind(&socket, source)?;
     }
     Ok(socket)
+}
+
+/// Binds to an address that is a caller's own, with a port that the caller does not use towards the same service: the
+/// kernel would take its next connection for a part of ours, and the caller would wait for an answer in vain.
+fn bind(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
+    let any = SocketAddr::new(source, 0);
+    // Linux gives even ports to programs that connect and odd ones to those that bind, while there are both.
+    if socket.bind(any).is_ok() {
+        return Ok(());
+    }
+    // They have run out: the kernel chooses at connect, by the whole four-tuple.
+    nix::sys::socket::setsockopt(
+        socket,
+        nix::sys::socket::sockopt::IpBindAddressNoPort,
+        &true,
+    )?;
+    socket.bind(any)
 }
 
 /// Marks a socket as the daemon's own, so that it is not captured.
