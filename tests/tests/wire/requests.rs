@@ -180,7 +180,7 @@ fn says_close(message: &Message) -> bool {
 }
 
 /// One case over one way; what deviates.
-fn run(ways: &Ways, way: Way, case: &Case, apart: bool, late: Option<u64>) -> Result<(), String> {
+fn run(ways: &Ways, way: Way, case: &Case, apart: bool, late: &Late) -> Result<(), String> {
     let wanted = wanted(case, &ways.client(way));
     let bytes = case.bytes();
     let http10 = case.word("http10").is_some();
@@ -261,8 +261,39 @@ fn run(ways: &Ways, way: Way, case: &Case, apart: bool, late: Option<u64>) -> Re
     seen(ways, way, &wanted, late)
 }
 
+/// What cases before may still be sending to the back end.
+#[derive(Default)]
+struct Late {
+    /// The last connection, when the last case may have been cut.
+    connection: Option<u64>,
+    /// The first lines of all that their caller left: a busy mesh dials for them when the next case has begun.
+    lines: Vec<Vec<u8>>,
+}
+
+impl Late {
+    fn follow(&mut self, ways: &Ways, case: &Case) {
+        let wanted = wanted(case, "");
+        self.connection = wanted.may_be_cut().then(|| ways.backend.last());
+        if matches!(wanted, Wanted::Closed) {
+            self.lines.push(first_line(&case.bytes()).to_vec());
+        }
+    }
+
+    fn may_be(&self, connection: u64, bytes: &[u8]) -> bool {
+        let known = |line: &Vec<u8>| line == first_line(bytes);
+        self.connection.is_some_and(|last| connection <= last) || self.lines.iter().any(known)
+    }
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default()
+}
+
 /// What the back end has seen: exactly what was wanted, and then a probe of another caller.
-fn seen(ways: &Ways, way: Way, wanted: &Wanted, late: Option<u64>) -> Result<(), String> {
+fn seen(ways: &Ways, way: Way, wanted: &Wanted, late: &Late) -> Result<(), String> {
     let mut probe = Client::new(ways.dial(way));
     probe.send(
         b"GET /probe HTTP/1.1\r\nHost: raw\r\nConnection: close\r\n\r\n",
@@ -280,7 +311,7 @@ fn seen(ways: &Ways, way: Way, wanted: &Wanted, late: Option<u64>) -> Result<(),
             Seen::Request(_, message) => requests.push(message),
             // The back end may read the end of what was cut before only now.
             Seen::Cut(id, bytes) => {
-                if !wanted.may_be_cut() && late.is_none_or(|late| id > late) {
+                if !wanted.may_be_cut() && !late.may_be(id, &bytes) {
                     return Err(format!(
                         "a cut message: {:?}",
                         String::from_utf8_lossy(&bytes)
@@ -323,8 +354,7 @@ fn raw_requests() {
         .collect();
     let (mut runs, mut deviations) = (0, Vec::new());
     for way in WAYS {
-        // The last connection of a case that may have been cut.
-        let mut late = None;
+        let mut late = Late::default();
         for case in &cases {
             let on = case.word("on").unwrap_or("inbound explicit hop");
             if !on.split_whitespace().any(|name| name == way.name()) {
@@ -333,7 +363,7 @@ fn raw_requests() {
             let apart = case.bytes().len() <= APART;
             for apart in [false, true].into_iter().take(1 + usize::from(apart)) {
                 runs += 1;
-                if let Err(what) = run(&ways, way, case, apart, late) {
+                if let Err(what) = run(&ways, way, case, apart, &late) {
                     let how = if apart { ", byte by byte" } else { "" };
                     deviations.push(format!(
                         "{} ({}{how}; rule {}): {what}",
@@ -343,8 +373,7 @@ fn raw_requests() {
                     ));
                     ways.backend.take();
                 }
-                let cut = wanted(case, "").may_be_cut();
-                late = cut.then(|| ways.backend.last());
+                late.follow(&ways, case);
             }
         }
     }
