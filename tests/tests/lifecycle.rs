@@ -49,17 +49,23 @@ fn join(mesh: &mut Mesh, index: usize) -> (i32, String) {
     (code, format!("{out}{error}"))
 }
 
-#[test]
-fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
-    need!(namespaces);
-    need!(root);
-    let mut stage = Stage::set(Kind::Users, say).unwrap();
-    let folder = stage.mesh.directory.path().join("registry");
+/// A folder whose files name services, and the settings of a host that reads and publishes it.
+fn file_source(mesh: &Mesh) -> (std::path::PathBuf, String) {
+    let folder = mesh.directory.path().join("registry");
     std::fs::create_dir_all(&folder).unwrap();
     let more = format!(
         "[[source]]\nid = \"file/test\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n",
         folder.display()
     );
+    (folder, more)
+}
+
+#[test]
+fn services_of_a_file_are_routable_everywhere_and_never_emptied_by_garbage() {
+    need!(namespaces);
+    need!(root);
+    let mut stage = Stage::set(Kind::Users, say).unwrap();
+    let (folder, more) = file_source(&stage.mesh);
     // A plain program on h2 that no daemon knows of, but the file does.
     stage
         .mesh
@@ -122,12 +128,7 @@ fn what_resolves_can_be_called_and_what_is_listed_too() {
     need!(namespaces);
     need!(root);
     let mut stage = Stage::set(Kind::Users, say).unwrap();
-    let folder = stage.mesh.directory.path().join("registry");
-    std::fs::create_dir_all(&folder).unwrap();
-    let more = format!(
-        "[[source]]\nid = \"file/test\"\nkind = \"file\"\ndirectory = \"{}\"\npublish = true\n",
-        folder.display()
-    );
+    let (folder, more) = file_source(&stage.mesh);
     let program = ["words", "--listen", "0.0.0.0:8123"];
     stage.mesh.host(1).start_app(5030, &program).unwrap();
     let address = stage.host(1).unwrap().v4;
