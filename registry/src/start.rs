@@ -1,7 +1,7 @@
 //! Runs the sources and publishes their views as one value.
 //!
 //! In: settings of the sources, and what was saved at the last run. Out: [`Published`] through a watch,
-//! coalesced: a few additions after calm at once, the rest after 20 ms of quiet, at most 100 ms.
+//! coalesced: after calm a few that take nothing away at once, the rest after 20 ms of quiet, at most 100 ms.
 //! Never: lets one source delay or blank another.
 
 use std::{
@@ -368,7 +368,7 @@ impl Shared {
                 () = outlet.filled() => {
                     reported = Some(Instant::now());
                     let calm = looked.is_none_or(|at| at.elapsed() >= self.settings.quiet);
-                    if !(calm && self.only_adds(&id, &outlet)) {
+                    if !(calm && self.only_grows(&id, &outlet)) {
                         self.quiet(&outlet).await;
                     }
                 }
@@ -382,13 +382,13 @@ impl Shared {
         }
     }
 
-    /// True when what was reported is little and takes no endpoint away: then it need not wait for more. A
-    /// removal waits, because the hold judges all that goes at one time.
-    fn only_adds(&self, id: &str, outlet: &Outlet) -> bool {
+    /// True when what was reported is little and leaves no service with fewer endpoints: then it need not wait for
+    /// more. What shrinks a service waits, because the hold judges all that goes at one time.
+    fn only_grows(&self, id: &str, outlet: &Outlet) -> bool {
         let slots = self.slots();
         slots
             .get(id)
-            .is_some_and(|slot| outlet.all_few(|key, set| slot.view.is_kept_by(key, set)))
+            .is_some_and(|slot| outlet.all_few(|key, set| slot.view.is_no_smaller(key, set)))
     }
 
     /// Keeps the host names of endpoints resolved.

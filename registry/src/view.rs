@@ -332,10 +332,11 @@ impl View {
         format!("view/{}/{namespace}/{}{port}", self.source, key.name)
     }
 
-    /// True when the set has every endpoint that the service has now.
-    pub(crate) fn is_kept_by(&self, key: &ServiceKey, set: &ServiceSet) -> bool {
+    /// True when the service is to have no fewer endpoints than the source named before. Others may be in their
+    /// places: a new leader, an instance that registered anew.
+    pub(crate) fn is_no_smaller(&self, key: &ServiceKey, set: &ServiceSet) -> bool {
         let entry = self.services.get(key);
-        entry.is_none_or(|entry| entry.ids().all(|id| has(set, id)))
+        entry.is_none_or(|entry| set.endpoints.len() >= entry.count)
     }
 
     fn unseen(&self, seen: &BTreeSet<ServiceKey>) -> Vec<ServiceKey> {

@@ -210,3 +210,27 @@ fn the_sum_of_endpoints_is_right() {
         .sum();
     assert_eq!((world.view.endpoints, sum), (2, 2));
 }
+
+#[test]
+fn what_is_as_many_as_before_needs_no_wait() {
+    let mut world = World::new();
+    world.say("web", &[1, 2], 0);
+    let no_smaller = |ports: &[u16]| world.view.is_no_smaller(&key("web"), &set(ports));
+    assert!(no_smaller(&[1, 2, 3]), "one came");
+    assert!(no_smaller(&[1, 3]), "another one is in its place");
+    assert!(!no_smaller(&[1]), "one went");
+    assert!(!no_smaller(&[]), "all went");
+    assert!(
+        world.view.is_no_smaller(&key("new"), &set(&[])),
+        "nothing to lose"
+    );
+}
+
+#[test]
+fn what_is_held_does_not_count_as_named() {
+    let mut world = World::new();
+    world.say("web", &[1, 2, 3, 4], 0);
+    world.say("web", &[1], 1);
+    assert_eq!(world.view.held_count(), 3);
+    assert!(world.view.is_no_smaller(&key("web"), &set(&[2])));
+}
