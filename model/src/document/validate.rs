@@ -160,6 +160,14 @@ fn percent(value: f64, at: &At<'_>) {
     }
 }
 
+/// A part of the requests, where none at all is worth telling.
+fn part(value: f64, at: &At<'_>) {
+    percent(value, at);
+    if value == 0.0 {
+        at.note("never acts: 0 percent is no request");
+    }
+}
+
 /// A span that must not be zero.
 fn positive(given: Option<Span>, at: &At<'_>) {
     if given.is_some_and(|span| span.0.is_zero()) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::document::{Spec, spec::PortOrName};
 
+mod contradictory;
 mod pasted;
 mod refused;
 

@@ -1,5 +1,7 @@
 //! `DestinationRule`: subsets and traffic policies.
 
+use std::time::Duration;
+
 use super::{
     at_most, exactly_one, export_to, final_status, one_only, own, percent, port, positive,
     service_host, virtual_service::subset_name,
@@ -52,6 +54,9 @@ pub(super) fn check(rule: &DestinationRuleSpec, at: &At<'_>) {
         }
     }
 }
+
+/// Time between two checks when nothing else is said.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a policy and the part of it for one port have in common.
 struct Parts<'p> {
@@ -155,6 +160,16 @@ fn parts(given: &Parts<'_>, at: &At<'_>) {
             "a second try beside each first one doubles the load",
             "write a time that few requests need, such as 50ms, or leave it out",
         );
+    }
+    let nothing = |budget: &RetryBudgetSpec| {
+        let least = budget
+            .min_retries_per_second
+            .or(budget.min_retry_concurrency);
+        budget.percent == Some(0.0) && least == Some(0)
+    };
+    if given.hedge_after.is_some() && given.budget.is_some_and(nothing) {
+        at.key("hedgeAfter")
+            .note("never acts: the retry budget allows nothing");
     }
 }
 
@@ -276,11 +291,15 @@ fn health_check(given: &HealthCheckSpec, at: &At<'_>) {
     }
     positive(given.interval, &at.key("interval"));
     positive(given.timeout, &at.key("timeout"));
-    if let (Some(interval), Some(timeout)) = (given.interval, given.timeout)
-        && timeout > interval
-    {
+    let interval = given.interval.map_or(CHECK_INTERVAL, |interval| interval.0);
+    if given.timeout.is_some_and(|timeout| timeout.0 > interval) {
+        let unless = if given.interval.is_none() {
+            ", which is 10s unless given"
+        } else {
+            ""
+        };
         at.key("timeout").fault(
-            "is longer than the time between two checks",
+            format!("is longer than the time between two checks{unless}"),
             "make it at most `interval`",
         );
     }

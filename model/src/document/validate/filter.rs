@@ -3,7 +3,7 @@
 use super::{at_most, cors, host, one_of, port, session, token};
 use crate::{
     document::route::{
-        ExtensionReference, HeaderModifier, HeaderValueSpec, HttpFilter, PathModifier,
+        ExtensionReference, HeaderModifier, HeaderValueSpec, HttpFilter, PathModifier, RedirectSpec,
     },
     name::is_label,
     written::{At, suggestion},
@@ -172,6 +172,13 @@ fn body(one: &HttpFilter, place: Where, at: &At<'_>) {
                 "a rule that redirects reaches no backend",
                 "remove `backendRefs` or the redirect",
             );
+        } else if *redirect
+            == (RedirectSpec {
+                status_code: redirect.status_code,
+                ..RedirectSpec::default()
+            })
+        {
+            here.fault(CIRCLE.0, CIRCLE.1);
         }
     }
     if let Some(rewrite) = &one.url_rewrite {
@@ -180,6 +187,9 @@ fn body(one: &HttpFilter, place: Where, at: &At<'_>) {
             host(name, &here.key("hostname"));
         }
         path(rewrite.path.as_ref(), prefixes, &here.key("path"));
+        if rewrite.hostname.is_none() && rewrite.path.is_none() {
+            here.fault("changes nothing", "write `hostname` or `path`");
+        }
     }
     if let Some(mirror) = &one.request_mirror {
         session::mirror(mirror, &at.key("requestMirror"));
@@ -229,6 +239,12 @@ const FRAMING: [&str; 9] = [
     "upgrade",
 ];
 
+/// What is said of a redirect that changes nothing of the address.
+pub(super) const CIRCLE: (&str, &str) = (
+    "leads back to where the request was sent",
+    "write what is different there: another scheme, host, port or path",
+);
+
 fn headers(edits: &HeaderModifier, at: &At<'_>) {
     for (key, list) in [("set", &edits.set), ("add", &edits.add)] {
         header_list(list, &at.key(key));
@@ -239,6 +255,22 @@ fn headers(edits: &HeaderModifier, at: &At<'_>) {
             name,
             "use a URLRewrite with `hostname`",
             &at.key("remove").index(index),
+        );
+        let all = edits.set.iter().chain(&edits.add);
+        kept(
+            name,
+            all.map(|header| &*header.name),
+            &at.key("remove").index(index),
+        );
+    }
+}
+
+/// A header that is removed is not set or added as well.
+pub(super) fn kept(name: &str, mut written: impl Iterator<Item = impl AsRef<str>>, at: &At<'_>) {
+    if written.any(|other| other.as_ref().eq_ignore_ascii_case(name)) {
+        at.fault(
+            format!("{} is set or added here too", name.to_ascii_lowercase()),
+            "leave one of them: what is set needs no removal before",
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{at_most, exactly_one, filter, final_status, is_token, percent, positive, source};
+use super::{at_most, exactly_one, filter, final_status, is_token, part, positive, source};
 use crate::{
     document::{
         limit::{
@@ -80,7 +80,7 @@ pub(super) fn fault(fault: &FaultInjectionSpec, at: &At<'_>) {
     }
     if let Some(delay) = &fault.delay {
         let at = at.key("delay");
-        percent(delay.percent, &at.key("percent"));
+        part(delay.percent, &at.key("percent"));
         hold(delay.time.0, &at.key("time"));
     }
     if let Some(abort) = &fault.abort {
@@ -88,7 +88,7 @@ pub(super) fn fault(fault: &FaultInjectionSpec, at: &At<'_>) {
     }
     if let Some(bandwidth) = &fault.bandwidth {
         let at = at.key("bandwidth");
-        percent(bandwidth.percent, &at.key("percent"));
+        part(bandwidth.percent, &at.key("percent"));
         if bandwidth.rate.0 == 0 {
             at.key("rate")
                 .fault("is less than a byte a second", "write at least 1B/s");
@@ -105,7 +105,7 @@ pub(super) fn hold(time: Duration, at: &At<'_>) {
 }
 
 fn check_abort(abort: &AbortSpec, at: &At<'_>) {
-    percent(abort.percent, &at.key("percent"));
+    part(abort.percent, &at.key("percent"));
     exactly_one(
         &[
             ("http", abort.http.is_some()),

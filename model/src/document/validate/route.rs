@@ -1,5 +1,7 @@
 //! Routes: matches, time-outs, retries.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use super::{
     at_most, expression,
     filter::{self, Where},
@@ -29,8 +31,29 @@ pub(super) fn http(route: &HttpRouteSpec, at: &At<'_>, metadata: &Metadata) {
     default_gateways(route.use_default_gateways.as_deref(), at);
     hostnames(&route.hostnames, &at.key("hostnames"));
     at_most(route.rules.len(), MAX_RULES, &at.key("rules"));
+    let given: Vec<_> = route
+        .rules
+        .iter()
+        .map(|rule| rule.name.as_deref())
+        .collect();
+    names(&given, at);
     for (index, rule) in route.rules.iter().enumerate() {
         http_rule(rule, &at.key("rules").index(index));
+    }
+}
+
+/// Names of rules are each rule's own.
+fn names(given: &[Option<&str>], at: &At<'_>) {
+    let mut known = BTreeSet::new();
+    for (index, name) in given.iter().enumerate() {
+        if let Some(name) = name
+            && !known.insert(name)
+        {
+            at.key("rules").index(index).key("name").fault(
+                format!("{name:?} names another rule already"),
+                "write each name once",
+            );
+        }
     }
 }
 
@@ -57,16 +80,26 @@ fn http_rule(rule: &HttpRule, at: &At<'_>) {
         let at = at.key("backendRefs").index(index).key("filters");
         filter::filters(&backend.filters, Where::Backend { prefixes }, &at);
     }
-    if let Some(timeouts) = &rule.timeouts {
-        check_timeouts(timeouts, &at.key("timeouts"));
-    }
+    aimless(&rule.filters, &rule.backend_refs, at);
+    let request = rule
+        .timeouts
+        .as_ref()
+        .and_then(|timeouts| check_timeouts(timeouts, &at.key("timeouts")));
     if let Some(retry) = &rule.retry {
-        check_retry(retry, &at.key("retry"));
+        check_retry(retry, request, &at.key("retry"));
     }
     if let Some(wanted) = &rule.session_persistence {
         session::persistence(wanted, &at.key("sessionPersistence"));
     }
     own_mirrors(&rule.filters, &rule.backend_refs, &at.key("filters"));
+}
+
+/// A rule that neither answers nor sends on.
+fn aimless(filters: &[HttpFilter], backends: &[BackendReference], at: &At<'_>) {
+    let answers = |one: &HttpFilter| ["RequestRedirect", "ExtensionRef"].contains(&&*one.type_);
+    if backends.is_empty() && !filters.iter().any(answers) {
+        at.note("names no backend: what it takes is answered as a failure");
+    }
 }
 
 /// A copy to the backend that has the request already tells nobody anything.
@@ -105,13 +138,19 @@ pub(super) fn http_match(one: &HttpMatch, at: &At<'_>) {
     if let Some(path) = &one.path {
         check_path(path, &at.key("path"));
     }
-    values(&one.headers, &at.key("headers"), token);
-    values(&one.query_params, &at.key("queryParams"), |name, at| {
+    headers(&one.headers, &at.key("headers"));
+    let exactly = |one: &str, other: &str| one == other;
+    let at_parameters = at.key("queryParams");
+    values(&one.query_params, &at_parameters, exactly, |name, at| {
         if name.is_empty() || name.len() > 256 {
             at.fault("is too short or too long", "write 1 to 256 characters");
         }
     });
     one_of(one.method.as_deref(), &METHODS, &at.key("method"));
+}
+
+fn headers(given: &[ValueMatchSpec], at: &At<'_>) {
+    values(given, at, str::eq_ignore_ascii_case, token);
 }
 
 fn check_path(path: &PathMatchSpec, at: &At<'_>) {
@@ -142,14 +181,61 @@ fn check_path(path: &PathMatchSpec, at: &At<'_>) {
             "ends in a dot segment, which never stands in a path that is matched",
             "leave it out",
         );
+    } else if let Some(odd) = odd_in_path(value) {
+        at.fault(
+            format!("{odd:?} never stands in a path that is matched"),
+            "write it as %, two digits",
+        );
+    }
+    plain_escapes(value, &at);
+}
+
+/// What a path cannot hold: neither a character of RFC 3986 section 3.3 nor an escape of two digits.
+fn odd_in_path(value: &str) -> Option<char> {
+    let mut rest = value.chars();
+    while let Some(letter) = rest.next() {
+        let whole = if letter == '%' {
+            [rest.next(), rest.next()]
+                .into_iter()
+                .all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit()))
+        } else {
+            letter.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/".contains(letter)
+        };
+        if !whole {
+            return Some(letter);
+        }
+    }
+    None
+}
+
+/// Tells escapes of characters that need none: in the path that is matched they are decoded.
+pub(super) fn plain_escapes(value: &str, at: &At<'_>) {
+    let escaped = value.match_indices('%').find_map(|(index, _)| {
+        let digits = value.get(index + 1..index + 3)?;
+        let letter = char::from(u8::from_str_radix(digits, 16).ok()?);
+        (letter.is_ascii_alphanumeric() || "-._~".contains(letter)).then_some((digits, letter))
+    });
+    if let Some((digits, letter)) = escaped {
+        at.note(format!(
+            "never acts: %{digits} stands as {letter} in the path that is matched"
+        ));
     }
 }
 
-fn values(given: &[ValueMatchSpec], at: &At<'_>, name: impl Fn(&str, &At<'_>)) {
+fn values(
+    given: &[ValueMatchSpec],
+    at: &At<'_>,
+    same: impl Fn(&str, &str) -> bool,
+    name: impl Fn(&str, &At<'_>),
+) {
     at_most(given.len(), 16, at);
     for (index, one) in given.iter().enumerate() {
         let at = at.index(index);
         name(&one.name, &at.key("name"));
+        let before = given.get(..index).unwrap_or_default();
+        if before.iter().any(|other| same(&other.name, &one.name)) {
+            at.note("the first entry of this name alone counts");
+        }
         one_of(
             one.type_.as_deref(),
             &["Exact", "RegularExpression"],
@@ -164,7 +250,8 @@ fn values(given: &[ValueMatchSpec], at: &At<'_>, name: impl Fn(&str, &At<'_>)) {
     }
 }
 
-fn check_timeouts(timeouts: &HttpTimeouts, at: &At<'_>) {
+/// The time-out of the whole request, when it has one.
+fn check_timeouts(timeouts: &HttpTimeouts, at: &At<'_>) -> Option<Duration> {
     let request = span(timeouts.request.as_deref(), &at.key("request"));
     let each = span(
         timeouts.backend_request.as_deref(),
@@ -179,9 +266,11 @@ fn check_timeouts(timeouts: &HttpTimeouts, at: &At<'_>) {
             "make it at most `request`",
         );
     }
+    request.filter(|request| !request.is_zero())
 }
 
-fn check_retry(retry: &HttpRetry, at: &At<'_>) {
+/// `request`: the bound on all tries together.
+fn check_retry(retry: &HttpRetry, request: Option<Duration>, at: &At<'_>) {
     for (index, code) in retry.codes.iter().enumerate() {
         let at = at.key("codes").index(index);
         if !(400..=599).contains(code) {
@@ -196,7 +285,24 @@ fn check_retry(retry: &HttpRetry, at: &At<'_>) {
     if retry.attempts.is_some_and(|attempts| attempts > 20) {
         at.key("attempts").fault("is out of range", "write 0 to 20");
     }
-    span(retry.backoff.as_deref(), &at.key("backoff"));
+    let backoff = span(retry.backoff.as_deref(), &at.key("backoff"));
+    if let (Some(backoff), Some(request)) = (backoff, request)
+        && backoff >= request
+    {
+        at.key("backoff").fault(
+            "leaves no time for a second try",
+            "make it shorter than `timeouts.request`",
+        );
+    }
+    for (key, given) in [
+        ("codes", !retry.codes.is_empty()),
+        ("backoff", backoff.is_some()),
+    ] {
+        if given && retry.attempts == Some(0) {
+            at.key(key)
+                .note("never acts: 0 attempts switch retries off");
+        }
+    }
 }
 
 pub(super) fn grpc(route: &GrpcRouteSpec, at: &At<'_>, metadata: &Metadata) {
@@ -204,8 +310,15 @@ pub(super) fn grpc(route: &GrpcRouteSpec, at: &At<'_>, metadata: &Metadata) {
     default_gateways(route.use_default_gateways.as_deref(), at);
     hostnames(&route.hostnames, &at.key("hostnames"));
     at_most(route.rules.len(), MAX_RULES, &at.key("rules"));
+    let given: Vec<_> = route
+        .rules
+        .iter()
+        .map(|rule| rule.name.as_deref())
+        .collect();
+    names(&given, at);
     for (index, rule) in route.rules.iter().enumerate() {
         let at = at.key("rules").index(index);
+        aimless(&rule.filters, &rule.backend_refs, &at);
         at_most(rule.matches.len(), MAX_MATCHES, &at.key("matches"));
         for (index, one) in rule.matches.iter().enumerate() {
             grpc_match(one, &at.key("matches").index(index));
@@ -225,7 +338,7 @@ pub(super) fn grpc(route: &GrpcRouteSpec, at: &At<'_>, metadata: &Metadata) {
 }
 
 fn grpc_match(one: &GrpcMatch, at: &At<'_>) {
-    values(&one.headers, &at.key("headers"), token);
+    headers(&one.headers, &at.key("headers"));
     let Some(method) = &one.method else { return };
     let at = at.key("method");
     one_of(
@@ -262,7 +375,14 @@ pub(super) fn tcp(rules: &[TcpRule], at: &At<'_>) {
         at.fault("are missing", "write at least one rule");
     }
     for (index, rule) in rules.iter().enumerate() {
+        if index > 0 {
+            at.index(index)
+                .note("no connection comes here: the first rule takes every one");
+        }
         let at = at.index(index).key("backendRefs");
+        if rule.backend_refs.is_empty() {
+            at.fault("are missing", "write at least one backend");
+        }
         backends(&rule.backend_refs, &at);
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             if !backend.filters.is_empty() {

@@ -1,6 +1,6 @@
 //! Session persistence and mirrors of Gateway API's routes.
 
-use super::{is_token, one_of, one_only, port, reference, span};
+use super::{is_token, one_of, one_only, part, port, reference, span};
 use crate::{
     document::route::{MirrorSpec, SessionPersistenceSpec},
     written::At,
@@ -74,6 +74,9 @@ pub(super) fn mirror(mirror: &MirrorSpec, at: &At<'_>) {
         at.key("percent")
             .fault(format!("{percent} is no percentage"), "write 0 to 100");
     }
+    if mirror.percent == Some(0) {
+        part(0.0, &at.key("percent"));
+    }
     if let Some(fraction) = mirror.fraction {
         let (at, whole) = (at.key("fraction"), fraction.denominator.unwrap_or(100));
         if whole == 0 {
@@ -84,6 +87,8 @@ pub(super) fn mirror(mirror: &MirrorSpec, at: &At<'_>) {
                 format!("{} of {whole} is more than everything", fraction.numerator),
                 "make it at most `denominator`",
             );
+        } else if fraction.numerator == 0 {
+            part(0.0, &at.key("numerator"));
         }
     }
 }

@@ -75,6 +75,15 @@ fn warmups(given: &LoadBalancerSpec, at: &At<'_>) {
         }
     };
     day(given.warmup_duration_secs, &at.key("warmupDurationSecs"));
+    for (key, written) in [
+        ("warmupDurationSecs", given.warmup_duration_secs.is_some()),
+        ("warmup", given.warmup.is_some()),
+    ] {
+        if written && given.consistent_hash.is_some() {
+            at.key(key)
+                .note("never acts: by a hash each key has its endpoint from the start");
+        }
+    }
     let Some(WarmupSpec {
         duration,
         minimum_percent,

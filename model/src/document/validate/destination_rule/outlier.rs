@@ -1,7 +1,12 @@
 //! When endpoints are put out.
 
+use std::time::Duration;
+
 use super::super::{one_only, percent, positive};
 use crate::{document::destination_rule::OutlierDetectionSpec, written::At};
+
+/// How long an endpoint is out for the first time when nothing else is said.
+const FIRST_OUT: Duration = Duration::from_secs(30);
 
 pub(super) fn check(given: &OutlierDetectionSpec, at: &At<'_>) {
     one_only(
@@ -23,11 +28,15 @@ pub(super) fn check(given: &OutlierDetectionSpec, at: &At<'_>) {
     positive(given.interval, &at.key("interval"));
     positive(given.base_ejection_time, &at.key("baseEjectionTime"));
     positive(given.max_ejection_time, &at.key("maxEjectionTime"));
-    if let (Some(base), Some(most)) = (given.base_ejection_time, given.max_ejection_time)
-        && most < base
-    {
+    let base = given.base_ejection_time.map_or(FIRST_OUT, |base| base.0);
+    if given.max_ejection_time.is_some_and(|most| most.0 < base) {
+        let unless = if given.base_ejection_time.is_none() {
+            ", which is 30s unless given"
+        } else {
+            ""
+        };
         at.key("maxEjectionTime").fault(
-            "is shorter than the first time out",
+            format!("is shorter than the first time out{unless}"),
             "make it at least `baseEjectionTime`",
         );
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{expression, is_token, own, port, source, token};
+use super::super::{expression, is_token, own, port, route, source, token};
 use crate::{
     document::virtual_service::{HttpCondition, TextMatch, in_mesh},
     written::At,
@@ -33,6 +33,9 @@ pub(super) fn caller(given: &Caller<'_>, at: &At<'_>) {
 pub(super) fn http(one: &HttpCondition, at: &At<'_>) {
     if let Some(text) = &one.uri {
         uri(text, one.ignore_uri_case, &at.key("uri"));
+    } else if one.ignore_uri_case {
+        at.key("ignoreUriCase")
+            .note("has no effect: this match asks for no `uri`");
     }
     if let Some(text) = &one.scheme {
         let at = at.key("scheme");
@@ -64,6 +67,7 @@ pub(super) fn http(one: &HttpCondition, at: &At<'_>) {
             token(name, &at.key(name));
         }
     }
+    contradicted(one, &at.key("withoutHeaders"));
     named(&one.query_params, &at.key("queryParams"));
     port(one.port, &at.key("port"));
     if one.stat_prefix.is_some() {
@@ -82,6 +86,22 @@ pub(super) fn http(one: &HttpCondition, at: &At<'_>) {
     );
 }
 
+/// A header that is asked for and must not be there, or not as it is asked for: no request can fit.
+fn contradicted(one: &HttpCondition, at: &At<'_>) {
+    for (name, unwanted) in &one.without_headers {
+        let mut same = one
+            .headers
+            .iter()
+            .filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        if same.any(|(_, wanted)| *unwanted == TextMatch::default() || unwanted == wanted) {
+            at.key(name).fault(
+                "is what `headers` asks for: no request fits both",
+                "leave one of them",
+            );
+        }
+    }
+}
+
 fn uri(text: &TextMatch, any_case: bool, at: &At<'_>) {
     required(text, at);
     for (key, value) in [("exact", &text.exact), ("prefix", &text.prefix)] {
@@ -96,6 +116,15 @@ fn uri(text: &TextMatch, any_case: bool, at: &At<'_>) {
                 "begin it with /, without blanks, ? and #; for the query write `queryParams`",
             );
         }
+        let dots = value
+            .split('/')
+            .any(|segment| matches!(segment, "." | ".."));
+        // The last segment of a prefix may go on in another way.
+        if dots && (key == "exact" || value.contains("/./") || value.contains("/../")) {
+            at.key(key)
+                .note("never acts: dot segments never stand in a path that is matched");
+        }
+        route::plain_escapes(value, &at.key(key));
     }
     if any_case && text.regex.is_some() {
         at.key("regex")

@@ -3,8 +3,8 @@
 use super::{
     super::{
         at_most, cors, exactly_one, expression,
-        filter::{edited, header_value, replacement},
-        final_status, host, limit, one_of, one_only, percent, port,
+        filter::{CIRCLE, edited, header_value, kept, replacement},
+        final_status, host, limit, one_of, one_only, port,
     },
     MAX_MATCHES, check_weights, condition, destination, retry,
 };
@@ -110,6 +110,11 @@ fn redirect(wanted: &HttpRedirect, at: &At<'_>) {
         address(authority, &at.key("authority"));
     }
     port(wanted.port, &at.key("port"));
+    let elsewhere = wanted.uri.is_some()
+        || wanted.authority.is_some()
+        || wanted.scheme.is_some()
+        || wanted.port.is_some()
+        || wanted.derive_port.is_some();
     one_only(
         &[
             ("port", wanted.port.is_some()),
@@ -128,6 +133,8 @@ fn redirect(wanted: &HttpRedirect, at: &At<'_>) {
     {
         at.key("redirectCode")
             .fault("is no redirect", "write 301, 302, 303, 307 or 308");
+    } else if !elsewhere {
+        at.fault(CIRCLE.0, CIRCLE.1);
     }
 }
 
@@ -274,10 +281,10 @@ fn aborted(abort: &FaultAbort, at: &At<'_>) {
 /// A percentage in its new or its old form.
 fn part(new: Option<Percentage>, old: Option<u32>, at: &At<'_>) {
     if let Some(new) = new {
-        percent(new.value, &at.key("percentage").key("value"));
+        super::super::part(new.value, &at.key("percentage").key("value"));
     }
     if let Some(old) = old {
-        percent(f64::from(old), &at.key("percent"));
+        super::super::part(f64::from(old), &at.key("percent"));
     }
 }
 
@@ -299,10 +306,10 @@ fn mirrors(route: &HttpRoute, at: &At<'_>, metadata: &Metadata) {
         }
     }
     if let Some(old) = route.mirror_percent {
-        percent(f64::from(old), &at.key("mirrorPercent"));
+        super::super::part(f64::from(old), &at.key("mirrorPercent"));
     }
     if let Some(new) = route.mirror_percentage {
-        percent(new.value, &at.key("mirrorPercentage").key("value"));
+        super::super::part(new.value, &at.key("mirrorPercentage").key("value"));
     }
     if let Some(copy) = &route.mirror {
         mirror(copy, route, &at.key("mirror"), metadata);
@@ -372,5 +379,11 @@ fn header_change(change: &HeaderChange, request: bool, at: &At<'_>) {
     at_most(change.remove.len(), 32, &at.key("remove"));
     for (index, name) in change.remove.iter().enumerate() {
         edited(name, remedy, &at.key("remove").index(index));
+        let all = change.set.keys().chain(change.add.keys());
+        kept(
+            name,
+            all.map(String::as_str),
+            &at.key("remove").index(index),
+        );
     }
 }
