@@ -15,6 +15,9 @@ use crate::{
 /// What a host gets to answer beyond the time that is counted over.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Requests of a side below which its figures are chance: the p99 is then the slowest one.
+const ENOUGH: u64 = 100;
+
 /// Shows the cost. Exit 1 when no such call was seen.
 pub(crate) async fn run(session: &Session, args: &CostArgs) -> Result<Exit, Failure> {
     let name = |given: &str| match given {
@@ -67,6 +70,14 @@ fn text(_printer: Printer, cost: &Cost) -> String {
         time::millis(cost.total_p50_us),
         time::millis(cost.total_p99_us)
     );
+    let fewest = cost.sides.iter().map(|side| side.requests).min();
+    if let Some(fewest) = fewest.filter(|fewest| *fewest < ENOUGH) {
+        writeln!(
+            out,
+            "\nOnly {fewest} requests: below {ENOUGH} these figures are chance, and CPU is mostly what the daemons do \
+             anyway. Ask again with more of them."
+        );
+    }
     if !cost.silent.is_empty() {
         writeln!(out, "could not be asked: {}", cost.silent.join(", "));
     }
@@ -80,12 +91,12 @@ mod tests {
     use super::*;
     use crate::print::Format;
 
-    #[test]
-    fn both_sides_are_told() {
-        let side = |side: &str| CostSide {
+    /// The cost of an edge that both of its sides have counted.
+    fn counted(outbound: u64, inbound: u64) -> String {
+        let side = |side: &str, requests| CostSide {
             side: side.into(),
             hosts: vec!["h1".into()],
-            requests: 10,
+            requests,
             p50_us: 40,
             p99_us: 90,
             cpu_us: 21.5,
@@ -93,12 +104,24 @@ mod tests {
         let cost = Cost {
             source: "a/b".into(),
             destination: "c/d".into(),
-            sides: vec![side("outbound"), side("inbound")],
+            sides: vec![side("outbound", outbound), side("inbound", inbound)],
             total_p50_us: 500,
             total_p99_us: 1_500,
             silent: Vec::new(),
         };
-        let text = text(Printer::plain(Format::Table), &cost);
+        text(Printer::plain(Format::Table), &cost)
+    }
+
+    #[test]
+    fn few_requests_say_little() {
+        assert!(counted(99, 200).contains("Only 99 requests: below 100"));
+        assert!(counted(100, 3).contains("Only 3 requests"));
+        assert!(!counted(100, 100).contains("Only"));
+    }
+
+    #[test]
+    fn both_sides_are_told() {
+        let text = counted(100, 100);
         assert!(
             text.contains("outbound") && text.contains("inbound"),
             "{text}"

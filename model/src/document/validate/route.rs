@@ -80,7 +80,6 @@ fn http_rule(rule: &HttpRule, at: &At<'_>) {
         let at = at.key("backendRefs").index(index).key("filters");
         filter::filters(&backend.filters, Where::Backend { prefixes }, &at);
     }
-    aimless(&rule.filters, &rule.backend_refs, at);
     let request = rule
         .timeouts
         .as_ref()
@@ -92,14 +91,6 @@ fn http_rule(rule: &HttpRule, at: &At<'_>) {
         session::persistence(wanted, &at.key("sessionPersistence"));
     }
     own_mirrors(&rule.filters, &rule.backend_refs, &at.key("filters"));
-}
-
-/// A rule that neither answers nor sends on.
-fn aimless(filters: &[HttpFilter], backends: &[BackendReference], at: &At<'_>) {
-    let answers = |one: &HttpFilter| ["RequestRedirect", "ExtensionRef"].contains(&&*one.type_);
-    if backends.is_empty() && !filters.iter().any(answers) {
-        at.note("names no backend: what it takes is answered as a failure");
-    }
 }
 
 /// A copy to the backend that has the request already tells nobody anything.
@@ -318,7 +309,6 @@ pub(super) fn grpc(route: &GrpcRouteSpec, at: &At<'_>, metadata: &Metadata) {
     names(&given, at);
     for (index, rule) in route.rules.iter().enumerate() {
         let at = at.key("rules").index(index);
-        aimless(&rule.filters, &rule.backend_refs, &at);
         at_most(rule.matches.len(), MAX_MATCHES, &at.key("matches"));
         for (index, one) in rule.matches.iter().enumerate() {
             grpc_match(one, &at.key("matches").index(index));

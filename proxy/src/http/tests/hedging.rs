@@ -131,7 +131,13 @@ fn bad_answers_wait_for_the_better_one() {
         second
             .say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
             .await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Once a later request has come and gone, the worker has seen what came before it.
+        let mut other = stage.dial().await;
+        other.say("GET /other HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        let mut third = soon(stage.accept()).await;
+        soon(third.request()).await.unwrap();
+        third.say(&ok("meanwhile")).await;
+        assert_eq!(soon(other.answer()).await.unwrap().text(), "meanwhile");
         first.say(&ok("slow and good")).await;
         let heard = soon(client.answer()).await.unwrap();
         assert_eq!((heard.status(), heard.text()), (200, "slow and good"));
