@@ -3,7 +3,13 @@
 //! In: the names of `/v1/catalog/services` and each service of `/v1/health/service`, as they change.
 //! Out: whole sets. Never: takes an empty answer for an absence before the leader's catalog agrees.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt::Write, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    fmt::Write,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use http::HeaderName;
@@ -41,6 +47,8 @@ struct Scope {
     pick: parse::Pick,
     /// The mesh namespace that its services get.
     mapped: Namespace,
+    /// What Consul calls services whose names the mesh cannot have, as the lists said.
+    written: Arc<Mutex<parse::Written>>,
 }
 
 /// Consul.
@@ -85,12 +93,17 @@ impl ConsulSource {
                     passing: *passing,
                 },
                 mapped: mapped.unwrap_or_default(),
+                written: Arc::default(),
             },
         })
     }
 }
 
 impl Scope {
+    fn written(&self) -> MutexGuard<'_, parse::Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn query(&self, path: &str, ask: Ask) -> String {
         let mut text = format!("{path}?");
         if ask.stale {
@@ -121,7 +134,9 @@ impl Dialect for Scope {
         self.query("/v1/catalog/services", ask)
     }
     fn service(&self, key: &ServiceKey, ask: Ask) -> String {
-        self.query(&format!("/v1/health/service/{}", key.name), ask)
+        let written = self.written().get(key).cloned();
+        let name = written.as_deref().unwrap_or(key.name.as_str());
+        self.query(&format!("/v1/health/service/{}", escaped(name)), ask)
     }
     fn unwell(&self, ask: Ask) -> Option<String> {
         let text = self.query("/v1/health/state/any", ask);
@@ -135,7 +150,12 @@ impl Dialect for Scope {
         parse::unwell(body, &self.mapped)
     }
     fn read_names(&self, body: &[u8]) -> Result<Names, String> {
-        parse::names(body, &self.mapped)
+        let (names, written) = parse::names(body, &self.mapped)?;
+        // A list of a server that is behind takes no name away: its service may still be asked for.
+        let mut known = self.written();
+        known.retain(|key, _| written.contains_key(key) || !names.keys.contains(key));
+        known.extend(written);
+        Ok(names)
     }
     fn read_service(&self, _key: &ServiceKey, body: &[u8]) -> Result<Instances, String> {
         parse::instances(body, &self.pick)

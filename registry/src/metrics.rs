@@ -123,7 +123,7 @@ const TIMES: &str = "mesh_registry_propagation_seconds";
 
 type Family = (&'static str, &'static str, &'static str, fn(&View) -> u64);
 
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 10] = [
     (
         "mesh_registry_last_success_seconds",
         "gauge",
@@ -147,6 +147,12 @@ const FAMILIES: [Family; 9] = [
                 count(view.service_count())
             }
         },
+    ),
+    (
+        "mesh_registry_unread_services",
+        "gauge",
+        "Services that could not be read the last time, while their source as a whole could.",
+        |view| count(view.troubles().len()),
     ),
     (
         "mesh_registry_held_endpoints",

@@ -1,6 +1,7 @@
-//! Addresses as registries write them, endpoints and their places, values inside a query, metadata within its bounds.
+//! Addresses and names as registries write them, endpoints and their places, values inside a query, metadata within its bounds.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Write,
     net::{IpAddr, SocketAddr},
@@ -96,6 +97,25 @@ pub(crate) fn fitting(mut metadata: BTreeMap<String, String>) -> BTreeMap<String
         fits
     });
     metadata
+}
+
+/// A name of people who write dots, capitals and underscores: `go.micro.srv.Greeter` is `go-micro-srv-greeter`. What
+/// has anything else in it is still no name of the mesh.
+pub(crate) fn label(name: &str) -> Cow<'_, str> {
+    if mesh_model::name::is_label(name) {
+        return Cow::Borrowed(name);
+    }
+    let text: String = name
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | '0'..='9' | '-' => c,
+            'A'..='Z' => c.to_ascii_lowercase(),
+            '.' | '_' | ':' => '-',
+            // Makes the name one that nobody can use.
+            _ => '!',
+        })
+        .collect();
+    Cow::Owned(text.trim_matches('-').to_owned())
 }
 
 #[cfg(test)]

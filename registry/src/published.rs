@@ -44,12 +44,48 @@ pub struct SourceRow {
     pub held: usize,
     /// Why the newest set of some service was refused.
     pub refusal: Option<String>,
-    /// Services that could not be read the last time, while the source as a whole could: each with the reason,
-    /// at most 16 of them.
+    /// Services that could not be read the last time, while the source as a whole could.
+    pub unread_services: usize,
+    /// Each of them with the reason, at most 16.
     pub unread: Vec<String>,
 }
 
 impl SourceRow {
+    /// Why it is not as it should be, in one line; `None` while it is.
+    pub fn why(&self) -> Option<String> {
+        let error = self.status.error().map(str::to_owned);
+        error
+            .or_else(|| self.refusal.clone())
+            .or_else(|| self.unread())
+    }
+
+    /// The first service that could not be read, and how many more there are.
+    fn unread(&self) -> Option<String> {
+        let first = self.unread.first()?;
+        Some(match self.unread_services.saturating_sub(1) {
+            0 => first.clone(),
+            more => format!("{first}; and {more} more"),
+        })
+    }
+
+    /// What is used while it cannot be read, and what to do.
+    fn meanwhile(&self) -> (&'static str, &'static str) {
+        match (self.last_success_ms, self.services) {
+            (0, 0) => (
+                "nothing of it was ever read",
+                "repair the source or its settings; its services are not known until then",
+            ),
+            (0, _) => (
+                "it has not been read whole since the daemon started: what is known of it is used",
+                "repair the source; nothing is removed meanwhile",
+            ),
+            _ => (
+                "its last good content is used",
+                "repair the source; nothing is removed meanwhile",
+            ),
+        }
+    }
+
     /// What a person should know about it.
     pub fn findings(&self) -> Vec<Finding> {
         let mut all = Vec::new();
@@ -62,11 +98,8 @@ impl SourceRow {
             });
         };
         if let Some(error) = self.status.error() {
-            say(
-                "registry-degraded",
-                format!("{error}; its last good content is used"),
-                "repair the source; nothing is removed meanwhile",
-            );
+            let (meanwhile, remedy) = self.meanwhile();
+            say("registry-degraded", format!("{error}; {meanwhile}"), remedy);
         }
         if let Some(refusal) = &self.refusal {
             say(
@@ -75,14 +108,10 @@ impl SourceRow {
                 "make it smaller; the last good set is used",
             );
         }
-        if let Some(first) = self.unread.first() {
-            let more = match self.unread.len() - 1 {
-                0 => String::new(),
-                more => format!("; and {more} more"),
-            };
+        if let Some(unread) = self.unread() {
             say(
                 "registry-service-unread",
-                format!("{first}{more}; the last good content is used"),
+                format!("{unread}; what is known of it is used"),
                 "repair what is registered there; other services are not touched by it",
             );
         }
@@ -139,11 +168,101 @@ pub(crate) fn row(id: &str, config: &SourceConfig, latency: Duration, view: &Vie
         endpoints: view.facts().map(|(_, fact)| fact.endpoints.len()).sum(),
         held: view.held_count(),
         refusal: view.refusal().map(str::to_owned),
+        unread_services: view.troubles().len(),
         unread: view
             .troubles()
             .iter()
             .take(16)
             .map(|(key, error)| format!("{}: {error}", key.name))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fake::endpoint,
+        sink::{ServiceSet, Sink},
+        source::SourceError,
+        version::Version,
+    };
+    use mesh_model::{
+        config::SourceKind,
+        endpoint::ServiceKey,
+        name::{Namespace, ServiceName},
+    };
+
+    fn key(name: &str) -> ServiceKey {
+        ServiceKey {
+            namespace: Some(Namespace::default()),
+            name: ServiceName::new(name).unwrap(),
+            port_name: None,
+        }
+    }
+
+    fn shown(view: &View) -> SourceRow {
+        let config = SourceConfig {
+            id: "consul/1".into(),
+            publish: true,
+            services: None,
+            kind: SourceKind::File {
+                directory: "/d".into(),
+            },
+        };
+        row("consul/1", &config, Duration::ZERO, view)
+    }
+
+    /// What is told of a source that cannot be read.
+    fn told(view: &mut View, now_ms: u64) -> String {
+        let gone = SourceError::Auth("consul".into());
+        view.set_status(SourceStatus::from(&gone), now_ms);
+        let [one] = shown(view).findings().try_into().unwrap();
+        format!("{} {}", one.what, one.remedy)
+    }
+
+    #[test]
+    fn what_is_used_of_a_source_that_cannot_be_read_is_what_was_read() {
+        let mut view = View::new("consul/1", 30_000, 0);
+        let never = told(&mut view, 1);
+        assert!(never.contains("nothing of it was ever read"), "{never}");
+        assert!(!never.contains("is used"), "{never}");
+        let set = ServiceSet::from(vec![endpoint(80)]);
+        view.restore(key("web"), set);
+        let saved = told(&mut view, 2);
+        assert!(saved.contains("what is known of it is used"), "{saved}");
+        assert!(!saved.contains("last good"), "{saved}");
+        view.set_status(SourceStatus::Synced, 3);
+        let read = told(&mut view, 4);
+        assert!(read.contains("its last good content is used"), "{read}");
+    }
+
+    #[test]
+    fn the_reason_of_one_service_is_the_sources_when_it_has_no_other() {
+        let (sink, outlet) = Sink::new();
+        let mut view = View::new("consul/1", 30_000, 0);
+        sink.status(SourceStatus::Synced);
+        for number in 10..30 {
+            let error = Some("SERVFAIL".to_owned());
+            sink.trouble(&key(&format!("s{number}")), error);
+        }
+        view.apply(outlet.take().unwrap(), 1);
+        let now = shown(&view);
+        assert_eq!(now.unread.len(), 16, "the first ones with their reasons");
+        let why = now.why().unwrap();
+        assert_eq!(why, "s10: SERVFAIL; and 19 more");
+        let many: Vec<_> = (1..=10_001).map(endpoint).collect();
+        assert!(many.len() > crate::sink::MAX_ENDPOINTS);
+        sink.replace(key("big"), many, Version::Hash(0));
+        view.apply(outlet.take().unwrap(), 2);
+        let why = shown(&view).why().unwrap();
+        assert!(why.starts_with("big: "), "{why}");
+        view.set_status(SourceStatus::Connecting, 3);
+        sink.begin_sync().commit();
+        for number in 10..30 {
+            sink.trouble(&key(&format!("s{number}")), None);
+        }
+        view.apply(outlet.take().unwrap(), 4);
+        assert_eq!(shown(&view).why(), None);
     }
 }

@@ -46,13 +46,6 @@ struct Entry {
 }
 
 impl Entry {
-    /// Ids that the source named, in order.
-    fn ids(&self) -> impl Iterator<Item = &str> {
-        let named = self.named.iter().flatten().map(|one| &*one.id);
-        let told = self.told().map(|one| one.id.as_str());
-        named.chain(told)
-    }
-
     /// What the source named, by the facts; none where some have host names.
     fn told(&self) -> impl Iterator<Item = &ViewEndpoint> {
         let all = self.fact.endpoints.iter().filter(|_| self.named.is_none());

@@ -55,6 +55,30 @@ mod tests {
         run.end().await;
     }
 
+    /// Names with capitals, dots and underscores are followed as those that the mesh can have.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn names_are_made_fit() {
+        let Some(root) = needed("consul", "consul-names") else {
+            return;
+        };
+        for max_watches in [160, 1] {
+            let mut agent = Agent::start(&root, Setup::Plain);
+            agent.max_watches = max_watches;
+            agent.put("Web_API.v2", &[up(1), up(2)]);
+            agent.put("web", &[up(9)]);
+            let run = Watched::new(&agent);
+            run.has("web-api-v2", &[1, 2]).await;
+            run.has("web", &[9]).await;
+            run.is("synced").await;
+            agent.put("Web_API.v2", &[up(1), up(2), up(3)]);
+            run.has("web-api-v2", &[1, 2, 3]).await;
+            agent.remove("Web_API.v2");
+            run.routes("web-api-v2", &[]).await;
+            run.is("synced").await;
+            run.end().await;
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn many_services_share_connections_inside_tls() {
         let Some(root) = needed("consul", "consul-many-tls") else {

@@ -17,7 +17,7 @@ pub struct SourceRow {
     pub state: String,
     /// When the state began, milliseconds since the epoch.
     pub since_ms: u64,
-    /// Why it is not synced, or what was refused, or who reads it; empty otherwise.
+    /// Why it is not synced, or what was refused, or which service could not be read, or who reads it; empty otherwise.
     pub why: String,
     /// Services in its view.
     pub services: usize,

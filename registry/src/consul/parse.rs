@@ -7,14 +7,14 @@ use std::{
 
 use mesh_model::{
     endpoint::{Endpoint, Health, Locality, ServiceKey},
-    name::{Namespace, ServiceName},
+    name::{Namespace, ServiceName, is_label},
     service::AppProtocol,
 };
 use serde::Deserialize;
 
 use crate::{
     longpoll::{Instances, Names, Subject, Unwell},
-    place::address,
+    place::{address, label},
 };
 
 /// Which instances count.
@@ -114,38 +114,49 @@ pub(crate) fn unwell(body: &[u8], namespace: &Namespace) -> Result<Unwell, Strin
         let subject = if one.service_name.is_empty() {
             Subject::Node
         } else {
-            let name = ServiceName::new(&one.service_name).ok();
-            Subject::Service(name.map(|name| ServiceKey {
-                namespace: Some(namespace.clone()),
-                name,
-                port_name: None,
-            }))
+            Subject::Service(key(&one.service_name, namespace))
         };
         ((one.node, one.id), (subject, one.status))
     });
     Ok(Unwell(told.collect()))
 }
 
-/// The keys of `/v1/catalog/services`.
-pub(crate) fn names(body: &[u8], namespace: &Namespace) -> Result<Names, String> {
+/// How Consul itself writes services whose names were made fit for the mesh.
+pub(crate) type Written = BTreeMap<ServiceKey, Arc<str>>;
+
+/// The key of a service by its name there.
+fn key(name: &str, namespace: &Namespace) -> Option<ServiceKey> {
+    Some(ServiceKey {
+        namespace: Some(namespace.clone()),
+        name: ServiceName::new(&label(name)).ok()?,
+        port_name: None,
+    })
+}
+
+/// The keys of `/v1/catalog/services`, and those of them that Consul writes otherwise. A name that is the mesh's
+/// too goes before one that is made fit, and of those the first counts.
+pub(crate) fn names(body: &[u8], namespace: &Namespace) -> Result<(Names, Written), String> {
     let all: BTreeMap<String, Option<Vec<String>>> =
         serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let mut names = Names::default();
-    for name in all.into_keys() {
-        match ServiceName::new(&name) {
-            Ok(name) => {
-                names.keys.insert(ServiceKey {
-                    namespace: Some(namespace.clone()),
-                    name,
-                    port_name: None,
-                });
-            }
-            Err(_) => {
-                names.skipped.insert(name);
-            }
+    let (mut names, mut written) = (Names::default(), Written::default());
+    let (same, others): (Vec<String>, Vec<String>) =
+        all.into_keys().partition(|name| is_label(name));
+    for name in same {
+        match key(&name, namespace) {
+            Some(key) => _ = names.keys.insert(key),
+            None => _ = names.skipped.insert(name),
         }
     }
-    Ok(names)
+    for name in others {
+        match key(&name, namespace).filter(|key| !names.keys.contains(key)) {
+            Some(key) => {
+                written.insert(key.clone(), Arc::from(name));
+                names.keys.insert(key);
+            }
+            None => _ = names.skipped.insert(name),
+        }
+    }
+    Ok((names, written))
 }
 
 /// The instances of `/v1/health/service/<name>`.
@@ -330,12 +341,30 @@ mod tests {
             );
         }
         let listed = names(
-            br#"{"consul":[],"web":["v1"],"My_App":[]}"#,
+            br#"{"consul":[],"web":["v1"],"My App":[]}"#,
             &Namespace::default(),
-        )
-        .unwrap();
+        );
+        let (listed, written) = listed.unwrap();
         assert_eq!(listed.keys.len(), 2);
-        assert!(listed.skipped.contains("My_App"));
+        assert!(listed.skipped.contains("My App"));
+        assert!(written.is_empty());
         assert!(names(b"[]", &Namespace::default()).is_err());
+    }
+
+    #[test]
+    fn names_are_made_fit_and_two_never_become_one() {
+        let text = br#"{"My_App":[],"my.app":[],"shop_api":[],"shop-api":[],"consul":[]}"#;
+        let (listed, written) = names(text, &Namespace::default()).unwrap();
+        let keys: Vec<&str> = listed.keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(keys, ["consul", "my-app", "shop-api"]);
+        let left: Vec<&str> = listed.skipped.iter().map(String::as_str).collect();
+        assert_eq!(left, ["my.app", "shop_api"]);
+        let written: Vec<&str> = written.values().map(|name| &**name).collect();
+        assert_eq!(written, ["My_App"]);
+        let ill = br#"[{"Node":"n","CheckID":"c","Status":"critical","ServiceName":"My_App"}]"#;
+        let told = unwell(ill, &Namespace::default()).unwrap();
+        let (services, _) = told.since(&Unwell::default());
+        assert_eq!(services.len(), 1);
+        assert!(services.is_subset(&listed.keys));
     }
 }

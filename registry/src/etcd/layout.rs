@@ -3,7 +3,7 @@
 //! In: a key and its value as they stand there. Out: which service a key belongs to, and what its value
 //! says. Never: panics; a value that cannot be understood is a [`Fault`] with its reason.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use mesh_model::{
     config::EtcdLayout,
@@ -11,7 +11,7 @@ use mesh_model::{
     name::{Namespace, ServiceName},
 };
 
-use crate::sink::ServiceSet;
+use crate::{place::label, sink::ServiceSet};
 
 /// Values to endpoints.
 mod value;
@@ -148,24 +148,6 @@ fn placed(
         written: Box::from(written),
         id: Box::from(id),
     })
-}
-
-/// A name of people who write dots, capitals and underscores: `go.micro.srv.Greeter` is `go-micro-srv-greeter`.
-fn label(name: &str) -> Cow<'_, str> {
-    if mesh_model::name::is_label(name) {
-        return Cow::Borrowed(name);
-    }
-    let text: String = name
-        .chars()
-        .map(|c| match c {
-            'a'..='z' | '0'..='9' | '-' => c,
-            'A'..='Z' => c.to_ascii_lowercase(),
-            '.' | '_' | ':' => '-',
-            // Makes the name one that nobody can use.
-            _ => '!',
-        })
-        .collect();
-    Cow::Owned(text.trim_matches('-').to_owned())
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::contract::{Hook, ID, Na, Registered, Setup, Watched, World, laws, mat
 struct Far {
     fake: Fake,
     password: Option<(tempfile::TempDir, PathBuf)>,
+    /// The file is a token's, not a user's password.
+    by_token: bool,
     known: BTreeMap<String, Vec<String>>,
 }
 
@@ -21,6 +23,7 @@ impl Far {
         Self {
             fake: Fake::start(),
             password: None,
+            by_token: false,
             known: BTreeMap::new(),
         }
     }
@@ -87,11 +90,21 @@ impl World for Far {
         self.fake.mood(Mood::Good);
     }
     fn opener(&self) -> Arc<dyn Fn() -> Box<dyn Source> + Send + Sync> {
-        let access = Access {
-            addresses: vec![self.fake.address.clone()],
-            username: self.password.as_ref().map(|_| "meshd".to_owned()),
-            password_file: self.password.as_ref().map(|(_, file)| file.clone()),
-            ..Access::default()
+        let addresses = vec![self.fake.address.clone()];
+        let file = self.password.as_ref().map(|(_, file)| file.clone());
+        let access = if self.by_token {
+            Access {
+                addresses,
+                token_file: file,
+                ..Access::default()
+            }
+        } else {
+            Access {
+                addresses,
+                username: file.as_ref().map(|_| "meshd".to_owned()),
+                password_file: file,
+                ..Access::default()
+            }
         };
         let layout = EtcdLayout::Meshd;
         let config = SourceConfig {
@@ -317,5 +330,21 @@ async fn pages_are_of_one_revision() {
         2,
         "{asked:?}"
     );
+    run.end().await;
+}
+
+/// A token that etcd did not make, from a file: it is presented as it is, and read again when it is refused.
+#[tokio::test]
+async fn a_token_of_a_file_is_presented_and_read_again() {
+    let mut far = Far::with_password();
+    far.by_token = true;
+    let run = opened(&mut far).await;
+    far.fake.password("second");
+    run.is("auth-failed").await;
+    run.stays("web", &[1, 2]).await;
+    far.rotate_token().unwrap();
+    run.is("synced").await;
+    far.put("web", &[up(1), up(2), up(3)]);
+    run.has("web", &[1, 2, 3]).await;
     run.end().await;
 }

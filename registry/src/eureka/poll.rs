@@ -306,7 +306,7 @@ impl Poller {
         sync.commit();
         let unnamed = fresh.unnamed();
         for app in unnamed.difference(&self.unnamed) {
-            tracing::warn!(application = %app.escape_debug(), "no name that the mesh can have; it is left out");
+            tracing::warn!(application = %app.escape_debug(), "no name that the mesh can have, or another one has it; it is left out");
             self.out.unreadable();
         }
         self.unnamed = unnamed;

@@ -3,6 +3,7 @@
 //! In: answers. Out: Eureka's own hash of it, and the sets of the services that it makes.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     sync::Arc,
@@ -14,7 +15,7 @@ use mesh_model::{
 };
 
 use super::read::{Instance, Status, Told};
-use crate::sink::ServiceSet;
+use crate::{place::label, sink::ServiceSet};
 
 /// What a service is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,22 +112,42 @@ impl Applications {
         }
     }
 
+    /// The applications whose names are made fit, by what they become: an application of that very name goes before
+    /// them, and of several the first counts.
+    fn made_fit(&self) -> BTreeMap<Cow<'_, str>, &str> {
+        let mut found = BTreeMap::new();
+        for app in self.0.keys() {
+            let name = label(app);
+            if *name != **app && !self.0.contains_key(&*name) {
+                found.entry(name).or_insert(&**app);
+            }
+        }
+        found
+    }
+
     /// The services of these names, or all: one per application, and one per virtual name that is no
     /// application's.
     pub(crate) fn services(
         &self,
         names: Option<&BTreeSet<Arc<str>>>,
     ) -> BTreeMap<ServiceKey, Content> {
-        let wanted = |name: &str| names.is_none_or(|names| names.contains(name));
+        let names: Option<BTreeSet<Cow<'_, str>>> =
+            names.map(|names| names.iter().map(|name| label(name)).collect());
+        let wanted = |name: &str| names.as_ref().is_none_or(|names| names.contains(name));
+        let made_fit = self.made_fit();
         let mut found = BTreeMap::new();
         let mut by_virtual_name: BTreeMap<Arc<str>, Vec<(String, &Instance)>> = BTreeMap::new();
         for (app, all) in &self.0 {
-            if let Some(key) = key(app).filter(|_| wanted(app)) {
+            let name = label(app);
+            let counts =
+                *name == **app || made_fit.get(&name).is_some_and(|first| *first == &**app);
+            if let Some(key) = key(&name).filter(|_| counts && wanted(&name)) {
                 found.insert(key, content(all.iter().map(|(id, one)| (&**id, one))));
             }
             for (id, one) in all {
                 for name in virtual_names(one) {
-                    if wanted(&name) && !self.0.contains_key(&name) {
+                    let free = !self.0.contains_key(&name) && !made_fit.contains_key(&*name);
+                    if free && wanted(&name) {
                         let one = (format!("{app}/{id}"), one);
                         by_virtual_name.entry(name).or_default().push(one);
                     }
@@ -141,9 +162,15 @@ impl Applications {
         found
     }
 
-    /// Names of applications that no service of the mesh can have.
+    /// Names of applications that no service of the mesh can have, or another one has.
     pub(crate) fn unnamed(&self) -> BTreeSet<Arc<str>> {
-        let all = self.0.keys().filter(|app| key(app).is_none());
+        let made_fit = self.made_fit();
+        let counts = |app: &Arc<str>| {
+            let name = label(app);
+            let first = *name == **app || made_fit.get(&name).is_some_and(|first| *first == &**app);
+            first && key(&name).is_some()
+        };
+        let all = self.0.keys().filter(|app| !counts(app));
         all.cloned().collect()
     }
 }

@@ -81,7 +81,7 @@ impl Engine {
                 Ok(Some((step, found, size))) => {
                     self.tell_of(step);
                     for name in found.skipped.difference(&skipped) {
-                        tracing::warn!(service = %name.escape_debug(), "no name that the mesh can have; it is left out");
+                        tracing::warn!(service = %name.escape_debug(), "no name that the mesh can have, or another one has it; it is left out");
                         self.out.unreadable();
                     }
                     skipped = found.skipped;

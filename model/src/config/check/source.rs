@@ -33,6 +33,7 @@ const KINDS: [(&str, &[&str]); 11] = [
         "etcd",
         &[
             "addresses",
+            "token_file",
             "username",
             "password_file",
             "tls",

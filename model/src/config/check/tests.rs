@@ -437,7 +437,7 @@ const FAULTS: &[(&str, Expected)] = &[
         &[
             (1, "source[0].addresses", "write where consul is"),
             (6, "source[1].addresses[0]", "http://127.0.0.1:2379"),
-            (7, "source[1].tags", "use addresses, username"),
+            (7, "source[1].tags", "use addresses, token_file, username"),
             (8, "source[1].layout", "did you mean `skydns`?"),
             (9, "source[1].username", "belong together"),
         ],
@@ -551,5 +551,22 @@ fn the_reference_has_every_key() {
             let known = FULL.contains(field.key) || FULL.contains(&format!("[{}", field.key));
             assert!(known, "the example lacks {}", field.key);
         }
+    }
+}
+
+#[test]
+fn a_token_of_a_file_is_for_what_takes_one() {
+    for (kind, takes) in [
+        ("consul", true),
+        ("etcd", true),
+        ("nomad", true),
+        ("marathon", true),
+        ("eureka", false),
+    ] {
+        let text = format!(
+            "[[source]]\nkind = \"{kind}\"\naddresses = [\"http://r:1/x\"]\ntoken_file = \"/etc/t\"\n"
+        );
+        let read = crate::config::read(&sources(&[("meshd.toml", &text)]));
+        assert_eq!(read.is_ok(), takes, "{kind}: {read:?}");
     }
 }

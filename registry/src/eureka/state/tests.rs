@@ -74,7 +74,7 @@ fn virtual_names_are_services_of_their_own_where_they_are_free() {
     all.take(vec![
         told("web", "1", Some(Status::Up), "web,shop"),
         told("web-green", "1", Some(Status::Up), "shop, shop ,web"),
-        told("My_App", "1", Some(Status::Up), "not a name"),
+        told("My/App", "1", Some(Status::Up), "not a name"),
     ]);
     let found = names(&all);
     assert_eq!(
@@ -112,4 +112,41 @@ fn what_a_restarted_server_lacks_is_counted() {
     fresh.keep_from(&known);
     assert_eq!(fresh.len(), 11);
     assert_eq!(fresh.hash(), "DOWN_1_UP_10_", "the newer one counts");
+}
+
+/// `MY_APP` is `my-app`, unless an application of that very name is there; whoever comes and goes.
+#[test]
+fn names_are_made_fit_and_two_never_become_one() {
+    let up = |app: &str, id: &str| told(app, id, Some(Status::Up), app);
+    let mut all = Applications::default();
+    all.take(vec![
+        up("my_app", "1"),
+        up("my.app", "1"),
+        up("my.app", "2"),
+        up("x/y", "1"),
+    ]);
+    let first = [("my-app".to_owned(), 2)];
+    assert_eq!(
+        names(&all),
+        first,
+        "the first by name, and its virtual name is not another one"
+    );
+    assert_eq!(
+        all.unnamed(),
+        BTreeSet::from(["my_app".into(), "x/y".into()])
+    );
+    // By the names of a delta alone it is the same as by all of them.
+    let mut step = |told: Vec<Told>| {
+        let mut changed = all.names_of(&told);
+        changed.extend(all.take(told));
+        let partly = all.services(Some(&changed));
+        assert_eq!(partly, all.services(None));
+        names(&all)
+    };
+    let itself = [up("my-app", "1"), up("my-app", "2"), up("my-app", "3")];
+    assert_eq!(step(itself.to_vec()), [("my-app".to_owned(), 3)]);
+    let gone = |id| told("my-app", id, None, "");
+    assert_eq!(step(vec![gone("1"), gone("2"), gone("3")]), first);
+    let gone = |id| told("my.app", id, None, "");
+    assert_eq!(step(vec![gone("1"), gone("2")]), [("my-app".to_owned(), 1)]);
 }
