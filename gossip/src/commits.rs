@@ -7,15 +7,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use mesh_model::{
     catalog::ResourceKey,
     commit::{Change, Commit, CommitId, Op},
     document::Document,
-    grant::{OperatorGrant, Signed, domain},
-    name::{HostId, MeshId},
+    grant::{Signed, domain},
+    name::MeshId,
 };
 use prost::Message;
 
@@ -25,13 +25,19 @@ use crate::{
     signing::Verifier,
 };
 
+mod entry;
 /// From the commits of one resource to its value.
 pub(crate) mod graph;
 mod history;
+mod known;
 mod revoked;
 pub(crate) mod submit;
 
+pub(crate) use entry::Entry;
+use entry::{Author, ById, ByPlace, ByWritten, Place};
+use graph::Value;
 pub use history::HistoryFilter;
+use known::Values;
 pub(crate) use revoked::Revoked;
 pub use submit::{Current, SubmitError};
 
@@ -75,68 +81,21 @@ fn namespace_words(namespace: &str) -> String {
     }
 }
 
-/// A commit that was checked. History is kept for ever, so what it takes is kept small: long parts are held
-/// once, in `bytes`.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) id: CommitId,
-    bytes: Bytes,
-    /// Without its grant and its documents; see [`Entry::document`].
-    pub(crate) commit: Commit,
-    pub(crate) author: Arc<OperatorGrant>,
-    /// The author's grant as it is written in the commit.
-    written: Arc<[u8]>,
-    /// Host of the authority that gave the author its grant.
-    pub(crate) by: HostId,
-    /// Equal for commits that are one edit sent twice.
-    pub(crate) edit: [u8; 32],
-}
-
-/// A commit's payload without the author's grant, which most commits share, and its signature.
-#[derive(Debug)]
-struct Bytes {
-    before: Box<[u8]>,
-    after: Box<[u8]>,
-    signature: Box<[u8]>,
-}
-
-impl Bytes {
-    /// `None` when the grant is not in the payload.
-    fn of(signed: &Signed, grant: &[u8]) -> Option<Self> {
-        // From the end: only a reason and numbers stand behind it.
-        let at = match grant.len() {
-            0 => 0,
-            length => signed
-                .payload
-                .windows(length)
-                .rposition(|part| part == grant)?,
-        };
-        Some(Self {
-            before: signed.payload.get(..at)?.into(),
-            after: signed.payload.get(at + grant.len()..)?.into(),
-            signature: signed.signature.as_slice().into(),
-        })
-    }
-}
-
-/// An operator's grant as it stands in commits, checked, with the host of the authority that gave it.
-type Author = (Arc<[u8]>, Arc<OperatorGrant>, HostId);
-
 /// All commits.
 #[derive(Debug)]
 pub struct Commits {
     mesh: MeshId,
     parse: fn(&str) -> Option<Document>,
-    all: BTreeMap<CommitId, Arc<Entry>>,
-    by_resource: BTreeMap<ResourceKey, BTreeSet<CommitId>>,
-    /// By [`slot_of`]: nearly always one.
-    by_edit: BTreeMap<[u8; 32], Vec<CommitId>>,
+    all: BTreeSet<ById>,
+    by_resource: BTreeMap<Arc<ResourceKey>, BTreeSet<ById>>,
+    by_place: BTreeSet<ByPlace>,
     confirms: BTreeMap<CommitId, BTreeSet<CommitId>>,
     /// Grants of operators, as they stand in commits, that were checked: most commits repeat one.
-    grants: BTreeMap<Arc<[u8]>, (Arc<OperatorGrant>, HostId)>,
+    authors: BTreeSet<ByWritten>,
     sum: SetSum,
     revoked: Revoked,
     documents: Mutex<Documents>,
+    values: Mutex<Values>,
 }
 
 /// Documents that somebody holds, by commit and change: only those in force are asked for again and again.
@@ -179,41 +138,21 @@ pub(crate) fn key_of(change: &Change) -> ResourceKey {
     }
 }
 
-impl Entry {
-    /// Order of commits: the author's clock, then the hash.
-    pub(crate) fn rank(&self) -> (u64, CommitId) {
-        (self.commit.hlc, self.id)
-    }
-    /// As it was signed.
-    pub(crate) fn signed(&self) -> Signed {
-        Signed {
-            payload: [&*self.bytes.before, &*self.written, &*self.bytes.after].concat(),
-            signature: self.bytes.signature.to_vec(),
-            signer: self.author.key.clone(),
-        }
-    }
-    /// The change of a resource.
-    pub(crate) fn change(&self, key: &ResourceKey) -> Option<(usize, &Change)> {
-        self.commit.changes.iter().enumerate().find(|(_, change)| {
-            change.kind == key.kind && change.namespace == key.namespace && change.name == key.name
-        })
-    }
-}
-
 impl Commits {
     /// No commits yet. `parse` reads the documents of changes.
     pub fn new(mesh: MeshId, parse: fn(&str) -> Option<Document>) -> Self {
         Self {
             mesh,
             parse,
-            all: BTreeMap::new(),
+            all: BTreeSet::new(),
             by_resource: BTreeMap::new(),
-            by_edit: BTreeMap::new(),
+            by_place: BTreeSet::new(),
             confirms: BTreeMap::new(),
-            grants: BTreeMap::new(),
+            authors: BTreeSet::new(),
             sum: SetSum::default(),
             revoked: Revoked::default(),
             documents: Mutex::default(),
+            values: Mutex::default(),
         }
     }
 
@@ -227,17 +166,17 @@ impl Commits {
     }
     /// The ids, in order.
     pub fn ids(&self) -> impl Iterator<Item = &CommitId> {
-        self.all.keys()
+        self.all.iter().map(|member| &member.0.place.id)
     }
     /// A commit as it was signed.
     pub fn signed(&self, id: &CommitId) -> Option<Signed> {
-        self.all.get(id).map(|entry| entry.signed())
+        self.get(id).map(|entry| entry.signed())
     }
     pub(crate) fn get(&self, id: &CommitId) -> Option<&Arc<Entry>> {
-        self.all.get(id)
+        self.all.get(id).map(|member| &member.0)
     }
     pub(crate) fn resources(&self) -> impl Iterator<Item = &ResourceKey> {
-        self.by_resource.keys()
+        self.by_resource.keys().map(|key| &**key)
     }
     pub(crate) fn revoked(&self) -> &Revoked {
         &self.revoked
@@ -255,7 +194,7 @@ impl Commits {
         verifier: &dyn Verifier,
     ) -> Result<Option<(CommitId, Touched)>, CommitError> {
         let id = CommitId(*blake3::hash(&signed.payload).as_bytes());
-        if self.all.contains_key(&id) {
+        if self.all.contains(&id) {
             return Ok(None);
         }
         let entry = self.check(signed, rights, verifier)?;
@@ -272,47 +211,34 @@ impl Commits {
         if signed.payload.len() > MAX_COMMIT {
             return Err(CommitError::Malformed("it is longer than 1 MiB"));
         }
-        let mut commit: Commit = crate::wire::decode(&signed.payload)
+        let commit: Commit = crate::wire::decode(&signed.payload)
             .map_err(|_bad| CommitError::Malformed("it does not decode"))?;
         if commit.mesh_id != self.mesh.0 {
             return Err(CommitError::OtherMesh);
         }
         check_shape(&commit)?;
-        let (written, author, by) = self.author_of(&commit, rights, verifier)?;
-        if signed.signer != author.key || !verifier.verify(domain::COMMIT, signed) {
+        let author = self.author_of(&commit, rights, verifier)?;
+        let grant = &author.grant;
+        if signed.signer != grant.key || !verifier.verify(domain::COMMIT, signed) {
             return Err(CommitError::Signature);
         }
-        if !Rights::in_force(author.not_before_ms, author.not_after_ms, commit.time_ms()) {
+        if !Rights::in_force(grant.not_before_ms, grant.not_after_ms, commit.time_ms()) {
             return Err(CommitError::OutsideGrant);
         }
-        let everywhere = author.namespaces.iter().any(|pattern| pattern == "*");
+        let everywhere = grant.namespaces.iter().any(|pattern| pattern == "*");
         for change in &commit.changes {
             let named =
-                !change.namespace.is_empty() && author.namespaces.contains(&change.namespace);
+                !change.namespace.is_empty() && grant.namespaces.contains(&change.namespace);
             if !everywhere && !named {
                 return Err(CommitError::Namespace(change.namespace.clone()));
             }
         }
-        let edit = edit_of(&commit, &signed.signer);
-        commit.mesh_id = Vec::new();
-        commit.author_grant = Vec::new();
-        // Decoding leaves room for more of everything.
-        commit.changes.shrink_to_fit();
-        for change in &mut commit.changes {
-            change.document = Vec::new();
-            change.bases.shrink_to_fit();
-        }
-        let bytes =
-            Bytes::of(signed, &written).ok_or(CommitError::Malformed("its grant is not in it"))?;
-        Ok(Entry {
-            id: CommitId(*blake3::hash(&signed.payload).as_bytes()),
-            bytes,
-            author,
-            written,
-            by,
-            edit,
-            commit,
-        })
+        let known = |key| match self.by_resource.get_key_value(&key) {
+            Some((known, _)) => Arc::clone(known),
+            None => Arc::new(key),
+        };
+        Entry::new(signed, &commit, author, known)
+            .ok_or(CommitError::Malformed("its grant is not in it"))
     }
 
     fn author_of(
@@ -320,69 +246,82 @@ impl Commits {
         commit: &Commit,
         rights: &Rights,
         verifier: &dyn Verifier,
-    ) -> Result<Author, CommitError> {
-        let known = self.grants.get_key_value(&*commit.author_grant);
-        if let Some((written, (grant, by))) = known {
-            return Ok((Arc::clone(written), Arc::clone(grant), *by));
+    ) -> Result<Arc<Author>, CommitError> {
+        if let Some(known) = self.authors.get(&*commit.author_grant) {
+            return Ok(Arc::clone(&known.0));
         }
         let signed = Signed::decode(&*commit.author_grant)
             .map_err(|_bad| CommitError::Malformed("its grant does not decode"))?;
         let (grant, by) = rights
             .check_operator(&signed, verifier)
             .map_err(CommitError::Grant)?;
-        Ok((Arc::from(&*commit.author_grant), Arc::new(grant), by))
+        Ok(Arc::new(Author {
+            written: commit.author_grant.as_slice().into(),
+            grant,
+            by,
+        }))
     }
 
     pub(crate) fn insert(&mut self, entry: Entry) -> Touched {
         let mut touched = Touched::default();
-        let id = entry.id;
-        self.grants
-            .entry(Arc::clone(&entry.written))
-            .or_insert_with(|| (Arc::clone(&entry.author), entry.by));
-        let same = self.by_edit.entry(slot_of(&entry)).or_default();
-        if let Err(place) = same.binary_search(&id) {
-            same.reserve_exact(1);
-            same.insert(place, id);
-        }
+        let (id, entry) = (entry.id(), Arc::new(entry));
+        self.authors.insert(ByWritten(Arc::clone(&entry.author)));
+        let alone = self.claiming(&entry).all(|twin| twin.edit != entry.edit);
         let mut revoking = false;
-        for change in &entry.commit.changes {
-            let key = key_of(change);
-            revoking |= key.kind == REVOCATION;
-            self.by_resource.entry(key.clone()).or_default().insert(id);
-            touched.resources.insert(key);
-            if change.op() == Op::Confirm {
-                for base in change
-                    .bases
-                    .iter()
-                    .filter_map(|base| CommitId::from_slice(base))
-                {
-                    self.confirms.entry(base).or_default().insert(id);
+        for step in &entry.steps {
+            revoking |= step.key.kind == REVOCATION;
+            let of_resource = self.by_resource.entry(Arc::clone(&step.key)).or_default();
+            of_resource.insert(ById(Arc::clone(&entry)));
+            touched.resources.insert(ResourceKey::clone(&step.key));
+            if step.op == Op::Confirm {
+                for base in &step.bases {
+                    self.confirms.entry(*base).or_default().insert(id);
                 }
             }
         }
         self.sum.add(&id.0);
-        self.all.insert(id, Arc::new(entry));
+        self.by_place.insert(ByPlace(Arc::clone(&entry)));
+        self.all.insert(ById(Arc::clone(&entry)));
         if revoking {
             let revoked = Revoked::from_commits(self);
             touched.revocations = revoked != self.revoked;
             self.revoked = revoked;
         }
+        let mut values = std::mem::take(&mut *held(&self.values));
+        if touched.revocations {
+            values.clear();
+        } else {
+            values.step(self, &entry, alone);
+        }
+        *held(&self.values) = values;
         touched
+    }
+
+    /// Commits whose operator and edit id may be those of this one, in order of their ids.
+    fn claiming(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
+        let at = |id| Place {
+            slot: entry.place.slot,
+            id: CommitId(id),
+        };
+        let claiming = self.by_place.range(at([0; 32])..=at([255; 32]));
+        claiming.map(|member| &member.0)
     }
 
     /// The document that a commit gives to a resource, when it reads as one.
     pub(crate) fn document(&self, id: &CommitId, index: usize) -> Option<Arc<Document>> {
-        let documents = || {
-            self.documents
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let known = documents().get(*id, index);
+        let known = held(&self.documents).get(*id, index);
         known.or_else(|| {
-            let document = Arc::new(self.all.get(id)?.document(index, self.parse)?);
-            documents().insert(*id, index, &document);
+            let document = Arc::new(self.get(id)?.document(index, self.parse)?);
+            held(&self.documents).insert(*id, index, &document);
             Some(document)
         })
+    }
+
+    fn known_value(&self, key: &ResourceKey, now_ms: u64) -> Option<Value> {
+        held(&self.values).get(key, now_ms)
+    }
+    fn remember(&self, key: &ResourceKey, now_ms: u64, value: &Value) {
+        held(&self.values).put(self, key, now_ms, value);
     }
 
     pub(crate) fn of_resource(&self, key: &ResourceKey) -> impl Iterator<Item = &Arc<Entry>> {
@@ -390,7 +329,7 @@ impl Commits {
             .get(key)
             .into_iter()
             .flatten()
-            .filter_map(|id| self.all.get(id))
+            .map(|member| &member.0)
     }
 
     /// True when a commit that is not void confirmed `id` for the resource in time.
@@ -399,40 +338,19 @@ impl Commits {
             .get(id)
             .into_iter()
             .flatten()
-            .filter_map(|id| self.all.get(id))
+            .filter_map(|id| self.get(id))
             .any(|confirm| {
-                let named = confirm.commit.changes.iter().any(|change| {
-                    change.op() == Op::Confirm
-                        && key_of(change) == *key
-                        && change.bases.iter().any(|base| *base == id.0)
+                let named = confirm.steps.iter().any(|step| {
+                    step.op == Op::Confirm && *step.key == *key && step.bases.contains(id)
                 });
-                named && confirm.commit.time_ms() <= by_ms && !self.is_void(confirm)
+                named && confirm.time_ms() <= by_ms && !self.is_void(confirm)
             })
     }
 }
 
-impl Entry {
-    /// The document of a change, when it reads as one.
-    pub(crate) fn document(
-        &self,
-        index: usize,
-        parse: fn(&str) -> Option<Document>,
-    ) -> Option<Document> {
-        let change = self.commit.changes.get(index)?;
-        let whole: Commit = crate::wire::decode(&self.signed().payload).ok()?;
-        let text = &whole.changes.get(index)?.document;
-        let document = parse(std::str::from_utf8(text).ok()?)?;
-        // A document that calls itself something else would be found under a false name.
-        (document.key() == key_of(change)).then_some(document)
-    }
-}
-
-/// The operator and the id that it gave to an edit.
-fn slot_of(entry: &Entry) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&entry.author.key);
-    hasher.update(&entry.commit.edit_id);
-    *hasher.finalize().as_bytes()
+/// What a lock holds; whoever panicked under it left nothing half done.
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same operator, edit id and content: one edit, however often it was signed and sent.
@@ -494,52 +412,4 @@ fn check_shape(commit: &Commit) -> Result<(), CommitError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rebuilt(payload: &[u8], grant: &[u8]) -> Option<Vec<u8>> {
-        let signed = Signed {
-            payload: payload.to_vec(),
-            ..Signed::default()
-        };
-        let bytes = Bytes::of(&signed, grant)?;
-        Some([&*bytes.before, grant, &*bytes.after].concat())
-    }
-
-    #[test]
-    fn a_payload_is_what_it_was_wherever_its_grant_stands() {
-        for payload in ["grantab", "agrantb", "abgrant", "grant", "grantgrantb"] {
-            let payload = payload.as_bytes();
-            assert_eq!(rebuilt(payload, b"grant").as_deref(), Some(payload));
-        }
-        assert_eq!(rebuilt(b"ab", b"").as_deref(), Some(&b"ab"[..]));
-        assert_eq!(rebuilt(b"gran", b"grant"), None);
-        assert_eq!(rebuilt(b"grunt", b"grant"), None);
-    }
-
-    #[test]
-    fn documents_that_nobody_holds_are_forgotten() {
-        let document = || Arc::new(crate::sim::operator::parse("service default words a").unwrap());
-        let mut documents = Documents::default();
-        let kept: Vec<_> = (0..40)
-            .map(|number| {
-                let document = document();
-                documents.insert(CommitId([number; 32]), 0, &document);
-                document
-            })
-            .collect();
-        for number in 0..10_000_u32 {
-            let id = CommitId(*blake3::hash(&number.to_le_bytes()).as_bytes());
-            documents.insert(id, 0, &document());
-            assert!(
-                documents.held.len() <= 2 * 41 + 17,
-                "{}",
-                documents.held.len()
-            );
-        }
-        for (number, document) in (0..).zip(&kept) {
-            let held = documents.get(CommitId([number; 32]), 0).unwrap();
-            assert!(Arc::ptr_eq(&held, document));
-        }
-    }
-}
+mod tests;

@@ -196,7 +196,7 @@ fn resource_of(key: &ResourceKey, value: &Value, commits: &Commits) -> Option<Re
     let entry = commits.get(&revision)?;
     let document = commits.document(&revision, index)?;
     let others = value.heads.iter().skip(1).filter_map(|id| {
-        let (index, _) = commits.get(id)?.change(key)?;
+        let (index, _) = commits.get(id)?.step(key)?;
         // A deletion that competes has no document of its own: the one that stands stands for it, so that
         // a merge can name the revision.
         let document: Arc<Document> = commits
@@ -209,8 +209,8 @@ fn resource_of(key: &ResourceKey, value: &Value, commits: &Commits) -> Option<Re
         document: Arc::clone(&document),
         revision,
         created_ms: value.created_ms,
-        changed_ms: entry.commit.time_ms(),
-        author: Arc::from(entry.author.name.as_str()),
+        changed_ms: entry.time_ms(),
+        author: Arc::from(entry.author.grant.name.as_str()),
         confirm_by_ms: value.confirm_by_ms,
     })
 }

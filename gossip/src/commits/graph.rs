@@ -53,6 +53,19 @@ type Edit = [u8; 32];
 
 /// What a resource is at `now_ms`.
 pub fn evaluate(commits: &Commits, key: &ResourceKey, now_ms: u64) -> Value {
+    if let Some(value) = commits.known_value(key, now_ms) {
+        // Every value that a test or a simulation looks at is worked out beside.
+        #[cfg(test)]
+        assert_eq!(value, worked_out(commits, key, now_ms), "{key} at {now_ms}");
+        return value;
+    }
+    let value = worked_out(commits, key, now_ms);
+    commits.remember(key, now_ms, &value);
+    value
+}
+
+/// The same from all commits of the resource.
+pub(super) fn worked_out(commits: &Commits, key: &ResourceKey, now_ms: u64) -> Value {
     let nodes = nodes(commits, key, now_ms);
     let covered = covered(&nodes);
     let heads: Vec<(&Edit, &Node)> = nodes
@@ -99,18 +112,18 @@ pub fn evaluate(commits: &Commits, key: &ResourceKey, now_ms: u64) -> Value {
 fn nodes(commits: &Commits, key: &ResourceKey, now_ms: u64) -> BTreeMap<Edit, Node> {
     let mut nodes: BTreeMap<Edit, Node> = BTreeMap::new();
     for entry in commits.of_resource(key) {
-        let Some((index, change)) = entry.change(key) else {
+        let Some((index, step)) = entry.step(key) else {
             continue;
         };
-        if !matches!(change.op(), Op::Put | Op::Delete) {
+        if !matches!(step.op, Op::Put | Op::Delete) {
             continue;
         }
         let fate = fate(commits, entry, key, now_ms);
-        let bases = change.bases.iter().filter_map(|base| {
-            let base = commits.get(&CommitId::from_slice(base)?)?;
+        let bases = step.bases.iter().filter_map(|base| {
+            let base = commits.get(base)?;
             // Nobody can have seen what came later: who says so has turned the clock back, perhaps to a time
             // at which a key was not revoked yet.
-            (base.commit.hlc < entry.commit.hlc).then_some(base.edit)
+            (base.hlc < entry.hlc).then_some(base.edit)
         });
         let mut bases: Vec<Edit> = bases.collect();
         bases.sort_unstable();
@@ -118,7 +131,7 @@ fn nodes(commits: &Commits, key: &ResourceKey, now_ms: u64) -> BTreeMap<Edit, No
         let fresh = Node {
             rank: entry.rank(),
             index,
-            op: change.op(),
+            op: step.op,
             bases,
             live: matches!(fate, Fate::Firm | Fate::Tentative(_)),
             tentative_until: if let Fate::Tentative(until) = fate {
@@ -126,7 +139,7 @@ fn nodes(commits: &Commits, key: &ResourceKey, now_ms: u64) -> BTreeMap<Edit, No
             } else {
                 None
             },
-            time_ms: entry.commit.time_ms(),
+            time_ms: entry.time_ms(),
         };
         match nodes.entry(entry.edit) {
             MapEntry::Vacant(place) => {
@@ -175,10 +188,10 @@ pub(super) enum Fate {
 }
 
 pub(super) fn fate(commits: &Commits, entry: &Entry, key: &ResourceKey, now_ms: u64) -> Fate {
-    let until = entry.commit.confirm_by_ms;
+    let until = entry.confirm_by_ms;
     if commits.is_void(entry) {
         Fate::Void
-    } else if until == 0 || commits.is_confirmed(&entry.id, key, until) {
+    } else if until == 0 || commits.is_confirmed(&entry.id(), key, until) {
         Fate::Firm
     } else if now_ms < until {
         Fate::Tentative(until)

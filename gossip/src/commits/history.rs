@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use mesh_model::{
     admin::{HistoryChange, HistoryRow},
     catalog::ResourceKey,
-    commit::{CommitId, Op},
+    commit::Op,
 };
 
 use super::{
     Commits, Entry,
     graph::{Fate, Value, evaluate, fate},
-    key_of,
 };
 
 /// Which commits are wanted; absent fields match everything.
@@ -34,14 +33,14 @@ impl HistoryFilter {
         let fits = |wanted: &Option<String>, is: &str| {
             wanted.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(is))
         };
-        let id = || entry.id.to_string();
+        let id = || entry.id().to_string();
         self.id_prefix
             .as_ref()
             .is_none_or(|prefix| id().starts_with(prefix.as_str()))
-            && entry.commit.changes.iter().any(|change| {
-                fits(&self.kind, &change.kind)
-                    && fits(&self.namespace, &change.namespace)
-                    && fits(&self.name, &change.name)
+            && entry.steps.iter().any(|step| {
+                fits(&self.kind, &step.key.kind)
+                    && fits(&self.namespace, &step.key.namespace)
+                    && fits(&self.name, &step.key.name)
             })
     }
 }
@@ -63,8 +62,8 @@ impl Commits {
     pub fn history(&self, filter: &HistoryFilter, now_ms: u64) -> Vec<HistoryRow> {
         let mut wanted: Vec<&Entry> = self
             .all
-            .values()
-            .map(|entry| &**entry)
+            .iter()
+            .map(|member| &*member.0)
             .filter(|entry| filter.matches(entry))
             .collect();
         wanted.sort_by_key(|entry| std::cmp::Reverse(entry.rank()));
@@ -88,52 +87,48 @@ impl Commits {
         now_ms: u64,
         values: &mut BTreeMap<ResourceKey, Value>,
     ) -> HistoryRow {
-        let states = entry.commit.changes.iter().map(|change| {
-            let key = key_of(change);
-            if change.op() == Op::Confirm {
-                return self.confirm_state(entry, &key);
+        let whole = entry.whole().unwrap_or_default();
+        let states = entry.steps.iter().map(|step| {
+            let key = &*step.key;
+            if step.op == Op::Confirm {
+                return self.confirm_state(entry, key);
             }
             let value = values
                 .entry(key.clone())
-                .or_insert_with(|| evaluate(self, &key, now_ms));
-            self.state(entry, &key, now_ms, value)
+                .or_insert_with(|| evaluate(self, key, now_ms));
+            self.state(entry, key, now_ms, value)
         });
         let changes = entry
-            .commit
-            .changes
+            .steps
             .iter()
             .enumerate()
-            .map(|(index, change)| HistoryChange {
-                kind: change.kind.clone(),
-                namespace: change.namespace.clone(),
-                name: change.name.clone(),
-                op: match change.op() {
+            .map(|(index, step)| HistoryChange {
+                kind: step.key.kind.clone(),
+                namespace: step.key.namespace.clone(),
+                name: step.key.name.clone(),
+                op: match step.op {
                     Op::Put => "put",
                     Op::Delete => "delete",
                     Op::Confirm => "confirm",
                     Op::Unspecified => "unknown",
                 }
                 .to_owned(),
-                bases: change
-                    .bases
-                    .iter()
-                    .filter_map(|base| CommitId::from_slice(base))
-                    .collect(),
+                bases: step.bases.to_vec(),
                 document: entry
-                    .document(index, self.parse)
+                    .document_in(&whole, index, self.parse)
                     .map(|document| document.json),
             });
         HistoryRow {
-            id: entry.id,
-            author: entry.author.name.clone(),
-            reason: entry.commit.reason.clone(),
-            time_ms: entry.commit.time_ms(),
+            id: entry.id(),
+            author: entry.author.grant.name.clone(),
+            time_ms: entry.time_ms(),
             state: states
                 .max_by_key(|state| weight(state))
                 .unwrap_or("superseded")
                 .to_owned(),
-            confirm_by_ms: entry.commit.confirm_by_ms,
+            confirm_by_ms: entry.confirm_by_ms,
             changes: changes.collect(),
+            reason: whole.reason,
         }
     }
 
@@ -161,11 +156,9 @@ impl Commits {
             return "void";
         }
         let target = entry
-            .change(key)
-            .and_then(|(_, change)| change.bases.first());
-        let target = target.and_then(|base| CommitId::from_slice(base));
-        let target = target.and_then(|base| self.get(&base));
-        let in_time = target.is_some_and(|t| entry.commit.time_ms() <= t.commit.confirm_by_ms);
+            .step(key)
+            .and_then(|(_, step)| self.get(step.bases.first()?));
+        let in_time = target.is_some_and(|target| entry.time_ms() <= target.confirm_by_ms);
         if in_time { "effective" } else { "superseded" }
     }
 }

@@ -42,31 +42,31 @@ impl Revoked {
             .map(|entry| &**entry)
             .collect();
         ordered.sort_by_key(|entry| entry.rank());
-        ordered.dedup_by_key(|entry| entry.id);
+        ordered.dedup_by_key(|entry| entry.id());
         let mut revoked = Self::default();
         let mut heads: BTreeMap<String, BTreeMap<CommitId, Who>> = BTreeMap::new();
         for entry in ordered {
             if revoked.voids(entry) {
                 continue;
             }
-            for (index, change) in entry.commit.changes.iter().enumerate() {
-                if change.kind != REVOCATION || change.op() == Op::Confirm {
+            for (index, step) in entry.steps.iter().enumerate() {
+                if step.key.kind != REVOCATION || step.op == Op::Confirm {
                     continue;
                 }
-                let of_name = heads.entry(change.name.clone()).or_default();
-                of_name.retain(|id, _| !change.bases.iter().any(|base| *base == id.0));
+                let of_name = heads.entry(step.key.name.clone()).or_default();
+                of_name.retain(|id, _| !step.bases.contains(id));
                 let who = entry
                     .document(index, commits.parse)
                     .and_then(|doc| who(&doc.spec));
                 // Only what comes later can replace it: who names it with an earlier clock has not seen it.
                 if let Some(who) = who
-                    && change.op() == Op::Put
+                    && step.op == Op::Put
                 {
-                    of_name.insert(entry.id, who);
+                    of_name.insert(entry.id(), who);
                 }
             }
             let now: BTreeSet<&Who> = heads.values().flat_map(BTreeMap::values).collect();
-            revoked.step(entry.commit.hlc, &now);
+            revoked.step(entry.hlc, &now);
         }
         revoked
     }
@@ -106,9 +106,9 @@ impl Revoked {
 
     /// True when the commit's author was revoked at its time, or got its grant from a revoked authority.
     pub(super) fn voids(&self, entry: &Entry) -> bool {
-        let operator = Who::Operator(entry.author.key.clone());
-        self.at(&operator, entry.commit.hlc)
-            || self.authority_at(entry.by, entry.author.not_before_ms)
+        let operator = Who::Operator(entry.author.grant.key.clone());
+        self.at(&operator, entry.hlc)
+            || self.authority_at(entry.author.by, entry.author.grant.not_before_ms)
     }
     /// True when this operator's key is revoked now.
     pub(crate) fn operator(&self, key: &[u8]) -> bool {

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use mesh_model::{
     catalog::ResourceKey,
-    commit::{Change, CommitId, Op},
+    commit::{CommitId, Op},
 };
 
 use super::{
     CommitError, Commits, Entry,
     graph::{Fate, evaluate, fate},
-    key_of, slot_of,
 };
 use crate::config::millis;
 
@@ -160,89 +159,82 @@ impl Commits {
         if let Some(known) = self.same_edit(&entry)? {
             return Ok(Edit::Again(known));
         }
-        if now_ms > entry.author.not_after_ms {
+        if now_ms > entry.author.grant.not_after_ms {
             return Err(SubmitError::Expired);
         }
-        if self.revoked.operator(&entry.author.key) || self.is_void(&entry) {
+        if self.revoked.operator(&entry.author.grant.key) || self.is_void(&entry) {
             return Err(SubmitError::Revoked);
         }
-        let ahead = entry.commit.time_ms().saturating_sub(now_ms);
+        let ahead = entry.time_ms().saturating_sub(now_ms);
         if ahead > millis(tolerance) {
             return Err(SubmitError::ClockAhead(ahead / 1000));
         }
-        if entry.commit.confirm_by_ms != 0 && entry.commit.confirm_by_ms <= now_ms {
+        if entry.confirm_by_ms != 0 && entry.confirm_by_ms <= now_ms {
             return Err(SubmitError::DeadlineOver);
         }
         if self.all.len() >= max {
             return Err(SubmitError::Full(self.count()));
         }
         self.compare(&entry, now_ms)?;
-        for (index, change) in entry.commit.changes.iter().enumerate() {
-            if change.op() == Op::Put && entry.document(index, self.parse).is_none() {
-                return Err(SubmitError::Unreadable(key_of(change)));
+        let whole = entry.whole().unwrap_or_default();
+        for (index, step) in entry.steps.iter().enumerate() {
+            let document = || entry.document_in(&whole, index, self.parse);
+            if step.op == Op::Put && document().is_none() {
+                return Err(SubmitError::Unreadable(ResourceKey::clone(&step.key)));
             }
         }
         Ok(Edit::New(Box::new(entry)))
     }
 
     fn same_edit(&self, entry: &Entry) -> Result<Option<CommitId>, SubmitError> {
-        let Some(known) = self.by_edit.get(&slot_of(entry)) else {
-            return Ok(None);
-        };
-        let mut known = known.iter().filter_map(|id| self.all.get(id));
-        let Some(first) = known.clone().next() else {
-            return Ok(None);
-        };
-        match known.find(|known| known.edit == entry.edit) {
-            Some(same) => Ok(Some(same.id)),
-            None => Err(SubmitError::EditReused(first.id)),
+        if let Some(same) = self.claiming(entry).find(|one| one.edit == entry.edit) {
+            return Ok(Some(same.id()));
+        }
+        match self.claiming(entry).find(|one| one.shares_edit_id(entry)) {
+            Some(other) => Err(SubmitError::EditReused(other.id())),
+            None => Ok(None),
         }
     }
 
     fn compare(&self, entry: &Entry, now_ms: u64) -> Result<(), SubmitError> {
         let mut stale = Vec::new();
-        for change in &entry.commit.changes {
-            let named: Vec<CommitId> = change
-                .bases
-                .iter()
-                .filter_map(|base| CommitId::from_slice(base))
-                .collect();
-            if change.op() == Op::Confirm {
-                self.compare_confirm(entry, change, &named, now_ms)?;
+        for step in &entry.steps {
+            let (key, named) = (&*step.key, &*step.bases);
+            if step.op == Op::Confirm {
+                self.compare_confirm(entry, key, named, now_ms)?;
                 continue;
             }
-            let key = key_of(change);
-            let value = evaluate(self, &key, now_ms);
+            let value = evaluate(self, key, now_ms);
             if let Some(late) = named
                 .iter()
-                .filter_map(|base| self.all.get(base))
-                .find(|base| base.commit.hlc >= entry.commit.hlc)
+                .filter_map(|base| self.get(base))
+                .find(|base| base.hlc >= entry.hlc)
             {
-                return Err(SubmitError::ClockBehind(late.id));
+                return Err(SubmitError::ClockBehind(late.id()));
             }
             let current = |id: &CommitId| {
-                let edit = self.all.get(id).map(|entry| entry.edit);
+                let edit = self.get(id).map(|entry| entry.edit);
                 edit.is_some()
                     && value
                         .heads
                         .iter()
-                        .any(|head| self.all.get(head).map(|head| head.edit) == edit)
+                        .any(|head| self.get(head).map(|head| head.edit) == edit)
             };
             let names_winner = match &value.winner {
                 Some((winner, _)) => {
-                    let edit = self.all.get(winner).map(|entry| entry.edit);
+                    let edit = self.get(winner).map(|entry| entry.edit);
                     named
                         .iter()
-                        .any(|id| self.all.get(id).map(|entry| entry.edit) == edit)
+                        .any(|id| self.get(id).map(|entry| entry.edit) == edit)
                 }
-                None => change.op() == Op::Put,
+                None => step.op == Op::Put,
             };
             if !names_winner || !named.iter().all(current) {
                 let exists = value.winner.is_some();
                 let revisions = if exists { value.heads } else { Vec::new() };
                 stale.push(Current {
-                    key,
-                    named,
+                    key: key.clone(),
+                    named: named.to_vec(),
                     revisions,
                 });
             }
@@ -257,38 +249,36 @@ impl Commits {
     fn compare_confirm(
         &self,
         entry: &Entry,
-        change: &Change,
+        key: &ResourceKey,
         named: &[CommitId],
         now_ms: u64,
     ) -> Result<(), SubmitError> {
-        let key = key_of(change);
-        let target = named.first().and_then(|id| self.all.get(id));
+        let target = named.first().and_then(|id| self.get(id));
         let Some(target) = target else {
             return Err(SubmitError::Stale(vec![Current {
-                revisions: evaluate(self, &key, now_ms).heads,
+                revisions: evaluate(self, key, now_ms).heads,
                 named: named.to_vec(),
-                key,
+                key: key.clone(),
             }]));
         };
-        let tentative = matches!(fate(self, target, &key, now_ms), Fate::Tentative(_));
-        if !tentative || target.change(&key).is_none() {
-            return Err(SubmitError::NotTentative(target.id));
+        let tentative = matches!(fate(self, target, key, now_ms), Fate::Tentative(_));
+        if !tentative || target.step(key).is_none() {
+            return Err(SubmitError::NotTentative(target.id()));
         }
-        if entry.commit.time_ms() > target.commit.confirm_by_ms {
-            return Err(SubmitError::NotTentative(target.id));
+        if entry.time_ms() > target.confirm_by_ms {
+            return Err(SubmitError::NotTentative(target.id()));
         }
-        if entry.commit.hlc <= target.commit.hlc {
-            return Err(SubmitError::ClockBehind(target.id));
+        if entry.hlc <= target.hlc {
+            return Err(SubmitError::ClockBehind(target.id()));
         }
-        for other in &target.commit.changes {
-            let other = key_of(other);
+        for other in &target.steps {
             let confirmed = entry
-                .change(&other)
-                .is_some_and(|(_, change)| change.op() == Op::Confirm);
+                .step(&other.key)
+                .is_some_and(|(_, step)| step.op == Op::Confirm);
             if !confirmed {
                 return Err(SubmitError::ConfirmsPart {
-                    revision: target.id,
-                    missing: other,
+                    revision: target.id(),
+                    missing: ResourceKey::clone(&other.key),
                 });
             }
         }

@@ -8,7 +8,7 @@ use super::Node;
 use crate::{
     digest::{self, Answer, Items},
     rights::GrantId,
-    wire::{Frame, Have, SetKind, Summary, Want},
+    wire::{Frame, Have, SetKind, SetState, Summary, Want},
 };
 
 const SETS: [SetKind; 3] = [SetKind::Grants, SetKind::Commits, SetKind::Hosts];
@@ -27,11 +27,20 @@ impl Node {
         }
     }
 
+    /// The fingerprint of a set. That of commits is kept: there are many, and seldom others than before.
+    fn state_of(&self, kind: SetKind) -> SetState {
+        if kind != SetKind::Commits {
+            return digest::state(kind, &self.items(kind));
+        }
+        SetState {
+            kind: kind.into(),
+            count: self.commits.count(),
+            sum: self.commits.fingerprint().to_vec(),
+        }
+    }
+
     pub(super) fn send_summary(&mut self, to: HostId) {
-        let sets = SETS
-            .iter()
-            .map(|kind| digest::state(*kind, &self.items(*kind)))
-            .collect();
+        let sets = SETS.iter().map(|kind| self.state_of(*kind)).collect();
         self.send_frame(to, &Frame::Summary(Summary { sets }));
     }
 
@@ -42,10 +51,10 @@ impl Node {
             if kind == SetKind::Unspecified || !seen.insert(kind) {
                 continue;
             }
-            let items = self.items(kind);
-            if digest::state(kind, &items) == *theirs {
+            if self.state_of(kind) == *theirs {
                 continue;
             }
+            let items = self.items(kind);
             match digest::answer(kind, &items) {
                 Answer::Buckets(buckets) => self.send_frame(from, &Frame::Buckets(buckets)),
                 Answer::Have(listings) => {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mesh_model::{
     admin::CommitAccepted,
+    catalog::ResourceKey,
     commit::CommitId,
     fact::{HostHead, Record},
     finding::Finding,
@@ -16,7 +17,7 @@ use rand::RngExt;
 use super::{Node, Waiting};
 use crate::{
     agenda::Single,
-    commits::{SubmitError, Touched, graph::evaluate, key_of, submit::Edit},
+    commits::{SubmitError, Touched, graph::evaluate, submit::Edit},
     config::millis,
     event::Output,
     rights::{Grant, Taken},
@@ -108,7 +109,7 @@ impl Node {
             }),
             Ok(Edit::Again(id)) => self.answer_again(ticket, id),
             Ok(Edit::New(entry)) => {
-                let id = entry.id;
+                let id = entry.id();
                 let touched = self.commits.insert(*entry);
                 self.taken_commit(id, touched);
                 let row = commit_row(signed, id);
@@ -152,11 +153,11 @@ impl Node {
         let Some(entry) = self.commits.get(&id) else {
             return Vec::new();
         };
-        let keys = entry.commit.changes.iter().map(key_of);
-        let values = keys.map(|key| (evaluate(&self.commits, &key, self.now.wall_ms), key));
+        let keys = entry.steps.iter().map(|step| &*step.key);
+        let values = keys.map(|key| (evaluate(&self.commits, key, self.now.wall_ms), key));
         values
             .filter(|(value, _)| value.in_conflict())
-            .map(|(value, key)| conflict(&key, &value))
+            .map(|(value, key)| conflict(key, &value))
             .collect()
     }
 
@@ -179,9 +180,9 @@ impl Node {
         let Some(entry) = self.commits.get(&id) else {
             return;
         };
-        let until = entry.commit.confirm_by_ms;
+        let until = entry.confirm_by_ms;
         if until != 0 {
-            let keys = entry.commit.changes.iter().map(key_of);
+            let keys = entry.steps.iter().map(|step| ResourceKey::clone(&step.key));
             self.deadlines.entry(until).or_default().extend(keys);
             self.plan_values();
         }
