@@ -214,7 +214,7 @@ mod tests {
         client_certificate(folder.path(), "foreign");
         let authority = folder.path().join("ours.pem");
         let member = etcd::Member::alone(Ipv4Addr::LOCALHOST.into(), Setup::Tls);
-        member.asking(authority).start(root, folder)
+        member.asking(authority).start_in(root, folder)
     }
 
     /// With its own certificate it reads and announces; with none, or another authority's, it does neither, and

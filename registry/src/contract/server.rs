@@ -31,6 +31,8 @@ pub mod etcd;
 pub mod eureka;
 /// Kubernetes.
 pub mod kubernetes;
+/// What members of every registry have.
+pub mod member;
 /// `ZooKeeper`.
 pub mod zookeeper;
 
@@ -93,18 +95,6 @@ pub struct Started {
 
 /// A server on a machine with other work comes up within this.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Starts members of one registry, which answer in the clear where each says.
-fn together<const N: usize>(members: [(Plan, TempDir, SocketAddr); N]) -> [Started; N] {
-    let at = members.each_ref().map(|(.., at)| *at);
-    let plans = members.into_iter().map(|(plan, folder, _)| (plan, folder));
-    let mut servers = Server::start_all(plans.collect()).into_iter();
-    at.map(|at| Started {
-        server: sure(servers.next().ok_or("a member is missing")),
-        admin: at,
-        to: at,
-    })
-}
 
 /// A fresh folder.
 fn folder() -> TempDir {

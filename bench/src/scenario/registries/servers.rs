@@ -314,7 +314,7 @@ fn named(kind: Kind, source: SourceKind) -> SourceConfig {
 /// An etcd.
 fn store() -> anyhow::Result<Started> {
     let member = etcd::Member::alone(HERE, Setup::Plain).durable();
-    Ok(member.start(&found("etcd")?, tempfile::tempdir()?))
+    Ok(member.start(&found("etcd")?))
 }
 
 fn web(at: SocketAddr, path: &str) -> Access {

@@ -6,97 +6,55 @@ use std::{
     process::Command,
 };
 
-use tempfile::TempDir;
-
-use super::{Plan, Server, Started, authority, free_ports, http};
+use super::{
+    Plan, Started, authority, free_ports, http,
+    member::{self, Kind},
+};
 use crate::contract::Setup;
 
-/// A member, before it is started.
+/// What etcd's own of a member is.
 #[derive(Debug, Clone)]
-pub struct Member {
-    admin: SocketAddr,
-    /// Where it speaks TLS.
-    secured: Option<SocketAddr>,
+pub struct Etcd {
     /// Whose certificates its clients must have.
     clients: Option<PathBuf>,
-    /// Where the members speak with each other, and which of them it is.
+    /// Where the members speak with each other.
     peers: Vec<SocketAddr>,
-    number: usize,
-    durable: bool,
 }
+
+/// A member, before it is started.
+pub type Member = member::Member<Etcd>;
 
 /// Starts a member that listens at `ip`. Users are the test's own work.
 pub fn start(root: &Path, ip: IpAddr, setup: Setup) -> Started {
-    Member::alone(ip, setup).start(root, super::folder())
+    Member::alone(ip, setup).start(root)
 }
 
 /// Starts three members of one registry.
 pub fn three(root: &Path) -> [Started; 3] {
     let [a, b, c, peers @ ..] = free_ports::<6>();
-    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let members = [(0, a), (1, b), (2, c)].map(|(number, port)| Member {
-        admin: local(port),
-        secured: None,
-        clients: None,
-        peers: peers.map(local).to_vec(),
-        number,
-        durable: false,
-    });
-    super::together(members.map(|member| {
-        let folder = super::folder();
-        (member.plan(root, folder.path()), folder, member.admin)
-    }))
+    Member::three(root, [a, b, c], &Etcd::with(&peers))
 }
 
-impl Member {
-    /// The only one, at `ip`; inside TLS too where the setup is so.
-    pub fn alone(ip: IpAddr, setup: Setup) -> Self {
-        let [web, tls, peer] = free_ports();
+impl Etcd {
+    fn with(peers: &[u16]) -> Self {
+        let local = |port: &u16| SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         Self {
-            admin: SocketAddr::new(ip, web),
-            secured: (setup == Setup::Tls).then(|| SocketAddr::new(ip, tls)),
             clients: None,
-            peers: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, peer))],
-            number: 0,
-            durable: false,
+            peers: peers.iter().map(local).collect(),
         }
     }
+}
 
-    /// It waits for its disk, as it does where nobody says otherwise; tests need no such thing.
-    #[must_use]
-    pub fn durable(self) -> Self {
-        Self {
-            durable: true,
-            ..self
-        }
+impl Kind for Etcd {
+    fn secure(home: &Path) {
+        super::sure(authority::write(home));
     }
 
-    /// Clients that come with TLS must have a certificate of the authority in this file.
-    #[must_use]
-    pub fn asking(self, authority: PathBuf) -> Self {
-        Self {
-            clients: Some(authority),
-            ..self
-        }
-    }
-
-    /// Starts it; what it needs for TLS is written into the folder.
-    pub fn start(&self, root: &Path, folder: TempDir) -> Started {
-        if self.secured.is_some() {
-            super::sure(authority::write(folder.path()));
-        }
-        Started {
-            server: Server::start(self.plan(root, folder.path()), folder),
-            admin: self.admin,
-            to: self.secured.unwrap_or(self.admin),
-        }
-    }
-
-    fn plan(&self, root: &Path, home: &Path) -> Plan {
+    fn plan(member: &Member, root: &Path, home: &Path) -> Plan {
         let program = root.join("usr/bin/etcd");
-        let (member, home, admin) = (self.clone(), home.to_owned(), self.admin);
+        let (member, home, admin) = (member.clone(), home.to_owned(), member.admin);
         Plan {
-            name: format!("etcd {}", self.number),
+            name: format!("etcd {}", member.number),
             root: root.to_owned(),
             command: Box::new(move |state| {
                 let mut command = Command::new(&program);
@@ -110,6 +68,21 @@ impl Member {
             within: super::PATIENCE,
         }
     }
+}
+
+impl Member {
+    /// The only one, at `ip`; inside TLS too where the setup is so.
+    pub fn alone(ip: IpAddr, setup: Setup) -> Self {
+        let [web, tls, peer] = free_ports();
+        Self::at(ip, [web, tls], setup, Etcd::with(&[peer]))
+    }
+
+    /// Clients that come with TLS must have a certificate of the authority in this file.
+    #[must_use]
+    pub fn asking(mut self, authority: PathBuf) -> Self {
+        self.own.clients = Some(authority);
+        self
+    }
 
     fn arguments(&self, command: &mut Command, home: &Path, state: &Path) {
         let near = format!("http://{}", self.admin);
@@ -119,7 +92,7 @@ impl Member {
             command.arg("--cert-file").arg(home.join("server.pem"));
             command.arg("--key-file").arg(home.join("server.key"));
         }
-        if let Some(authority) = &self.clients {
+        if let Some(authority) = &self.own.clients {
             command.arg("--client-cert-auth");
             command.arg("--trusted-ca-file").arg(authority);
         }
@@ -127,8 +100,13 @@ impl Member {
             command.arg("--unsafe-no-fsync");
         }
         let named = |(number, at): (usize, &SocketAddr)| format!("m{number}=http://{at}");
-        let all: Vec<String> = self.peers.iter().enumerate().map(named).collect();
-        let between = self.peers.get(self.number).copied().unwrap_or(self.admin);
+        let all: Vec<String> = self.own.peers.iter().enumerate().map(named).collect();
+        let between = self
+            .own
+            .peers
+            .get(self.number)
+            .copied()
+            .unwrap_or(self.admin);
         let between = format!("http://{between}");
         command.arg("--data-dir").arg(state.join("etcd"));
         for (key, value) in [

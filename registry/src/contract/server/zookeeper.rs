@@ -1,14 +1,11 @@
 //! A `ZooKeeper` of one server, new or old, or of three.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-    process::Command,
-};
+use std::{fmt::Write as _, fs, net::IpAddr, path::Path, process::Command};
 
-use super::{Plan, Server, Started, authority, free_ports};
+use super::{
+    Plan, Started, authority, free_ports,
+    member::{self, Kind},
+};
 use crate::contract::Setup;
 use client::Client;
 
@@ -54,91 +51,48 @@ pub fn curator_jars(root: &Path) -> String {
     format!("{}:{}", jars(root, &CURATOR), jars(root, &JARS))
 }
 
-/// A server, before it is started.
+/// What `ZooKeeper`'s own of a member is.
 #[derive(Debug, Clone)]
-pub struct Member {
-    admin: SocketAddr,
-    /// Where it speaks TLS.
-    secured: Option<SocketAddr>,
-    /// Where the members of an ensemble speak with each other, twice, and which of them it is.
+pub struct ZooKeeper {
+    /// Where the members of an ensemble speak with each other, twice.
     peers: Vec<[u16; 2]>,
-    number: usize,
     old: bool,
-    durable: bool,
 }
+
+/// A server, before it is started.
+pub type Member = member::Member<ZooKeeper>;
 
 /// Starts a server that listens at `ip`; `old`: of the release that knows no watch of everything.
 pub fn start(root: &Path, ip: IpAddr, setup: Setup, old: bool) -> Started {
-    Member {
-        old,
-        ..Member::alone(ip, setup)
-    }
-    .start(root)
+    let mut member = Member::alone(ip, setup);
+    member.own.old = old;
+    member.start(root)
 }
 
 /// Starts three members of one registry.
 pub fn three(root: &Path) -> [Started; 3] {
     let [a, b, c, peers @ ..] = free_ports::<9>();
-    let peers = peers.as_chunks().0;
-    let members = [(0, a), (1, b), (2, c)].map(|(number, port)| Member {
-        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        secured: None,
-        peers: peers.to_vec(),
-        number,
+    let own = ZooKeeper {
+        peers: peers.as_chunks().0.to_vec(),
         old: false,
-        durable: false,
-    });
-    super::together(members.map(|member| {
-        let folder = super::folder();
-        (member.plan(root, folder.path()), folder, member.admin)
-    }))
+    };
+    Member::three(root, [a, b, c], &own)
 }
 
-impl Member {
-    /// The only one, at `ip`; inside TLS too where the setup is so.
-    pub fn alone(ip: IpAddr, setup: Setup) -> Self {
-        let [web, tls] = free_ports();
-        Self {
-            admin: SocketAddr::new(ip, web),
-            secured: (setup == Setup::Tls).then(|| SocketAddr::new(ip, tls)),
-            peers: Vec::new(),
-            number: 0,
-            old: false,
-            durable: false,
-        }
+impl Kind for ZooKeeper {
+    fn secure(home: &Path) {
+        certificate(home);
     }
 
-    /// It waits for its disk, as it does where nobody says otherwise; tests need no such thing.
-    #[must_use]
-    pub fn durable(self) -> Self {
-        Self {
-            durable: true,
-            ..self
-        }
-    }
-
-    /// Starts it.
-    pub fn start(&self, root: &Path) -> Started {
-        let folder = super::folder();
-        if self.secured.is_some() {
-            certificate(folder.path());
-        }
-        Started {
-            server: Server::start(self.plan(root, folder.path()), folder),
-            admin: self.admin,
-            to: self.secured.unwrap_or(self.admin),
-        }
-    }
-
-    fn plan(&self, root: &Path, home: &Path) -> Plan {
-        let classes = if self.old {
+    fn plan(member: &Member, root: &Path, home: &Path) -> Plan {
+        let classes = if member.own.old {
             format!("{}/old/*", root.display())
         } else {
             jars(root, &JARS)
         };
-        let (member, home, admin) = (self.clone(), home.to_owned(), self.admin);
+        let (member, home, admin) = (member.clone(), home.to_owned(), member.admin);
         Plan {
-            name: format!("zookeeper {}", self.number),
+            name: format!("zookeeper {}", member.number),
             root: root.to_owned(),
             command: Box::new(move |state| {
                 let file = home.join("zoo.cfg");
@@ -163,6 +117,17 @@ impl Member {
             within: super::PATIENCE,
         }
     }
+}
+
+impl Member {
+    /// The only one, at `ip`; inside TLS too where the setup is so.
+    pub fn alone(ip: IpAddr, setup: Setup) -> Self {
+        let own = ZooKeeper {
+            peers: Vec::new(),
+            old: false,
+        };
+        Self::at(ip, free_ports(), setup, own)
+    }
 
     fn settings(&self, state: &Path, home: &Path) -> String {
         let mut text = format!(
@@ -172,7 +137,7 @@ impl Member {
             self.admin.port(),
             self.admin.ip(),
             // Where members die, what is announced must not go meanwhile.
-            if self.peers.is_empty() {
+            if self.own.peers.is_empty() {
                 60_000
             } else {
                 120_000
@@ -191,10 +156,10 @@ impl Member {
                 home.display()
             );
         }
-        if !self.peers.is_empty() {
+        if !self.own.peers.is_empty() {
             text.push_str("initLimit=40\nsyncLimit=20\n");
         }
-        for (number, [data, election]) in self.peers.iter().enumerate() {
+        for (number, [data, election]) in self.own.peers.iter().enumerate() {
             let _infallible = writeln!(text, "server.{number}=127.0.0.1:{data}:{election}");
         }
         text
