@@ -12,7 +12,7 @@ use mesh_model::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::running::Running;
+use crate::{clock::Rounds, running::Running};
 
 /// Time between two looks.
 const PACE: Duration = Duration::from_secs(2);
@@ -20,13 +20,8 @@ const PACE: Duration = Duration::from_secs(2);
 /// Looks and tells, until stopped.
 pub(crate) async fn run(running: Arc<Running>, stop: CancellationToken) {
     let mut before = BTreeMap::new();
-    let mut pace = tokio::time::interval(PACE);
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = pace.tick() => {}
-        }
+    let mut looks = Rounds::every(PACE, stop);
+    while looks.next().await {
         let registry = &running.registry;
         let sources = Arc::clone(&registry.views().borrow());
         let in_turn = |id: &str| registry.reading(id).in_turn > 0;

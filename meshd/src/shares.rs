@@ -22,6 +22,7 @@ use mesh_model::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Rounds,
     quota::{MOST, QUOTA_KIND, REPORT_COUNTS, Report, Shares},
     running::Running,
 };
@@ -36,13 +37,8 @@ const NEW: f64 = 0.5;
 /// Reports and obeys, until stopped. Costs nothing while no limit is mesh-wide.
 pub(crate) async fn run(running: Arc<Running>, stop: CancellationToken) {
     let mut reporter = Reporter::default();
-    let mut pace = tokio::time::interval(PACE);
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = pace.tick() => {}
-        }
+    let mut rounds = Rounds::every(PACE, stop);
+    while rounds.next().await {
         let snapshot = running.reader.load();
         let limits = limits(&snapshot);
         running.quotas.forget();

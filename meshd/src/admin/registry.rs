@@ -29,12 +29,7 @@ pub(super) fn sources(daemon: &Daemon) -> Outcome<Vec<SourceRow>> {
             kind: row.kind.to_owned(),
             state: row.status.as_str().to_owned(),
             since_ms: row.since_ms,
-            why: row
-                .status
-                .error()
-                .map(str::to_owned)
-                .or_else(|| row.refusal.clone())
-                .unwrap_or_default(),
+            why: row.why().unwrap_or_default(),
             services: row.services,
             endpoints: row.endpoints,
             held: row.held,
