@@ -132,11 +132,11 @@ impl Disk {
     }
 
     /// Keeps a value of the daemon's own; on disk within about a second.
-    pub(crate) fn put(&self, key: &str, value: &[u8]) {
+    pub(crate) fn put(&self, key: &str, value: impl Into<Vec<u8>>) {
         let row = Row {
             table: BOOT,
             key: key.as_bytes().to_vec(),
-            value: Some(value.to_vec()),
+            value: Some(value.into()),
         };
         self.write(vec![row], false, None);
     }

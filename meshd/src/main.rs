@@ -25,6 +25,7 @@ mod notify;
 mod questions;
 mod quota;
 mod reconcile;
+mod replaced;
 mod running;
 mod shares;
 mod stop;

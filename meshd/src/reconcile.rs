@@ -12,7 +12,7 @@ use mesh_model::{
     config::{Live, LocalService},
     fact::RegistryView,
     finding::{Finding, Severity},
-    snapshot::{Snapshot, cell::Publisher},
+    snapshot::cell::Publisher,
 };
 use mesh_plan::{Allocations, Breath, Compiled, Input};
 use mesh_registry::{Published, breath};
@@ -29,6 +29,7 @@ use crate::{
     ground::Ground,
     intake::{self, Statement},
     local::HealthMap,
+    replaced::{self, Replaced},
 };
 
 const QUIET: Duration = Duration::from_millis(20);
@@ -62,9 +63,9 @@ pub(crate) struct Reconcile {
     pub(crate) local_views: BTreeMap<String, Arc<RegistryView>>,
     /// The commits that this host said it obeys, and how many these are.
     pub(crate) applied: ([u8; 16], u64),
-    /// Snapshots that were replaced, until nobody else has them: so no worker lets go of a large one last, which
-    /// would hold its requests up.
-    pub(crate) replaced: Vec<Arc<Snapshot>>,
+    /// What was replaced, until nobody else has it: so no worker lets go of a large snapshot last, which would hold
+    /// its requests up.
+    pub(crate) replaced: Replaced,
 }
 
 /// The virtual addresses that this host gave before.
@@ -119,7 +120,7 @@ impl Reconcile {
                     .await;
                 let before = self.compiled.send_replace(Some(compiled));
                 // Very many values, freed where no peer waits.
-                tokio::task::spawn_blocking(move || drop(before));
+                tokio::task::spawn_blocking(move || replaced::free(before));
             }
             Err(error) => self.ground.raise(
                 "plan-failed",
@@ -158,12 +159,10 @@ impl Reconcile {
         }
     }
 
-    /// Frees the replaced snapshots that nobody else has any longer, off this thread.
+    /// Frees what was replaced and nobody else has any longer, off this thread.
     fn let_go(&mut self) {
-        let mine = |one: &mut Arc<Snapshot>| Arc::strong_count(one) == 1;
-        let unused: Vec<_> = self.replaced.extract_if(.., mine).collect();
-        if !unused.is_empty() {
-            tokio::task::spawn_blocking(move || drop(unused));
+        if let Some(unused) = self.replaced.unused() {
+            tokio::task::spawn_blocking(move || unused.free());
         }
     }
 
@@ -231,7 +230,7 @@ impl Reconcile {
         let current = self.publisher.current();
         if current.generation == 0 || current.version != compiled.snapshot.version {
             let generation = self.publisher.publish(compiled.snapshot.clone());
-            self.replaced.push(current);
+            self.replaced.snapshot(current);
             tracing::debug!(generation, version = compiled.snapshot.version, "published");
         }
         // At once: who reads what was published waits for the kernel to follow it.
@@ -239,7 +238,7 @@ impl Reconcile {
         if compiled.allocations != self.allocations {
             self.allocations = compiled.allocations.clone();
             if let Ok(bytes) = serde_json::to_vec(&self.allocations) {
-                self.ground.disk.put(ALLOCATIONS, &bytes);
+                self.ground.disk.put(ALLOCATIONS, bytes);
             }
         }
         self.wanted
@@ -270,7 +269,8 @@ impl Reconcile {
             .collect();
         if local != self.local_views {
             self.cluster.set_local_views(local.clone()).await;
-            self.local_views = local;
+            let before = std::mem::replace(&mut self.local_views, local);
+            self.replaced.views(before, &self.local_views);
         }
         let shared: Vec<(String, Arc<RegistryView>)> = views
             .views

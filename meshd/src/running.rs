@@ -45,6 +45,7 @@ use crate::{
     local::LocalHealth,
     quota::Quotas,
     reconcile::{self, Inputs, Reconcile},
+    replaced::Replaced,
 };
 
 /// How long a question to another host may take.
@@ -173,7 +174,7 @@ impl Running {
             authority: identity.is_authority(),
             local_views: std::collections::BTreeMap::new(),
             applied: Default::default(),
-            replaced: Vec::new(),
+            replaced: Replaced::default(),
         };
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
         reconcile.first().await;
@@ -423,7 +424,7 @@ fn health(
         while saved.changed().await.is_ok() {
             let now = saved.borrow_and_update().clone();
             if let Ok(bytes) = serde_json::to_vec(&now) {
-                disk.put(HEALTH, &bytes);
+                disk.put(HEALTH, bytes);
             }
         }
     }));
@@ -503,7 +504,7 @@ async fn sources(
                     }
                     views.borrow_and_update();
                     if let Ok(bytes) = tokio::task::spawn_blocking(room.saving()).await {
-                        ground.disk.put(VIEWS, &bytes);
+                        ground.disk.put(VIEWS, bytes);
                     }
                 }
             }

@@ -20,7 +20,7 @@ use mesh_model::{
 };
 use prost::encoding::{decode_varint, encode_varint};
 
-use crate::set::ServiceSet;
+use crate::{breath, set::ServiceSet};
 
 /// So many of the last different ones are looked at for an equal one.
 const NEAR: usize = 8;
@@ -103,6 +103,7 @@ impl Writer {
             self.text(set.protocol.as_str());
         }
         for endpoint in &set.endpoints {
+            breath::take();
             self.endpoint(endpoint, id);
         }
     }
@@ -207,6 +208,7 @@ impl<'p> Reader<'p> {
         let count = usize::try_from(head >> 1).ok()?;
         set.endpoints.reserve_exact(count.min(self.bytes.len()));
         for _ in 0..count {
+            breath::take();
             set.endpoints.push(self.endpoint(id)?);
         }
         Some(set)

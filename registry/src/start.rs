@@ -254,13 +254,7 @@ impl Registry {
             let slots = self.0.slots();
             slots.values().flat_map(|slot| slot.view.saved()).collect()
         };
-        move || {
-            let views = views.into_iter().map(|(view, port_name)| SavedView {
-                view: Some((*view).clone()),
-                port_name,
-            });
-            saved::save(views.collect(), now_ms())
-        }
+        move || saved::save(&views, now_ms())
     }
 
     /// How the source reads its registry at this moment; all zero where that is not over HTTP.

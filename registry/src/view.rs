@@ -28,6 +28,9 @@ use crate::{
     version::Version,
 };
 
+/// Endpoints that a source removed, by id, and until when each is kept: milliseconds since the epoch.
+type Held = BTreeMap<Arc<str>, (Endpoint, u64)>;
+
 /// What is known of one service.
 #[derive(Debug)]
 struct Entry {
@@ -39,7 +42,7 @@ struct Entry {
     count: usize,
     version: Version,
     /// Removed by the source, not yet by us: offered as degraded until then.
-    held: BTreeMap<Arc<str>, (Endpoint, u64)>,
+    held: Held,
     /// The source says that there is no such service.
     absent: bool,
     fact: Arc<RegistryView>,
@@ -49,16 +52,19 @@ impl Entry {
     /// What the source named, by the facts; none where some have host names.
     fn told(&self) -> impl Iterator<Item = &ViewEndpoint> {
         let all = self.fact.endpoints.iter().filter(|_| self.named.is_none());
-        all.filter(|one| !self.held.contains_key(one.id.as_str()))
+        let mut is_held = among(self.held.keys());
+        all.filter(move |one| !is_held(&one.id))
     }
 
-    /// Those that the source named and for which `wanted` holds.
-    fn endpoints(&self, wanted: impl Fn(&str) -> bool) -> Vec<Endpoint> {
-        let named = self.named.iter().flatten();
-        let named = named.filter(|one| wanted(&one.id)).cloned();
+    /// Those that the source named and for which `wanted` holds, which is asked in order of the ids.
+    fn endpoints(&self, mut wanted: impl FnMut(&str) -> bool) -> Vec<Endpoint> {
+        if let Some(named) = &self.named {
+            let named = named.iter().filter(|one| wanted(&one.id));
+            return named.cloned().collect();
+        }
         let told = self.told().inspect(|_| breath::take());
         let told = told.filter(|one| wanted(&one.id));
-        named.chain(told.filter_map(observed)).collect()
+        told.filter_map(observed).collect()
     }
 
     /// What the source said.
@@ -348,7 +354,7 @@ impl View {
         now_ms: u64,
     ) -> (bool, bool) {
         let source = self.endpoints;
-        let Some(entry) = self.services.get(&key) else {
+        let Some(entry) = self.services.get_mut(&key) else {
             self.put(key, set, version, BTreeMap::new(), false);
             return (true, false);
         };
@@ -356,9 +362,8 @@ impl View {
             self.counters.outdated += 1;
             return (false, false);
         }
-        let removed = entry.endpoints(|id| !has(&set, id));
-        let mut held = entry.held.clone();
-        held.retain(|id, _| !has(&set, id));
+        let removed = unnamed(entry, &set);
+        let mut held = still_held(std::mem::take(&mut entry.held), &set);
         let removal = Removal {
             before: entry.count,
             removed: removed.len(),
@@ -413,18 +418,21 @@ impl View {
         &mut self,
         removed: Vec<Endpoint>,
         removal: Removal,
-        held: &mut BTreeMap<Arc<str>, (Endpoint, u64)>,
+        held: &mut Held,
         now_ms: u64,
     ) -> bool {
         if self.hold_ms == 0 || !self.recent.judge(removal, now_ms) {
             return false;
         }
         let until = now_ms.saturating_add(self.hold_ms);
-        held.extend(
-            removed
-                .into_iter()
-                .map(|endpoint| (Arc::clone(&endpoint.id), (endpoint, until))),
-        );
+        let removed = removed.into_iter().inspect(|_| breath::take());
+        let removed = removed.map(|endpoint| (Arc::clone(&endpoint.id), (endpoint, until)));
+        if held.is_empty() {
+            // In order: faster than one by one.
+            *held = removed.collect();
+        } else {
+            held.extend(removed);
+        }
         true
     }
 
@@ -440,7 +448,7 @@ impl View {
         key: ServiceKey,
         set: ServiceSet,
         version: Version,
-        held: BTreeMap<Arc<str>, (Endpoint, u64)>,
+        held: Held,
         absent: bool,
     ) {
         let fact = Arc::new(self.fact(&key, &set, &held));
@@ -486,12 +494,7 @@ impl View {
         }
     }
 
-    fn fact(
-        &mut self,
-        key: &ServiceKey,
-        set: &ServiceSet,
-        held: &BTreeMap<Arc<str>, (Endpoint, u64)>,
-    ) -> RegistryView {
+    fn fact(&mut self, key: &ServiceKey, set: &ServiceSet, held: &Held) -> RegistryView {
         let mut endpoints = Vec::with_capacity(set.endpoints.len() + held.len());
         for endpoint in &set.endpoints {
             self.add_facts(endpoint, endpoint.health, &mut endpoints);
@@ -517,10 +520,7 @@ impl View {
 }
 
 /// The host names among these.
-fn hosts<'e>(
-    endpoints: &'e [Endpoint],
-    held: &'e BTreeMap<Arc<str>, (Endpoint, u64)>,
-) -> impl Iterator<Item = &'e Arc<str>> {
+fn hosts<'e>(endpoints: &'e [Endpoint], held: &'e Held) -> impl Iterator<Item = &'e Arc<str>> {
     let all = endpoints.iter().chain(held.values().map(|(one, _)| one));
     all.filter_map(|endpoint| match &endpoint.address {
         Address::Host { host, .. } => Some(host),
@@ -528,11 +528,26 @@ fn hosts<'e>(
     })
 }
 
-/// True when the set, in order, names this id.
-fn has(set: &ServiceSet, id: &str) -> bool {
-    set.endpoints
-        .binary_search_by(|other| (*other.id).cmp(id))
-        .is_ok()
+/// The endpoints that the source named before and does not name any longer.
+fn unnamed(entry: &Entry, set: &ServiceSet) -> Vec<Endpoint> {
+    let mut is_named = among(set.endpoints.iter().map(|one| &one.id));
+    entry.endpoints(|id| !is_named(id))
+}
+
+/// Those of the held ones that are not named again; the others are freed with pauses in between.
+fn still_held(held: Held, set: &ServiceSet) -> Held {
+    let mut is_named = among(set.endpoints.iter().map(|one| &one.id));
+    let held = held.into_iter().inspect(|_| breath::take());
+    held.filter(|(id, _)| !is_named(id)).collect()
+}
+
+/// Says of ids, asked in order, whether they are among these, which are in order too.
+fn among(ids: impl Iterator<Item: AsRef<str>>) -> impl FnMut(&str) -> bool {
+    let mut ids = ids.peekable();
+    move |id| {
+        while ids.next_if(|one| one.as_ref() < id).is_some() {}
+        ids.peek().is_some_and(|one| one.as_ref() == id)
+    }
 }
 
 /// A held endpoint is used when nothing better is left, and never better than it was.

@@ -14,7 +14,7 @@ use std::{
 use mesh_model::endpoint::ServiceKey;
 
 use super::parse::{self, Parsed};
-use crate::{saved::checksum, sink::ServiceSet, source::SourceError};
+use crate::{breath, saved::checksum, sink::ServiceSet, source::SourceError};
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 16 << 20;
@@ -101,6 +101,7 @@ impl Scan {
         let mut all: BTreeMap<ServiceKey, (ServiceSet, u64)> = BTreeMap::new();
         for known in self.files.values() {
             for (key, set) in known.good.iter().flat_map(|parsed| &parsed.services) {
+                breath::take();
                 all.entry(key.clone())
                     .or_insert_with(|| (set.clone(), known.hash));
             }
@@ -220,7 +221,10 @@ impl Known {
             Ok(parsed) => {
                 found.changed |= self.good.as_ref() != Some(&parsed);
                 self.hash = checksum(text.as_bytes());
-                self.good = Some(parsed);
+                let before = self.good.replace(parsed).unwrap_or_default();
+                for (_, set) in before.services {
+                    breath::free(set.endpoints);
+                }
                 self.error = None;
                 self.stamp = Some(stamp);
             }

@@ -234,3 +234,26 @@ fn what_is_held_does_not_count_as_named() {
     assert_eq!(world.view.held_count(), 3);
     assert!(world.view.is_no_smaller(&key("web"), &set(&[2])));
 }
+
+#[test]
+fn what_is_held_and_what_is_named_are_told_apart() {
+    let mut world = World::new();
+    let all = |range: std::ops::RangeInclusive<u16>, step| range.step_by(step).collect::<Vec<_>>();
+    world.say("web", &all(1..=8, 1), 1);
+    world.say("web", &all(9..=16, 1), 2);
+    assert_eq!(world.view.held_count(), 8);
+    // Every second one, of those that are held and of those that are named.
+    world.say("web", &all(2..=16, 2), 3);
+    let degraded = i32::from(WireHealth::Degraded);
+    let seen = world.seen("web").unwrap();
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert_eq!(seen.len(), 16);
+    for (address, health) in seen {
+        let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        assert_eq!(health == degraded, port % 2 == 1, "{address}");
+    }
+    let ports: Vec<_> = world.view.services[&key("web")].set().endpoints;
+    let ports = ports.iter().map(|one| one.address.port() % 2).sum::<u16>();
+    assert_eq!(ports, 0, "what the source named");
+    assert_eq!(world.view.held_count(), 8);
+}
