@@ -86,6 +86,8 @@ pub(crate) struct Told {
     host: Arc<str>,
     peer: Arc<str>,
     attempts: Vec<String>,
+    /// How long nothing may move on it, where the backend's policy says so.
+    idle: Option<Duration>,
 }
 
 impl Told {
@@ -109,6 +111,7 @@ impl Told {
             host: Arc::from(""),
             peer: Arc::from(""),
             attempts: Vec::new(),
+            idle: None,
         }
     }
 
@@ -135,6 +138,7 @@ impl Told {
             host: Arc::from(""),
             peer: Arc::from(""),
             attempts: Vec::new(),
+            idle: None,
         }
     }
 
@@ -239,6 +243,7 @@ pub(crate) async fn open(
         Ok(backend) => backend,
         Err((code, what)) => return Err(refuse(&told, code, &what)),
     };
+    told.idle = backend.policy.stream_idle;
     worker.upstream.deposit(&backend);
     let authority = format!("{}:{}", backend.service, backend.port);
     let mut tried: Vec<EndpointKey> = Vec::new();
@@ -418,9 +423,10 @@ pub(crate) async fn relay(
     told: Told,
 ) {
     let limits = &worker.config.limits;
+    let half_closed = limits.tcp_half_closed;
     let patience = copy::Patience {
-        idle: limits.tcp_idle,
-        half_closed: limits.tcp_half_closed,
+        idle: told.idle.unwrap_or(limits.tcp_idle),
+        half_closed: told.idle.map_or(half_closed, |idle| half_closed.min(idle)),
     };
     let moved = copy::both(
         &worker.buffers,

@@ -33,6 +33,8 @@ pub struct TrafficPolicy {
     pub connect_timeout: Option<Duration>,
     /// How long an unused connection is kept; `None`: the daemon's.
     pub idle_timeout: Option<Duration>,
+    /// How long nothing may move on an opaque connection; `None`: the daemon's.
+    pub stream_idle: Option<Duration>,
     /// Requests after which a connection is closed; 0: no limit.
     pub max_requests_per_connection: u32,
     /// True: an HTTP/1 request goes on as HTTP/2 (`h2UpgradePolicy: UPGRADE`).
@@ -74,6 +76,7 @@ impl Default for TrafficPolicy {
             hedge_after: None,
             connect_timeout: None,
             idle_timeout: None,
+            stream_idle: None,
             max_requests_per_connection: 0,
             upgrade_to_http2: false,
         }

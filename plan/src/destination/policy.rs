@@ -60,6 +60,7 @@ pub(super) fn compiled(parts: &Parts<'_>, name: &Arc<str>, own: &Locality) -> Tr
         hedge_after: above_zero(parts.hedge_after),
         connect_timeout: tcp.and_then(|tcp| above_zero(tcp.connect_timeout)),
         idle_timeout: above_zero(idle.or_else(|| tcp.and_then(|tcp| tcp.idle_timeout))),
+        stream_idle: above_zero(tcp.and_then(|tcp| tcp.idle_timeout)),
         max_requests_per_connection: http
             .and_then(|http| http.max_requests_per_connection)
             .unwrap_or(0),

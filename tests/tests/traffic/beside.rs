@@ -9,7 +9,7 @@ use mesh_tests::{
     wait::{Running, within},
 };
 
-use crate::stage::{Group, Stage, by};
+use crate::stage::{Answer, Group, Stage, by, share};
 
 pub const GROUPS: &[Group] = &[
     Group {
@@ -24,8 +24,13 @@ pub const GROUPS: &[Group] = &[
         rows: &[
             ("connect timeout", connect_timeout),
             ("health check by TCP", tcp_check),
+            ("spill-over by healthy capacity", spilled),
             ("HTTP/1 goes on as HTTP/2", upgraded),
         ],
+    },
+    Group {
+        documents: NOT_HEDGED,
+        rows: &[("no hedging unless asked for", not_hedged)],
     },
     Group {
         documents: HEDGED,
@@ -63,6 +68,16 @@ name = "half"
 port = 80
 protocol = "http"
 endpoint = [{ address = "10.77.0.253:80" }, { address = "10.77.0.254:8161" }]
+
+[[service]]
+name = "spilled"
+port = 80
+protocol = "http"
+endpoint = [
+    { priority = 0, address = "10.77.0.253:80" },
+    { priority = 0, address = "10.77.0.254:8161" },
+    { priority = 1, address = "10.77.0.254:8162" },
+]
 
 [[service]]
 name = "newer"
@@ -117,6 +132,14 @@ spec:
   trafficPolicy:
     healthCheck: {tcp: {}, interval: 200ms, timeout: 200ms, unhealthyThreshold: 2, healthyThreshold: 1}
 ---
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: spilled}
+spec:
+  host: spilled
+  trafficPolicy:
+    healthCheck: {tcp: {}, interval: 200ms, timeout: 200ms, unhealthyThreshold: 2, healthyThreshold: 1}
+---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: newer}
@@ -143,6 +166,14 @@ fn tcp_check(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&[], "http://half/[1-20]")?;
     ensure!(counts.from("ranked-1") == 20, "{}", counts.0);
     Ok(format!("20 of 20; {reason}"))
+}
+
+fn spilled(stage: &mut Stage) -> anyhow::Result<String> {
+    out(stage, "spilled", "10.77.0.253")?;
+    let counts = stage.many(&[], "http://spilled/[1-600]")?;
+    ensure!(counts.status(200) == 600, "{} of 600", counts.status(200));
+    // Half of the first level is healthy, and taken to carry 1.4 times its share.
+    share("first level", counts.from("ranked-1"), 600, 0.7)
 }
 
 /// Waits until an endpoint is out by the checks of the callers' host.
@@ -172,6 +203,38 @@ fn upgraded(stage: &mut Stage) -> anyhow::Result<String> {
         "{answer:?}"
     );
     Ok("HTTP/1.1 at the caller, HTTP/2 at the program".to_owned())
+}
+
+const NOT_HEDGED: &str = r"
+apiVersion: meshd.io/v1alpha1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    retryBudget: {percent: 100, minRetriesPerSecond: 10}
+";
+
+fn not_hedged(stage: &mut Stage) -> anyhow::Result<String> {
+    // One of two goes to the server that is stuck, and waits for it.
+    let answers = [
+        stage.get("http://weak/stuck/alone/1")?,
+        stage.get("http://weak/stuck/alone/2")?,
+    ];
+    let waited = |answer: &&Answer| answer.took >= Duration::from_millis(2_950);
+    let slow: Vec<&Answer> = answers.iter().filter(waited).collect();
+    ensure!(
+        slow.len() == 1 && answers.iter().all(|answer| answer.status == 200),
+        "{answers:?}"
+    );
+    by(slow[0], "weak-bad")?;
+    stage.wait_logged("weak-good", "/stuck/alone/", 1)?;
+    stage.wait_logged("weak-bad", "/stuck/alone/", 1)?;
+    Ok(format!(
+        "2 requests, 2 tries; the stuck one took {:?}",
+        slow[0].took
+    ))
 }
 
 const HEDGED: &str = r"

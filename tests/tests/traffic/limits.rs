@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use mesh_tests::wait::{Running, within};
+use mesh_tests::{
+    Child,
+    wait::{Running, within},
+};
 
 use crate::stage::{CLIENT, GUEST, Group, OTHER, Stage, by, share};
 
@@ -20,6 +23,13 @@ pub const GROUPS: &[Group] = &[
     Group {
         documents: MESH_WIDE,
         rows: &[("rate limit of the whole mesh", mesh_wide)],
+    },
+    Group {
+        documents: MESH_WIDE_BY,
+        rows: &[(
+            "rate limit of the whole mesh per source and header",
+            mesh_wide_by,
+        )],
     },
     Group {
         documents: FAULTS,
@@ -159,6 +169,19 @@ spec:
   scope: mesh
 ";
 
+/// Requests that arrived at `near` on a path in the last two seconds of its load.
+fn arrived(stage: &Stage, path: &str) -> anyhow::Result<usize> {
+    let mut times = Vec::new();
+    for server in ["near-own", "near-far", "near-other"] {
+        for line in stage.logged(server, path) {
+            let time = line.rsplit_once("time=").context("no time")?.1;
+            times.push(time.parse::<f64>()?);
+        }
+    }
+    let last = times.iter().copied().fold(0.0, f64::max);
+    Ok(times.iter().filter(|time| **time > last - 2.0).count())
+}
+
 /// Four times the limit for six seconds; what passed in the last two is counted where it arrived.
 fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
     let arguments = ["--rate", "160/s", "--max-time", "30"];
@@ -170,15 +193,7 @@ fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
         counts.status(200),
         counts.status(429)
     );
-    let mut times = Vec::new();
-    for server in ["near-own", "near-far", "near-other"] {
-        for line in stage.logged(server, "/mesh/") {
-            let time = line.rsplit_once("time=").context("no time")?.1;
-            times.push(time.parse::<f64>()?);
-        }
-    }
-    let last = times.iter().copied().fold(0.0, f64::max);
-    let through = times.iter().filter(|time| **time > last - 2.0).count();
+    let through = arrived(stage, "/mesh/")?;
     // The bursts are used up by then. A machine that stands still lets nothing through, and hosts save what they may
     // let through later: 40 a second, ten at most. Each host may round by one.
     let missed = usize::try_from(clock.stood().as_millis() / 25)?;
@@ -189,6 +204,69 @@ fn mesh_wide(stage: &mut Stage) -> anyhow::Result<String> {
     );
     Ok(format!(
         "{through} in two seconds on three hosts, limit 40 a second"
+    ))
+}
+
+const MESH_WIDE_BY: &str = r"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: near}
+spec:
+  host: near
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}}
+---
+apiVersion: meshd.io/v1alpha1
+kind: RateLimit
+metadata: {name: mesh-wide-by}
+spec:
+  targetRefs: [{kind: Service, name: near}]
+  limit: {requests: 20, per: 1s, burst: 10}
+  by: [source, {header: x-a}]
+  scope: mesh
+";
+
+/// Three loads at once, each of four times the limit: two keys of one caller, and one of another. Each has the limit
+/// for itself.
+fn mesh_wide_by(stage: &mut Stage) -> anyhow::Result<String> {
+    let clock = Running::now();
+    let mut loads = Vec::new();
+    let all = [("one", CLIENT), ("two", CLIENT), ("one-of-other", OTHER)];
+    for (name, uid) in all {
+        let key = format!("x-a: {}", name.trim_end_matches("-of-other"));
+        let mut load = stage.caller().command_as(uid, "curl");
+        load.args([
+            "-sS",
+            "--max-time",
+            "30",
+            "--noproxy",
+            "*",
+            "--rate",
+            "80/s",
+        ])
+        .args(["-o", "/dev/null", "-H", key.as_str()])
+        .arg(format!("http://near/by/{name}/[1-480]"));
+        let log = stage.file(&format!("by-{name}.txt"));
+        loads.push(Child::start(name, &mut load, &log)?);
+    }
+    for load in &mut loads {
+        let ended = load.wait(Duration::from_mins(1))?;
+        ensure!(ended.success(), "{}", load.log());
+    }
+    // If they shared one limit, each had 13; counted by each host for itself, 120. Each host may round by one, and a
+    // machine that stands still lets less through.
+    let missed = usize::try_from(clock.stood().as_millis() / 50)?;
+    let (fewest, most) = (20_usize.saturating_sub(missed), 43 + missed.min(10));
+    let mut seen = Vec::new();
+    for (name, _) in all {
+        let through = arrived(stage, &format!("/by/{name}/"))?;
+        ensure!(
+            (fewest..=most).contains(&through),
+            "{name}: {through} of 40 passed in two seconds, not {fewest} to {most}"
+        );
+        seen.push(through);
+    }
+    Ok(format!(
+        "{seen:?} in two seconds on three hosts, limit 20 a second each"
     ))
 }
 

@@ -14,6 +14,17 @@ pub const GROUPS: &[Group] = &[
         rows: &[("outlier detection by consecutive 5xx", outliers)],
     },
     Group {
+        documents: GATEWAY,
+        rows: &[(
+            "outlier detection by consecutive gateway errors",
+            gateway_errors,
+        )],
+    },
+    Group {
+        documents: AT_MOST,
+        rows: &[("ejection limit", ejection_limit)],
+    },
+    Group {
         documents: SUCCESS,
         rows: &[("outlier detection by success rate", success_rate)],
     },
@@ -76,6 +87,76 @@ fn outliers(stage: &mut Stage) -> anyhow::Result<String> {
     );
     well(stage)?;
     Ok(format!("3 of 60 failed; {reason}; then back"))
+}
+
+const GATEWAY: &str = r"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: weak}
+spec:
+  host: weak
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, baseEjectionTime: 3s, interval: 1s, maxEjectionPercent: 50}
+";
+
+fn gateway_errors(stage: &mut Stage) -> anyhow::Result<String> {
+    well(stage)?;
+    // A 500 is the program's own, and puts nobody out here.
+    let counts = stage.many(&["-X", "POST"], "http://weak/broken/own/[1-20]")?;
+    let (usable, reason) = bad(stage)?;
+    ensure!(counts.status(500) == 10 && usable, "{reason}: {}", counts.0);
+    let counts = stage.many(&["-X", "POST"], "http://weak/weak/gateway/[1-40]")?;
+    let failed = counts.status(503);
+    ensure!(failed == 3, "{failed} failed: {}", counts.0);
+    let (usable, reason) = bad(stage)?;
+    ensure!(
+        !usable && reason.contains("gateway errors in a row"),
+        "{usable} {reason}"
+    );
+    well(stage)?;
+    Ok(format!(
+        "none out for 10 of 500, out after 3 of 503; {reason}"
+    ))
+}
+
+const AT_MOST: &str = r"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: pool}
+spec:
+  host: pool
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 3s, interval: 1s, maxEjectionPercent: 50}
+";
+
+/// Endpoints of `pool` that are out.
+fn pool_out(stage: &Stage) -> anyhow::Result<usize> {
+    let rows = stage.caller().ctl_json(&["endpoints", "pool"])?;
+    let rows = rows.as_array().context("no list")?;
+    ensure!(rows.len() == 4, "{rows:?}");
+    Ok(rows.iter().filter(|row| row["usable"] == false).count())
+}
+
+fn ejection_limit(stage: &mut Stage) -> anyhow::Result<String> {
+    // Every endpoint fails every time; by their answers all four would be out.
+    let mut most = 0;
+    within(Duration::from_secs(30), || {
+        let counts = stage.many(&["-X", "POST"], "http://pool/fails/limit/[1-40]")?;
+        ensure!(counts.status(503) == 40, "{}", counts.0);
+        let out = pool_out(stage)?;
+        most = most.max(out);
+        ensure!(out == 2, "{out} are out");
+        Ok(())
+    })?;
+    ensure!(most == 2, "{most} of 4 were out");
+    within(Duration::from_secs(30), || {
+        let out = pool_out(stage)?;
+        ensure!(out == 0, "{out} are out");
+        Ok(())
+    })?;
+    Ok("2 of 4, half of them, then all back".to_owned())
 }
 
 const SUCCESS: &str = r"

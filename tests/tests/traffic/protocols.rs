@@ -1,7 +1,10 @@
 //! Protocols beside HTTP/1.1, and how connections are routed: server names, weights, old and new HTTP, CONNECT,
 //! gRPC, documents that are refused.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use mesh_tests::peers::{PYTHON, Python, folder};
@@ -31,6 +34,10 @@ pub const GROUPS: &[Group] = &[
     Group {
         documents: TCP,
         rows: &[("TCPRoute weights", tcp_weights)],
+    },
+    Group {
+        documents: TCP_IDLE,
+        rows: &[("idle time of opaque connections", tcp_idle)],
     },
     Group {
         documents: TCP_SOURCE,
@@ -270,6 +277,28 @@ fn tcp_weights(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&["-H", "connection: close"], "http://db:5432/tcp/[1-200]")?;
     ensure!(counts.status(200) == 200, "{} of 200", counts.status(200));
     share("db-a", counts.from("db-a"), 200, 0.75)
+}
+
+const TCP_IDLE: &str = r"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db}
+spec: {host: db, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 1s}}}}
+";
+
+/// A caller that says nothing: the server itself would wait for a minute, and the mesh for an hour.
+fn tcp_idle(stage: &mut Stage) -> anyhow::Result<String> {
+    let clock = Instant::now();
+    let script = "exec 3<>/dev/tcp/db/5432 && echo open && cat <&3";
+    let mut command = stage.caller().command_as(CLIENT, "timeout");
+    let output = command.args(["40", "bash", "-c", script]).output()?;
+    let took = clock.elapsed();
+    ensure!(
+        output.status.code() != Some(124) && output.stdout == b"open\n",
+        "{output:?}"
+    );
+    ensure!(took >= Duration::from_millis(990), "closed after {took:?}");
+    Ok(format!("closed after {took:?}"))
 }
 
 const TCP_SOURCE: &str = r"

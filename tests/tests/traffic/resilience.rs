@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use mesh_tests::wait::within;
+use mesh_tests::wait::{Running, within};
 
 use crate::stage::{CLIENT, Group, Stage};
 
@@ -18,6 +18,7 @@ pub const GROUPS: &[Group] = &[
             ("retry budget", budget),
             ("Retry-After is honoured", retry_after),
             ("bodies are sent again", replay),
+            ("what is longer than the buffer is sent once", too_long),
             ("timeout of a try", try_timeout),
             ("timeout of a request", request_timeout),
         ],
@@ -25,6 +26,10 @@ pub const GROUPS: &[Group] = &[
     Group {
         documents: REQUESTS,
         rows: &[("circuit breaking: requests", max_requests)],
+    },
+    Group {
+        documents: TRIES,
+        rows: &[("circuit breaking: retries", max_retries)],
     },
     Group {
         documents: PENDING,
@@ -146,6 +151,20 @@ fn replay(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("60 KB each, {failed} of 20 sent twice"))
 }
 
+fn too_long(stage: &mut Stage) -> anyhow::Result<String> {
+    let file = stage.file("long.txt");
+    std::fs::write(&file, "x".repeat(100_000))?;
+    let body = format!("@{}", file.display());
+    let arguments = ["--data-binary", body.as_str(), "-H", "expect:"];
+    let counts = stage.many(&arguments, "http://weak/weak/long/[1-20]")?;
+    let (failed, good) = (counts.status(503), counts.from("weak-good"));
+    ensure!(failed > 0 && good == 20 - failed, "{}", counts.0);
+    stage.wait_logged("weak-bad", "POST /weak/long/", failed)?;
+    Ok(format!(
+        "100 KB each, {failed} of 20 failed and were sent once"
+    ))
+}
+
 fn try_timeout(stage: &mut Stage) -> anyhow::Result<String> {
     let counts = stage.many(&["--max-time", "10"], "http://weak/stuck/[1-6]")?;
     ensure!(counts.from("weak-good") == 6, "{}", counts.0);
@@ -191,6 +210,41 @@ fn ten_at_once(stage: &Stage, service: &str, through: usize) -> anyhow::Result<S
 
 fn max_requests(stage: &mut Stage) -> anyhow::Result<String> {
     ten_at_once(stage, "lone", 2)
+}
+
+const TRIES: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: lone}
+spec:
+  host: lone
+  trafficPolicy: {connectionPool: {http: {maxRetries: 1}}, retryBudget: {percent: 100}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: lone}
+spec:
+  parentRefs: [{group: "", kind: Service, name: lone}]
+  rules:
+  - retry: {attempts: 1, codes: [503], backoff: 2s}
+    backendRefs: [{name: lone, port: 80}]
+"#;
+
+/// Ten failures at once: the one retry that may be under way pauses for two seconds, and the others are over by then.
+fn max_retries(stage: &mut Stage) -> anyhow::Result<String> {
+    let parallel = ["--parallel", "--parallel-immediate", "--parallel-max", "10"];
+    let clock = Running::now();
+    let counts = stage.many(&parallel, "http://lone/fails/tries/[1-10]")?;
+    ensure!(counts.status(503) == 10, "{}", counts.0);
+    let stood = clock.stood();
+    let tries = within(Duration::from_secs(30), || {
+        let tries = stage.logged("lone", "/fails/tries/").len();
+        // Requests that a machine standing still has held back may come when the place is free again.
+        let late = stood > Duration::from_secs(1) && (11..20).contains(&tries);
+        ensure!(tries == 11 || late, "{tries} tries of 10 failing requests");
+        Ok(tries)
+    })?;
+    Ok(format!("{tries} tries of 10 failing requests"))
 }
 
 const PENDING: &str = r"

@@ -566,7 +566,7 @@ fn a_token_of_a_file_is_for_what_takes_one() {
         let text = format!(
             "[[source]]\nkind = \"{kind}\"\naddresses = [\"http://r:1/x\"]\ntoken_file = \"/etc/t\"\n"
         );
-        let read = crate::config::read(&sources(&[("meshd.toml", &text)]));
+        let read = read(&sources(&[("meshd.toml", &text)]));
         assert_eq!(read.is_ok(), takes, "{kind}: {read:?}");
     }
 }
