@@ -23,8 +23,9 @@ use writer::{Order, Shared, Writer};
 
 /// The daemon's own table, beside those of the control state.
 const BOOT: &str = "boot";
-/// Bytes of the file that may be held in memory: it is read whole once, at the start, and then only written.
-const CACHE: usize = 1 << 20;
+/// Bytes of the file that may be held in memory: it is read whole once, at the start, and then only written. Rows
+/// come at random places, so that whatever is allowed here is filled by some hundred edits.
+const CACHE: usize = 1 << 18;
 /// Orders that may wait for the writer; above it whoever gives one waits.
 const QUEUE: usize = 1024;
 
