@@ -362,9 +362,7 @@ impl Shared {
                 () = outlet.filled() => {
                     reported = Some(Instant::now());
                     let calm = looked.is_none_or(|at| at.elapsed() >= self.settings.quiet);
-                    if !(calm && self.only_grows(&id, &outlet)) {
-                        self.quiet(&outlet).await;
-                    }
+                    self.quiet(&id, &outlet, calm).await;
                 }
                 () = until_ms(deadline) => {}
             }
@@ -408,10 +406,11 @@ impl Shared {
         }
     }
 
-    /// Waits for quiet, so that a burst is one publication.
-    async fn quiet(&self, outlet: &Outlet) {
+    /// Waits for quiet, so that a burst is one publication; after calm, until what was reported needs no wait, as when
+    /// a leader goes and the next one comes.
+    async fn quiet(&self, id: &str, outlet: &Outlet, calm: bool) {
         let end = Instant::now() + self.settings.at_most;
-        while Instant::now() < end {
+        while Instant::now() < end && !(calm && self.only_grows(id, outlet)) {
             let pause = self
                 .settings
                 .quiet
