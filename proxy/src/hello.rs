@@ -2,7 +2,7 @@
 //!
 //! In: the first bytes of a connection, cut anywhere, the message fragmented over records (RFC 8446 section 5.1).
 //! Out: the name (RFC 6066 section 3), or that more is needed, or that these bytes are none that may be routed.
-//! Never: reads more than [`LONGEST`] bytes, or takes a message that could be read in two ways.
+//! Never: reads more than `LONGEST` bytes, or takes a message that could be read in two ways.
 
 /// What the first bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! The law that every source must pass: run it against a fake, and against the real server too.
 //!
-//! In: a [`World`], the registry's far side as a test can move it. Out: a panic that names the broken law,
-//! and of [`matrix()`] one line per case: `contract: <source> <case>: pass` or `n/a (<reason>)`.
+//! In: a `World`, the registry's far side as a test can move it. Out: a panic that names the broken law,
+//! and of `matrix()` one line per case: `contract: <source> <case>: pass` or `n/a (<reason>)`.
 //!
 //! A new source writes one `World` for its fake and one for its real server (started by `server`, reached
-//! through a `Wire`), and calls [`laws`] and [`matrix()`] with each. Every hook answers: it does the thing, or
-//! says by an [`Na`] why there is no such thing. What does not answer is a missing cell, and fails.
+//! through a `Wire`), and calls `laws` and `matrix()` with each. Every hook answers: it does the thing, or
+//! says by an `Na` why there is no such thing. What does not answer is a missing cell, and fails.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The HTTP client that sources share: over TCP, TLS or a unix socket, with a deadline for everything.
 //!
-//! In: where a registry is and with which credentials, one [`Request`] at a time. Out: a whole answer, or
+//! In: where a registry is and with which credentials, one `Request` at a time. Out: a whole answer, or
 //! lines as they come. Never: waits without end, takes a body beyond the cap, follows a redirect, or writes
 //! a credential anywhere but into its header.
 

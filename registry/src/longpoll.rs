@@ -1,6 +1,6 @@
 //! Registries that answer when an index has grown: Consul and Nomad.
 //!
-//! In: a [`Dialect`], a client, the demand. Out: whole sets, absences that two reads agree on, one status. So
+//! In: a `Dialect`, a client, the demand. Out: whole sets, absences that two reads agree on, one status. So
 //! many services as the settings say have a question of their own that waits, those that this host calls first; the
 //! others are read when the registry says that something changed. Never: believes an empty answer alone, an index that went backwards
 //! without the leader's word, or a registry that lists nothing where it must list itself. An error keeps

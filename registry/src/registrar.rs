@@ -1,10 +1,10 @@
 //! Announces this host's services to a registry: registered, renewed with their health, drained, taken out.
 //!
-//! To add a registrar: 1. a file `<kind>/registrar.rs` that implements [`Registrar`]; 2. an arm in `open.rs`;
-//! 3. a test against the real server: registered, health passed on, drained, gone after [`Registrar::deregister`],
+//! To add a registrar: 1. a file `<kind>/registrar.rs` that implements `Registrar`; 2. an arm in `open.rs`;
+//! 3. a test against the real server: registered, health passed on, drained, gone after `Registrar::deregister`,
 //! expired after its process was killed, there again after the registry lost its memory.
 //!
-//! In: [`Announced`] instances, as they change. Out: writes, and a row per instance with its state.
+//! In: `Announced` instances, as they change. Out: writes, and a row per instance with its state.
 //! Never: leaves a registration that does not expire when this process is killed.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};

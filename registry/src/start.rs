@@ -100,7 +100,7 @@ pub fn start(sources: &[SourceConfig], stop: CancellationToken) -> Registry {
     start_with(sources, None, Settings::default(), stop).0
 }
 
-/// Starts the sources from what [`Registry::save`] gave at the last run; bytes that cannot be used are
+/// Starts the sources from what [`Registry::saving`] gave at the last run; bytes that cannot be used are
 /// told and ignored.
 pub fn start_with(
     sources: &[SourceConfig],

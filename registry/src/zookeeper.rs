@@ -1,6 +1,6 @@
 //! `ZooKeeper`: one session room for server sets, leaders and Curator's service discovery.
 //!
-//! In: settings, a [`Layout`](tree::Layout). Out: a source that follows everything below a path.
+//! In: settings, a `Layout`. Out: a source that follows everything below a path.
 //! Never: leaves a session behind that nobody uses, or takes the loss of one for a removal.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! A ring of the requests that failed last, kept small: it is full on every busy daemon.
 //!
 //! In: records of failed requests. Out: what is known of one of them, by its id. Never: more than
-//! [`MOST`] records, or longer ones than the heads of requests allow.
+//! `MOST` records, or longer ones than the heads of requests allow.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -1,8 +1,8 @@
 //! Real servers as child processes of a test: on free ports, with a deadline, with their log when they fail.
 //!
-//! In: a [`Plan`]: which program, how it is known to be ready. Out: a [`Server`] that can be killed, stopped
+//! In: a `Plan`: which program, how it is known to be ready. Out: a `Server` that can be killed, stopped
 //! and started again. Never: ends a process that it did not start; every end is by pid, on drop at the latest.
-//! `scripts/registries.sh` fetches the programs; [`installed`] finds them.
+//! `scripts/registries.sh` fetches the programs; `installed` finds them.
 
 use std::{
     fmt::Write as _,
@@ -336,7 +336,7 @@ pub fn http(
     Ok((status.ok_or_else(wrong)?, body.to_owned()))
 }
 
-/// As [`http`]; anything but a 2xx fails the test.
+/// As [`http()`]; anything but a 2xx fails the test.
 #[expect(clippy::panic, reason = "a server that refuses its test fails it")]
 pub fn told(
     at: SocketAddr,

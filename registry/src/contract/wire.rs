@@ -1,7 +1,7 @@
 //! A connection that can be broken on the way: between a client under test and a server that behaves.
 //!
 //! In: the address of a server. Out: an address that leads there, until a fault is set. Setting a fault ends
-//! the connections that stand, but for [`Fault::Silent`], which holds them.
+//! the connections that stand, but for `Fault::Silent`, which holds them.
 
 use std::{
     io::{Read, Write},

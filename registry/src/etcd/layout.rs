@@ -1,7 +1,7 @@
 //! Keys and values of etcd to endpoints, by layout: pure.
 //!
 //! In: a key and its value as they stand there. Out: which service a key belongs to, and what its value
-//! says. Never: panics; a value that cannot be understood is a [`Fault`] with its reason.
+//! says. Never: panics; a value that cannot be understood is a `Fault` with its reason.
 
 use std::sync::Arc;
 

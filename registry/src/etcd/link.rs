@@ -1,6 +1,6 @@
 //! A connection to one member of etcd, for the etcd client to speak on.
 //!
-//! In: addresses, certificates and credentials in files. Out: a [`Link`] with keepalive, or why none of the
+//! In: addresses, certificates and credentials in files. Out: a `Link` with keepalive, or why none of the
 //! addresses gives one. Files are read again for every connection. Never: waits without a deadline for a
 //! connection, or goes on with a member that answers no ping.
 

@@ -1,6 +1,6 @@
 //! Marathon's applications to services: pure, one application at a time.
 //!
-//! In: `/v2/apps` with tasks, deployments and readiness embedded, or one `/v2/apps/<id>`. Out: an [`App`] each.
+//! In: `/v2/apps` with tasks, deployments and readiness embedded, or one `/v2/apps/<id>`. Out: an `App` each.
 //! Never: fails because one application is odd: that one is told, and what is known of it stays.
 
 use std::{fmt, marker::PhantomData, sync::Arc};

@@ -1,6 +1,6 @@
 //! The encoding of `ZooKeeper`'s messages: big-endian numbers, text and lists with their length before them.
 //!
-//! In: bytes of one frame. Out: values, or [`Malformed`]. Never: panics, or allocates more than the frame holds.
+//! In: bytes of one frame. Out: values, or `Malformed`. Never: panics, or allocates more than the frame holds.
 
 /// A frame that is none: cut, or with a length that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! A session with an ensemble: it outlives connections, goes on at another server, and begins anew when it ends.
 //!
-//! In: questions, in order. Out: their answers, and [`Event`]s: up, down, changes of watched nodes.
-//! Never: asks twice (a question under way when the connection breaks is [`Fault::Lost`]), waits without
-//! end, or keeps more than [`MAX_EVENTS`] events: beyond them the reader is told to read everything.
+//! In: questions, in order. Out: their answers, and `Event`s: up, down, changes of watched nodes.
+//! Never: asks twice (a question under way when the connection breaks is `Fault::Lost`), waits without
+//! end, or keeps more than `MAX_EVENTS` events: beyond them the reader is told to read everything.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 

@@ -18,7 +18,6 @@ pub const GROUPS: &[Group] = &[
             ("retry budget", budget),
             ("Retry-After is honoured", retry_after),
             ("bodies are sent again", replay),
-            ("what is longer than the buffer is sent once", too_long),
             ("timeout of a try", try_timeout),
             ("timeout of a request", request_timeout),
         ],
@@ -149,20 +148,6 @@ fn replay(stage: &mut Stage) -> anyhow::Result<String> {
     let failed = stage.logged("weak-bad", "POST /weak/body/").len();
     ensure!(failed > 0, "nothing was tried again");
     Ok(format!("60 KB each, {failed} of 20 sent twice"))
-}
-
-fn too_long(stage: &mut Stage) -> anyhow::Result<String> {
-    let file = stage.file("long.txt");
-    std::fs::write(&file, "x".repeat(100_000))?;
-    let body = format!("@{}", file.display());
-    let arguments = ["--data-binary", body.as_str(), "-H", "expect:"];
-    let counts = stage.many(&arguments, "http://weak/weak/long/[1-20]")?;
-    let (failed, good) = (counts.status(503), counts.from("weak-good"));
-    ensure!(failed > 0 && good == 20 - failed, "{}", counts.0);
-    stage.wait_logged("weak-bad", "POST /weak/long/", failed)?;
-    Ok(format!(
-        "100 KB each, {failed} of 20 failed and were sent once"
-    ))
 }
 
 fn try_timeout(stage: &mut Stage) -> anyhow::Result<String> {
