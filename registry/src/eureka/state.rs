@@ -112,17 +112,15 @@ impl Applications {
         }
     }
 
-    /// The applications whose names are made fit, by what they become: an application of that very name goes before
-    /// them, and of several the first counts.
-    fn made_fit(&self) -> BTreeMap<Cow<'_, str>, &str> {
-        let mut found = BTreeMap::new();
+    /// Which application has which name: each its own, and one that is made fit where no application has that very
+    /// name; of several that become one the first has it.
+    fn owners(&self) -> BTreeMap<Cow<'_, str>, &str> {
+        let own = self.0.keys().map(|app| (Cow::from(&**app), &**app));
+        let mut owners: BTreeMap<_, _> = own.collect();
         for app in self.0.keys() {
-            let name = label(app);
-            if *name != **app && !self.0.contains_key(&*name) {
-                found.entry(name).or_insert(&**app);
-            }
+            owners.entry(label(app)).or_insert(app);
         }
-        found
+        owners
     }
 
     /// The services of these names, or all: one per application, and one per virtual name that is no
@@ -134,20 +132,18 @@ impl Applications {
         let names: Option<BTreeSet<Cow<'_, str>>> =
             names.map(|names| names.iter().map(|name| label(name)).collect());
         let wanted = |name: &str| names.as_ref().is_none_or(|names| names.contains(name));
-        let made_fit = self.made_fit();
+        let owners = self.owners();
         let mut found = BTreeMap::new();
         let mut by_virtual_name: BTreeMap<Arc<str>, Vec<(String, &Instance)>> = BTreeMap::new();
         for (app, all) in &self.0 {
             let name = label(app);
-            let counts =
-                *name == **app || made_fit.get(&name).is_some_and(|first| *first == &**app);
+            let counts = owners.get(&name) == Some(&&**app);
             if let Some(key) = key(&name).filter(|_| counts && wanted(&name)) {
                 found.insert(key, content(all.iter().map(|(id, one)| (&**id, one))));
             }
             for (id, one) in all {
                 for name in virtual_names(one) {
-                    let free = !self.0.contains_key(&name) && !made_fit.contains_key(&*name);
-                    if free && wanted(&name) {
+                    if !owners.contains_key(&*name) && wanted(&name) {
                         let one = (format!("{app}/{id}"), one);
                         by_virtual_name.entry(name).or_default().push(one);
                     }
@@ -164,11 +160,10 @@ impl Applications {
 
     /// Names of applications that no service of the mesh can have, or another one has.
     pub(crate) fn unnamed(&self) -> BTreeSet<Arc<str>> {
-        let made_fit = self.made_fit();
+        let owners = self.owners();
         let counts = |app: &Arc<str>| {
             let name = label(app);
-            let first = *name == **app || made_fit.get(&name).is_some_and(|first| *first == &**app);
-            first && key(&name).is_some()
+            owners.get(&name) == Some(&&**app) && key(&name).is_some()
         };
         let all = self.0.keys().filter(|app| !counts(app));
         all.cloned().collect()
