@@ -115,14 +115,14 @@ fn contenders<'s>(order: &Order, stage: &'s Stage, way: Way) -> Vec<Contender<'s
 /// Measures everybody once a round, each round beginning with another one, so that nobody always follows the
 /// same one. Who fails twice is left out of the rest.
 fn interleave(
-    order: &Order,
+    rounds: u32,
     scenario: &str,
     mut contenders: Vec<Contender<'_>>,
     results: &mut Results,
     measure: &dyn Fn(&Contender<'_>) -> anyhow::Result<Figures>,
 ) {
     let mut failed: Vec<Proxy> = Vec::new();
-    for _ in 0..order.rounds {
+    for _ in 0..rounds {
         contenders.retain(|contender| match measure(contender) {
             Ok(figures) => {
                 report::progress(scenario, contender.proxy, &figures);

@@ -65,6 +65,8 @@ mod tls;
 mod trial;
 /// mTLS connections from other daemons.
 mod tunnel;
+/// Turns of a worker on its CPU.
+mod turn;
 /// Live state by endpoint: connections, loads, ejections, budgets.
 mod upstream;
 /// How many exchanges a shared connection carries.

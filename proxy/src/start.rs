@@ -25,7 +25,7 @@ use crate::{
     listen::{self, Bound, Kind},
     observe::{cells::Cells, edges, log, page, tap::Tap},
     origin::units::Units,
-    thread,
+    thread, turn,
     upstream::{self, Ejection},
     worker::{Parts, Worker},
 };
@@ -312,6 +312,9 @@ impl Proxy {
             .name(format!("{THREAD}{index}"))
             .spawn(move || {
                 let _running = running;
+                if let Err(error) = turn::shorten() {
+                    tracing::debug!(%error, "a worker has turns of the usual length");
+                }
                 let runtime = match runtime() {
                     Ok(runtime) => runtime,
                     // The starter waits for it.

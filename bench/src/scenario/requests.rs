@@ -35,12 +35,14 @@ pub(super) fn http1(order: &Order, stage: &Stage, results: &mut Results, (name, 
     saturate(order, stage, results, (name, way), &|contender, seconds| {
         wrk::run(contender, seconds, CONNECTIONS)
     });
-    let fixed = (way == Way::Hop).then(|| (format!("{name}_{RATE}"), RATE));
+    let tail = order.rounds_of_a_tail();
+    let fixed = (way == Way::Hop).then(|| (format!("{name}_{RATE}"), RATE, tail));
     // Without rules only the cost is another one.
     let half = half(results, name).filter(|_| !order.quick && way != Way::Bare);
-    let half = half.map(|rate| (format!("{name}_half"), rate));
-    for (scenario, rate) in half.into_iter().chain(fixed) {
-        at_rate(order, stage, results, (&scenario, way), &|contender| {
+    let half = half.map(|rate| (format!("{name}_half"), rate, order.rounds));
+    for (scenario, rate, rounds) in half.into_iter().chain(fixed) {
+        let named = (scenario.as_str(), way, rounds);
+        at_rate(order, stage, results, named, &|contender| {
             own::rate(contender, rate, CONNECTIONS, order.seconds)
         });
     }
@@ -105,7 +107,8 @@ fn h2_at_half(
 ) {
     if let Some(rate) = half(results, name).filter(|_| !order.quick) {
         let scenario = format!("{name}_half");
-        at_rate(order, stage, results, (&scenario, way), &|contender| {
+        let named = (scenario.as_str(), way, order.rounds);
+        at_rate(order, stage, results, named, &|contender| {
             own::calls(contender, call, rate, H2.0, order.seconds)
         });
     }
@@ -116,11 +119,11 @@ fn at_rate(
     order: &Order,
     stage: &Stage,
     results: &mut Results,
-    (scenario, way): (&str, Way),
+    (scenario, way, rounds): (&str, Way, u32),
     load: &dyn Fn(&Contender<'_>) -> anyhow::Result<(Load, f64)>,
 ) {
     let contenders = contenders(order, stage, way);
-    interleave(order, scenario, contenders, results, &|contender| {
+    interleave(rounds, scenario, contenders, results, &|contender| {
         let mut failed = 0.0;
         let mut figures = costs(contender, || {
             let (load, count) = load(contender)?;
@@ -143,7 +146,7 @@ fn saturate(
     let contenders = contenders(order, stage, way);
     let mut warm: Vec<Proxy> = Vec::new();
     let warm = std::cell::RefCell::new(&mut warm);
-    interleave(order, name, contenders, results, &|contender| {
+    interleave(order.rounds, name, contenders, results, &|contender| {
         if !warm.borrow().contains(&contender.proxy) {
             warm.borrow_mut().push(contender.proxy);
             load(contender, 1)?;

@@ -41,7 +41,8 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
         return Ok(());
     }
     let directory = meshd::source(&stage.mesh);
-    replace(&directory, 0)?;
+    let turns = Turns::new()?;
+    turns.replace(&directory, 0)?;
     stage.restart(Proxy::Meshd)?;
     let Some(mut contender) = stage.contender(Proxy::Meshd, Way::Http1) else {
         return Ok(());
@@ -53,9 +54,9 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
         Ok(())
     });
     let outcome = outcome.and_then(|()| {
-        for _ in 0..order.rounds {
+        for _ in 0..order.rounds_of_a_tail() {
             for (name, moving) in [("swap_none", false), ("swap", true)] {
-                let (figures, generation) = one(&contender, &directory, moving, order)?;
+                let (figures, generation) = one(&contender, (&directory, &turns), moving, order)?;
                 arrived(contender.host, generation)?;
                 report::progress(name, Proxy::Meshd, &figures);
                 results.add(name, Proxy::Meshd, figures);
@@ -73,7 +74,7 @@ pub(super) fn run(order: &Order, stage: &mut Stage, results: &mut Results) -> an
 
 fn one(
     contender: &Contender<'_>,
-    directory: &Path,
+    (directory, turns): (&Path, &Turns),
     moving: bool,
     order: &Order,
 ) -> anyhow::Result<(Figures, u32)> {
@@ -88,7 +89,7 @@ fn one(
                 if Instant::now() >= next {
                     generation += 1;
                     next += PERIOD;
-                    replace(directory, generation)?;
+                    turns.replace(directory, generation)?;
                 }
             }
             Ok::<u32, anyhow::Error>(generation)
@@ -123,10 +124,32 @@ fn arrived(host: &Host, generation: u32) -> anyhow::Result<()> {
     })
 }
 
-/// Writes the source's file anew, whole: every endpoint has another address than in the generation before.
+/// What the source's file says in generations of even and of odd number: every endpoint has another address in the one
+/// than in the other. Made once, so that whoever writes is not what is measured.
+struct Turns([String; 2]);
+
+impl Turns {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self([text(0)?, text(1)?]))
+    }
+
+    /// Writes the file anew, whole.
+    fn replace(&self, directory: &Path, generation: u32) -> anyhow::Result<()> {
+        let [even, odd] = &self.0;
+        let text = if generation.is_multiple_of(2) {
+            even
+        } else {
+            odd
+        };
+        // A new file takes the old one's place in one step.
+        let path = directory.join(".many");
+        std::fs::write(&path, text)?;
+        Ok(std::fs::rename(path, directory.join("many.toml"))?)
+    }
+}
+
 /// Addresses of the loopback range all lead to the one backend.
-fn replace(directory: &Path, generation: u32) -> anyhow::Result<()> {
-    let turn = generation % 2;
+fn text(turn: u32) -> anyhow::Result<String> {
     let mut text = String::with_capacity(1 << 20);
     let port = backend::HTTP1;
     text.push_str("[[service]]\nname = \"moving\"\nport = 80\nprotocol = \"http\"\nendpoint = [\n");
@@ -150,8 +173,5 @@ fn replace(directory: &Path, generation: u32) -> anyhow::Result<()> {
         )?;
     }
     text.push_str("]\n");
-    // A new file takes the old one's place in one step.
-    let path = directory.join(".many");
-    std::fs::write(&path, text)?;
-    Ok(std::fs::rename(path, directory.join("many.toml"))?)
+    Ok(text)
 }

@@ -13,7 +13,7 @@ use crate::{
 /// Bytes up and down.
 pub(super) fn bytes(order: &Order, stage: &Stage, results: &mut Results, (name, way): (&str, Way)) {
     let contenders = contenders(order, stage, way);
-    interleave(order, name, contenders, results, &|contender| {
+    interleave(order.rounds, name, contenders, results, &|contender| {
         let before = measure::cpu(&contender.pids)?;
         let bulk = own::bulk(contender, order.seconds)?;
         let used = measure::cpu(&contender.pids)?.since(before).total();
@@ -33,7 +33,7 @@ pub(super) fn connections(order: &Order, stage: &Stage, results: &mut Results) {
         ("connections_mtls", Way::TcpMtls),
     ] {
         let contenders = contenders(order, stage, way);
-        interleave(order, name, contenders, results, &|contender| {
+        interleave(order.rounds, name, contenders, results, &|contender| {
             let before = measure::cpu(&contender.pids)?;
             let (count, rate, failed) = own::connect(contender, order.seconds)?;
             anyhow::ensure!(count > 0.0, "no connection was answered, {failed} failed");
