@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_model::{fact::RegistryView, snapshot::Snapshot};
+use mesh_model::{
+    fact::RegistryView,
+    snapshot::{Outbound, Snapshot},
+};
 use mesh_plan::Compiled;
 use mesh_registry::breath;
 
@@ -48,10 +51,34 @@ impl Replaced {
 
     /// Frees it, with pauses.
     pub(crate) fn free(self) {
-        breath::free(self.snapshots);
+        let snapshots = self.snapshots.into_iter().filter_map(Arc::into_inner);
+        snapshots.for_each(in_pieces);
         for view in self.views.into_iter().filter_map(Arc::into_inner) {
             breath::free(view.endpoints);
         }
+    }
+}
+
+/// Frees a snapshot: what shares the backends first, so that they come apart endpoint by endpoint.
+fn in_pieces(snapshot: Snapshot) {
+    let Outbound {
+        frontends,
+        by_address,
+        by_host,
+        direct,
+        backends,
+        subsets,
+        sources,
+        delegations: _,
+    } = snapshot.outbound;
+    breath::free(by_address);
+    breath::free(by_host);
+    breath::free(direct);
+    breath::free(frontends);
+    breath::free(sources);
+    let backends = backends.into_values().chain(subsets.into_values());
+    for backend in backends.filter_map(Arc::into_inner) {
+        breath::free(backend.endpoints);
     }
 }
 
