@@ -14,12 +14,15 @@ use mesh_model::{
     commit::{Commit, CommitId},
     grant::{OperatorGrant, Signed, domain},
     name::MeshId,
+    time::rfc3339,
 };
 use prost::Message as _;
 
 use crate::{
     client::Client,
     failure::{Exit, Failure},
+    print,
+    time::now_ms,
 };
 
 const KEY_FILE: &str = "operator.key";
@@ -100,7 +103,8 @@ pub(crate) struct Author {
 }
 
 impl Author {
-    /// The operator of this home for `mesh`: the grant is the kept one, or the mesh's for this key.
+    /// The operator of this home for `mesh`: the grant is the kept one, or the mesh's for this key. A kept one that
+    /// has ended makes room for the mesh's.
     pub(crate) async fn find(home: &Path, client: &Client, mesh: &str) -> Result<Self, Failure> {
         let Some(key) = key(home)? else {
             return Err(Failure::new(
@@ -122,14 +126,25 @@ impl Author {
         })?;
         let kept = read_secret(&home.join(format!("{mesh}.grant"))).ok();
         let kept = kept.and_then(|text| fitting(&key, id, std::str::from_utf8(&text).ok()?));
+        let now = now_ms();
         let grant = match kept {
-            Some(grant) => grant,
-            None => known(&key, id, client).await?,
+            Some(kept) if kept.ends_ms > now => kept,
+            ended => {
+                let newest = known(&key, id, client, now).await?;
+                if ended.is_some() {
+                    // Without it the mesh is asked each time; the commit is as good.
+                    let text = BASE64URL_NOPAD.encode(&newest.bytes);
+                    if let Err(failure) = keep_grant(home, mesh, &text) {
+                        print::note(&format!("the renewed right is not kept: {failure}"));
+                    }
+                }
+                newest
+            }
         };
         Ok(Self {
             key,
             mesh: id,
-            grant,
+            grant: grant.bytes,
         })
     }
 
@@ -153,8 +168,21 @@ impl Author {
     }
 }
 
+/// A grant for this key and mesh.
+struct Fitting {
+    /// As it was signed.
+    bytes: Vec<u8>,
+    /// Its end, milliseconds since the epoch.
+    ends_ms: u64,
+}
+
 /// The grant that the mesh knows for this key.
-async fn known(key: &Ed25519Key, mesh: MeshId, client: &Client) -> Result<Vec<u8>, Failure> {
+async fn known(
+    key: &Ed25519Key,
+    mesh: MeshId,
+    client: &Client,
+    now_ms: u64,
+) -> Result<Fitting, Failure> {
     let public = hex(&key.public());
     let operators: Vec<Operator> = client.get("/v1/operators").await?;
     let refuse = |what: String| {
@@ -173,15 +201,23 @@ async fn known(key: &Ed25519Key, mesh: MeshId, client: &Client) -> Result<Vec<u8
     if !mine.is_empty() && mine.iter().all(|operator| operator.revoked) {
         return Err(refuse("your key was revoked in this mesh".to_owned()));
     }
-    mine.iter()
+    let newest = mine
+        .iter()
         .filter(|operator| !operator.revoked)
         .max_by_key(|operator| operator.not_after_ms)
         .and_then(|operator| fitting(key, mesh, &operator.grant))
-        .ok_or_else(|| refuse("your key has no right to commit in this mesh".to_owned()))
+        .ok_or_else(|| refuse("your key has no right to commit in this mesh".to_owned()))?;
+    if newest.ends_ms <= now_ms {
+        return Err(refuse(format!(
+            "your right to commit in this mesh ended at {}",
+            rfc3339(newest.ends_ms)
+        )));
+    }
+    Ok(newest)
 }
 
-/// The grant's bytes, when it is for this key and mesh.
-fn fitting(key: &Ed25519Key, mesh: MeshId, text: &str) -> Option<Vec<u8>> {
+/// The grant, when it is for this key and mesh.
+fn fitting(key: &Ed25519Key, mesh: MeshId, text: &str) -> Option<Fitting> {
     let text = text.trim().as_bytes();
     let bytes = BASE64URL_NOPAD
         .decode(text)
@@ -189,7 +225,8 @@ fn fitting(key: &Ed25519Key, mesh: MeshId, text: &str) -> Option<Vec<u8>> {
         .ok()?;
     let signed = Signed::decode(bytes.as_slice()).ok()?;
     let grant = OperatorGrant::decode(signed.payload.as_slice()).ok()?;
-    (grant.key == key.public() && grant.mesh_id == mesh.0).then_some(bytes)
+    let ends_ms = grant.not_after_ms;
+    (grant.key == key.public() && grant.mesh_id == mesh.0).then_some(Fitting { bytes, ends_ms })
 }
 
 fn unusable(home: &Path, error: &KeyError) -> Failure {
@@ -228,12 +265,13 @@ mod tests {
 
     const MESH: &str = "00112233445566778899aabbccddeeff";
 
-    fn grant(key: &Ed25519Key, mesh: MeshId) -> String {
+    fn grant(key: &Ed25519Key, mesh: MeshId, not_after_ms: u64) -> String {
         let authority = Ed25519Key::generate().unwrap();
         let grant = OperatorGrant {
             mesh_id: mesh.0.to_vec(),
             name: "ann".into(),
             key: key.public().to_vec(),
+            not_after_ms,
             ..OperatorGrant::default()
         };
         BASE64URL_NOPAD.encode(
@@ -243,9 +281,9 @@ mod tests {
         )
     }
 
-    fn operators(key: &Ed25519Key, revoked: bool) -> String {
-        json!([{"name": "ann", "key": hex(&key.public()), "namespaces": ["*"], "not_after_ms": 9,
-            "revoked": revoked, "grant": grant(key, MESH.parse().unwrap())}])
+    fn operators(key: &Ed25519Key, revoked: bool, end: u64) -> String {
+        json!([{"name": "ann", "key": hex(&key.public()), "namespaces": ["*"], "not_after_ms": end,
+            "revoked": revoked, "grant": grant(key, MESH.parse().unwrap(), end)}])
         .to_string()
     }
 
@@ -291,18 +329,37 @@ mod tests {
     async fn the_grant_comes_from_the_home_or_from_the_mesh() {
         let directory = tempfile::tempdir().unwrap();
         let (key, _) = key_or_new(directory.path()).unwrap();
-        let script = Script::start(vec![(200, operators(&key, false))]);
+        let script = Script::start(vec![(200, operators(&key, false, u64::MAX))]);
         let author = Author::find(directory.path(), &script.client(), MESH)
             .await
             .unwrap();
         assert_eq!(author.mesh(), MESH.parse().unwrap());
-        keep_grant(directory.path(), MESH, &grant(&key, MESH.parse().unwrap())).unwrap();
+        let text = grant(&key, MESH.parse().unwrap(), u64::MAX);
+        keep_grant(directory.path(), MESH, &text).unwrap();
         let nobody = Script::start(Vec::new());
         assert!(
             Author::find(directory.path(), &nobody.client(), MESH)
                 .await
                 .is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_has_ended_makes_room_for_the_newest() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path();
+        let (key, _) = key_or_new(home).unwrap();
+        keep_grant(home, MESH, &grant(&key, MESH.parse().unwrap(), 1)).unwrap();
+        let stale = Script::start(vec![(200, operators(&key, false, 2))]);
+        let failure = Author::find(home, &stale.client(), MESH).await.unwrap_err();
+        assert_eq!(failure.code, "no-operator-grant");
+        assert!(failure.what.contains("ended at 1970-"), "{failure}");
+        let again = Script::start(vec![(200, operators(&key, false, u64::MAX))]);
+        let author = Author::find(home, &again.client(), MESH).await.unwrap();
+        // The next one needs nobody.
+        let nobody = Script::start(Vec::new());
+        let kept = Author::find(home, &nobody.client(), MESH).await.unwrap();
+        assert_eq!(kept.grant, author.grant);
     }
 
     #[tokio::test]
@@ -315,7 +372,7 @@ mod tests {
         let (key, _) = key_or_new(home).unwrap();
         let empty = Script::start(vec![(200, "[]".into())]);
         assert_eq!(find(empty.client()).await.code, "no-operator-grant");
-        let revoked = Script::start(vec![(200, operators(&key, true))]);
+        let revoked = Script::start(vec![(200, operators(&key, true, u64::MAX))]);
         let failure = find(revoked.client()).await;
         assert_eq!(failure.exit, Exit::NotPermitted);
         assert!(failure.what.contains("revoked"), "{failure}");

@@ -21,6 +21,7 @@ fn home() -> tempfile::TempDir {
     let grant = OperatorGrant {
         mesh_id: mesh.0.to_vec(),
         key: key.public().to_vec(),
+        not_after_ms: u64::MAX,
         ..OperatorGrant::default()
     };
     let authority = Ed25519Key::generate().unwrap();
