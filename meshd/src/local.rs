@@ -58,16 +58,23 @@ impl LocalHealth {
         self.states.subscribe()
     }
 
-    /// Takes the services of a new configuration: unchanged ones keep their state and their rhythm.
+    /// Takes the services of a new configuration: those that are asked the same at the same place keep their state
+    /// and their rhythm, whatever else is written of them; the others begin anew.
     pub(crate) fn take(&mut self, services: &[Arc<LocalService>]) {
         self.running.retain(|instance, running| {
-            let stays = services.contains(&running.service);
-            if !stays {
-                running.stop.cancel();
-                self.states
-                    .send_if_modified(|states| states.remove(instance).is_some());
+            let now = services.iter().find(|one| one.instance == *instance);
+            match now.filter(|now| same_question(now, &running.service)) {
+                Some(now) => {
+                    running.service = Arc::clone(now);
+                    true
+                }
+                None => {
+                    running.stop.cancel();
+                    self.states
+                        .send_if_modified(|states| states.remove(instance).is_some());
+                    false
+                }
             }
-            stays
         });
         for service in services {
             if !self.running.contains_key(&service.instance) {
@@ -102,9 +109,11 @@ impl LocalHealth {
                         _ => false,
                     });
                 });
+                // One that was replaced says nothing more: what it found is no answer to the new question.
                 tokio::select! {
-                    () = run => {}
+                    biased;
                     () = stopped.cancelled() => {}
+                    () = run => {}
                 }
             });
         }
@@ -115,5 +124,88 @@ impl LocalHealth {
                 stop,
             },
         );
+    }
+}
+
+/// True when the same is asked of the same address.
+fn same_question(one: &LocalService, other: &LocalService) -> bool {
+    one.health == other.health && one.address == other.address
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+    use mesh_model::{
+        config::{HealthCheck, HealthKind},
+        name::{Namespace, ServiceName},
+    };
+
+    use super::*;
+
+    /// A service that was healthy, whose check says nothing for as long as a test may take.
+    fn slow() -> LocalService {
+        let mut service = LocalService::named(
+            Namespace::new("default").unwrap(),
+            ServiceName::new("web").unwrap(),
+        );
+        service.health = Some(HealthCheck {
+            kind: HealthKind::Tcp { port: 1 },
+            interval: Duration::from_secs(300),
+            timeout: Duration::from_secs(1),
+            unhealthy_after: 100,
+            healthy_after: 100,
+        });
+        service
+    }
+
+    fn checks() -> LocalHealth {
+        LocalHealth::new(
+            Ipv4Addr::LOCALHOST.into(),
+            BTreeMap::from([("web".to_owned(), Health::Healthy)]),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        )
+    }
+
+    fn state(checks: &LocalHealth) -> Option<Health> {
+        checks.watch().borrow().get("web").copied()
+    }
+
+    #[tokio::test]
+    async fn only_another_check_or_place_begins_anew() {
+        let told = |change: fn(&mut LocalService)| {
+            let mut checks = checks();
+            checks.take(&[Arc::new(slow())]);
+            assert_eq!(state(&checks), Some(Health::Healthy));
+            let mut service = slow();
+            change(&mut service);
+            checks.take(&[Arc::new(service)]);
+            state(&checks)
+        };
+        let kept: [fn(&mut LocalService); 4] = [
+            |service| service.origin = "services.d/web.toml:7".to_owned(),
+            |service| service.weight = 9,
+            |service| service.labels = BTreeMap::from([("version".into(), "2".into())]),
+            |service| service.recognise.unit = Some("web.service".to_owned()),
+        ];
+        for change in kept {
+            assert_eq!(told(change), Some(Health::Healthy));
+        }
+        let anew: [fn(&mut LocalService); 2] = [
+            |service| service.address = Some(Ipv4Addr::new(127, 0, 0, 2).into()),
+            |service| service.health.as_mut().unwrap().kind = HealthKind::Tcp { port: 2 },
+        ];
+        for change in anew {
+            assert_eq!(told(change), Some(Health::Unhealthy));
+        }
+        assert_eq!(told(|service| service.health = None), Some(Health::Unknown));
+        let mut checks = checks();
+        checks.take(&[Arc::new(slow())]);
+        checks.take(&[]);
+        assert_eq!(state(&checks), None);
+        // One that was gone is new: nothing is offered untested.
+        checks.take(&[Arc::new(slow())]);
+        assert_eq!(state(&checks), Some(Health::Unhealthy));
     }
 }

@@ -17,7 +17,7 @@ use mesh_model::{
     },
     catalog::Catalog,
     cause,
-    config::{Capture, Live, SourceConfig},
+    config::{AccessLog, Capture, Live, SourceConfig},
     snapshot::{
         EndpointKey,
         cell::{Reader, cell},
@@ -281,6 +281,12 @@ impl Running {
     pub(crate) fn render_metrics(&self, out: &mut String) {
         self.with_proxy(|proxy| proxy.render_metrics(out));
         self.registry.metrics(out);
+    }
+
+    /// Writes the access log by these settings from now on, its file opened anew; after an error as before.
+    pub(crate) fn log_to(&self, settings: &AccessLog) -> std::io::Result<()> {
+        self.with_proxy(|proxy| proxy.log_to(settings))
+            .unwrap_or(Ok(()))
     }
 
     /// What expires first, and when.

@@ -14,6 +14,7 @@ use mesh_model::{
         FailureRecord, StatRow,
         live::{EdgeSample, TapFilter},
     },
+    config::AccessLog,
     snapshot::{EndpointKey, cell::Reader, limit::LimitKey},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -250,9 +251,10 @@ impl Proxy {
         self.units.enrol(cgroup, unit)
     }
 
-    /// Opens the access log's file anew: after rotation.
-    pub fn reopen_access_log(&self) {
-        self.log.reopen();
+    /// Writes the access log by these settings from now on; its file is opened anew, so that one that was rotated
+    /// away is let go. After an error the log goes on as it was.
+    pub fn log_to(&self, settings: &AccessLog) -> io::Result<()> {
+        self.log.take(settings)
     }
 
     /// Stops accepting, lets what runs finish for at most `limit`, then ends it. Resolves when all threads ended.

@@ -155,6 +155,90 @@ mod tests {
         }
     }
 
+    /// Fails once, and waits until that is recorded.
+    fn fail(proxy: &Proxy) {
+        let answer = ask(proxy.explicit_address().unwrap());
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        let told = answer.lines().find(|line| line.starts_with("mesh-error: "));
+        let id = told.unwrap().rsplit('=').next().unwrap();
+        let begun = Instant::now();
+        while proxy.failures(id).is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{id}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails once, and waits until `file` has this many lines.
+    fn logged(proxy: &Proxy, file: &std::path::Path, lines: usize) {
+        fail(proxy);
+        let begun = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(file).unwrap();
+            if text.lines().count() == lines {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{text}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn the_access_log_follows_its_settings() {
+        let (_publisher, reader) = published();
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        let to = |name: &str| AccessLog {
+            destination: Some(AccessLogDestination::File(place(name))),
+            failures_only: true,
+        };
+        let stop = CancellationToken::new();
+        // It begins switched off.
+        let proxy = start(config(), reader, Credentials::new(), stop).unwrap();
+        fail(&proxy);
+        proxy.log_to(&to("a")).unwrap();
+        logged(&proxy, &place("a"), 1);
+        // Rotated away: a new file takes its place at once, and the old one is left alone.
+        std::fs::rename(place("a"), place("a.1")).unwrap();
+        proxy.log_to(&to("a")).unwrap();
+        logged(&proxy, &place("a"), 1);
+        // What cannot be opened changes nothing.
+        let error = proxy.log_to(&to("nowhere/a")).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        logged(&proxy, &place("a"), 2);
+        proxy.log_to(&to("b")).unwrap();
+        logged(&proxy, &place("b"), 1);
+        proxy.log_to(&AccessLog::default()).unwrap();
+        fail(&proxy);
+        proxy.log_to(&to("c")).unwrap();
+        logged(&proxy, &place("c"), 1);
+        let lines = |name| {
+            std::fs::read_to_string(place(name))
+                .unwrap()
+                .lines()
+                .count()
+        };
+        assert_eq!([lines("a.1"), lines("a"), lines("b")], [1, 2, 1]);
+        drained(proxy, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused() {
+        let (_publisher, reader) = published();
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let config = Config {
+            access_log: AccessLog {
+                destination: Some(AccessLogDestination::File(pipe)),
+                failures_only: false,
+            },
+            ..config()
+        };
+        let stop = CancellationToken::new();
+        let error = start(config, reader, Credentials::new(), stop).unwrap_err();
+        assert!(matches!(error, StartError::AccessLog(_)), "{error}");
+    }
+
     #[test]
     fn a_taken_port_is_named() {
         let (_publisher, reader) = published();

@@ -1,4 +1,6 @@
 //! The access log: JSON lines, written by a thread of their own; what it cannot take is dropped and counted.
+//!
+//! In: records of the workers, and settings that may change while it runs. Out: lines. Never: lets a worker wait.
 
 use std::{
     cell::RefCell,
@@ -6,13 +8,14 @@ use std::{
     io::{self, Write},
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
 
 use mesh_model::config::{AccessLog, AccessLogDestination};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Serialize;
 
 use super::{RequestRecord, micros};
@@ -23,11 +26,19 @@ const CHUNK: usize = 16 << 10;
 /// Chunks that wait for the writer.
 const CHUNKS: usize = 256;
 
+/// No lines are wanted.
+const NONE: u8 = 0;
+/// Lines of what failed are wanted.
+const FAILURES: u8 = 1;
+/// All lines are wanted.
+const ALL: u8 = 2;
+
 /// One worker's end of the log.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    to: Option<SyncSender<Vec<u8>>>,
-    failures_only: bool,
+    to: SyncSender<Vec<u8>>,
+    /// [`NONE`], [`FAILURES`] or [`ALL`].
+    wanted: Arc<AtomicU8>,
     gathered: RefCell<Vec<u8>>,
 }
 
@@ -72,8 +83,10 @@ struct Line<'a> {
 impl Lines {
     /// Writes a line unless it is not wanted; false: lines were dropped.
     pub(crate) fn write(&self, record: &RequestRecord<'_>, failed: bool) -> bool {
-        if self.to.is_none() || self.failures_only && !failed {
-            return true;
+        match self.wanted.load(Ordering::Relaxed) {
+            NONE => return true,
+            FAILURES if !failed => return true,
+            _ => {}
         }
         let line = Line {
             time_ms: now_ms(),
@@ -114,112 +127,129 @@ impl Lines {
 
     /// Hands on what was gathered; false: it was dropped.
     pub(crate) fn flush(&self) -> bool {
-        let Some(to) = &self.to else { return true };
         let mut gathered = self.gathered.borrow_mut();
         if gathered.is_empty() {
             return true;
         }
-        to.try_send(std::mem::take(&mut *gathered)).is_ok()
+        self.to.try_send(std::mem::take(&mut *gathered)).is_ok()
     }
 }
 
-/// The writer's thread, and how workers reach it.
+/// The writer's thread, and how workers reach it. The thread runs from the first settings on that want lines, until
+/// the last worker has ended.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    to: Option<SyncSender<Vec<u8>>>,
-    failures_only: bool,
-    reopen: Arc<AtomicBool>,
+    to: SyncSender<Vec<u8>>,
+    wanted: Arc<AtomicU8>,
+    /// Where lines go from the next chunk on.
+    next: Arc<Mutex<Option<Out>>>,
+    /// The thread's end, until there is the thread.
+    from: Mutex<Option<Receiver<Vec<u8>>>>,
 }
 
 impl Writer {
-    /// Starts the thread, unless the log is off. It ends with the last worker.
+    /// Starts the thread, unless the log is off.
     pub(crate) fn start(settings: &AccessLog) -> io::Result<Self> {
-        let reopen = Arc::new(AtomicBool::new(false));
-        let Some(destination) = settings.destination.clone() else {
-            return Ok(Self {
-                to: None,
-                failures_only: settings.failures_only,
-                reopen,
-            });
-        };
-        let out = Out::open(destination)?;
         let (to, from) = sync_channel(CHUNKS);
-        let asked = Arc::clone(&reopen);
-        std::thread::Builder::new()
-            .name("mesh-access-log".to_owned())
-            .spawn(move || run(&from, out, &asked))?;
-        Ok(Self {
-            to: Some(to),
-            failures_only: settings.failures_only,
-            reopen,
-        })
+        let writer = Self {
+            to,
+            wanted: Arc::new(AtomicU8::new(NONE)),
+            next: Arc::default(),
+            from: Mutex::new(Some(from)),
+        };
+        writer.take(settings)?;
+        Ok(writer)
+    }
+
+    /// Follows these settings from now on; a file is opened anew though it is the same. After an error all stays as
+    /// it was.
+    pub(crate) fn take(&self, settings: &AccessLog) -> io::Result<()> {
+        let wanted = match (&settings.destination, settings.failures_only) {
+            (None, _) => NONE,
+            (Some(_), true) => FAILURES,
+            (Some(_), false) => ALL,
+        };
+        let out = settings.destination.as_ref().map(Out::open).transpose()?;
+        self.turn(out.unwrap_or(Out::Nowhere))?;
+        self.wanted.store(wanted, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn turn(&self, out: Out) -> io::Result<()> {
+        let mut thread = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_some() && matches!(out, Out::Nowhere) {
+            return Ok(());
+        }
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(out);
+        if let Some(from) = thread.take() {
+            let next = Arc::clone(&self.next);
+            std::thread::Builder::new()
+                .name("mesh-access-log".to_owned())
+                .spawn(move || run(&from, &next))?;
+        }
+        // It lets go of the old file now and not at the next line; where chunks wait, it wakes without this.
+        _ = self.to.try_send(Vec::new()).is_ok();
+        Ok(())
     }
 
     /// An end for a worker.
     pub(crate) fn lines(&self) -> Lines {
-        let gathered = RefCell::default();
         Lines {
             to: self.to.clone(),
-            failures_only: self.failures_only,
-            gathered,
+            wanted: Arc::clone(&self.wanted),
+            gathered: RefCell::default(),
         }
-    }
-
-    /// Opens the file anew before the next line.
-    pub(crate) fn reopen(&self) {
-        self.reopen.store(true, Ordering::Relaxed);
     }
 }
 
+#[derive(Debug)]
 enum Out {
+    Nowhere,
     Stdout,
-    File(Box<Path>, File),
+    File(File),
 }
 
 impl Out {
-    fn open(destination: AccessLogDestination) -> io::Result<Self> {
+    fn open(destination: &AccessLogDestination) -> io::Result<Self> {
         match destination {
             AccessLogDestination::Stdout => Ok(Self::Stdout),
-            AccessLogDestination::File(path) => {
-                let file = append_to(&path)?;
-                Ok(Self::File(path.into_boxed_path(), file))
-            }
+            AccessLogDestination::File(path) => append_to(path).map(Self::File),
         }
     }
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
+            Self::Nowhere => Ok(()),
             Self::Stdout => {
                 let mut out = io::stdout().lock();
                 out.write_all(bytes)?;
                 out.flush()
             }
-            Self::File(_, file) => file.write_all(bytes),
+            Self::File(file) => file.write_all(bytes),
         }
-    }
-    fn reopen(&mut self) -> io::Result<()> {
-        if let Self::File(path, file) = self {
-            *file = append_to(path)?;
-        }
-        Ok(())
     }
 }
 
+/// Opens without waiting: a pipe that nobody reads is refused.
 fn append_to(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o640)
-        .open(path)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    // The thread may wait for what it writes to.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file)
 }
 
-fn run(from: &Receiver<Vec<u8>>, mut out: Out, reopen: &AtomicBool) {
+fn run(from: &Receiver<Vec<u8>>, next: &Mutex<Option<Out>>) {
+    let mut out = Out::Nowhere;
     let mut well = true;
     for chunk in from {
-        if reopen.swap(false, Ordering::Relaxed)
-            && let Err(error) = out.reopen()
-        {
-            tracing::warn!(%error, "the access log could not be opened anew");
+        if let Some(newer) = next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            out = newer;
+            well = true;
         }
         match out.write(&chunk) {
             Ok(()) => well = true,
