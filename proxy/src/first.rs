@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     detect::{self, Spoken},
+    drain::Drain,
     hello::{self, Hello},
     io::Io,
 };
@@ -70,13 +71,35 @@ pub(crate) async fn bytes(
     told(io, into, silence, more, detect::spoken).await
 }
 
-/// The same where HTTP is configured: a request line is believed from its beginning on.
+/// How long draining waits for a caller that has connected and said nothing: who has just connected is about to speak.
+const LAST: Duration = Duration::from_secs(1);
+
+/// The same where HTTP is configured: a request line is believed from its beginning on. Of a silent caller draining
+/// does not wait for more than a second.
 pub(crate) async fn requests(
     io: &mut Io,
     into: &mut BytesMut,
     silence: Duration,
     more: Duration,
+    drain: &Drain,
 ) -> First {
+    if into.is_empty() {
+        let by = async {
+            drain.draining().await;
+            tokio::time::sleep(LAST).await;
+        };
+        // Whatever has come is read, draining or not.
+        let read = tokio::select! {
+            biased;
+            read = tokio::time::timeout(silence, read_some(io, into)) => read,
+            () = by => return First::Silent,
+        };
+        match read {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0)) | Err(_) => return First::Silent,
+            Ok(Err(_broken)) => return First::Broken,
+        }
+    }
     told(io, into, silence, more, detect::beginning).await
 }
 
@@ -137,17 +160,21 @@ pub(crate) enum Speaker {
     Server,
     /// One of both ended.
     Nobody,
+    /// Neither did anything for too long.
+    Idle,
 }
 
-/// Waits for whoever speaks first.
+/// Waits for whoever speaks first, at most `idle`.
 pub(crate) async fn race(
     down: &mut Io,
     down_first: &mut BytesMut,
     up: &mut Io,
     up_first: &mut BytesMut,
     more: Duration,
+    idle: Duration,
 ) -> Speaker {
     let caller = tokio::select! {
+        () = tokio::time::sleep(idle) => return Speaker::Idle,
         read = read_some(up, up_first) => match read {
             Ok(1..) => return Speaker::Server,
             Ok(0) | Err(_) => return Speaker::Nobody,
@@ -160,5 +187,71 @@ pub(crate) async fn race(
             First::Silent | First::Broken => Speaker::Nobody,
         },
         Ok(0) | Err(_) => Speaker::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::trial::pair;
+
+    const SILENCE: Duration = Duration::from_mins(1);
+    const MORE: Duration = Duration::from_secs(20);
+
+    /// Runs a test on a clock that jumps to whatever is waited for next.
+    fn run(test: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(test);
+    }
+
+    #[test]
+    fn draining_waits_a_second_for_who_says_nothing() {
+        run(async {
+            let drain = Drain::below(&CancellationToken::new());
+            for (draining, waited) in [(false, SILENCE), (true, LAST)] {
+                if draining {
+                    drain.begin();
+                }
+                let (_caller, captured) = pair().await;
+                let mut io = Io::Tcp(captured);
+                let begun = Instant::now();
+                let first = requests(&mut io, &mut BytesMut::new(), SILENCE, MORE, &drain).await;
+                assert_eq!(first, First::Silent);
+                let took = begun.elapsed();
+                assert!(took >= waited && took < waited + LAST, "{took:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn who_has_spoken_is_heard_while_draining() {
+        run(async {
+            let drain = Drain::below(&CancellationToken::new());
+            drain.begin();
+            let (mut caller, captured) = pair().await;
+            caller.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            captured.readable().await.unwrap();
+            let mut io = Io::Tcp(captured);
+            let first = requests(&mut io, &mut BytesMut::new(), SILENCE, MORE, &drain).await;
+            assert_eq!(first, First::Spoken(Spoken::Http1));
+        });
+    }
+
+    #[test]
+    fn a_race_that_nobody_wins_ends() {
+        run(async {
+            let ((_caller, captured), (dialled, _program)) = (pair().await, pair().await);
+            let (mut down, mut up) = (Io::Tcp(captured), Io::Tcp(dialled));
+            let (mut asked, mut said) = (BytesMut::new(), BytesMut::new());
+            let begun = Instant::now();
+            let idle = Duration::from_hours(1);
+            let speaker = race(&mut down, &mut asked, &mut up, &mut said, MORE, idle).await;
+            assert_eq!(speaker, Speaker::Idle);
+            assert!(begun.elapsed() >= idle);
+        });
     }
 }

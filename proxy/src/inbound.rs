@@ -97,8 +97,8 @@ pub(crate) async fn serve(
             first::bytes(&mut io, &mut first, limits.silence, limits.silence * 4).await
         }
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
-            let spoken =
-                first::requests(&mut io, &mut first, limits.first_bytes, limits.head).await;
+            let (silence, head) = (limits.first_bytes, limits.head);
+            let spoken = first::requests(&mut io, &mut first, silence, head, &worker.drain).await;
             match spoken.as_http(port.protocol) {
                 First::Silent | First::Broken => return drop(io),
                 spoken @ First::Spoken(_) => spoken,
@@ -161,8 +161,9 @@ async fn opaque(
     };
     let mut up_first = BytesMut::new();
     if silent {
-        let more = worker.config.limits.silence * 4;
-        let speaker = first::race(&mut io, &mut first, &mut up, &mut up_first, more).await;
+        let limits = &worker.config.limits;
+        let (more, idle) = (limits.silence * 4, limits.tcp_idle);
+        let speaker = first::race(&mut io, &mut first, &mut up, &mut up_first, more, idle).await;
         let said = (speaker == Speaker::Server).then_some(&*up_first);
         worker.memory.learn(port.target, said);
         let from = || Origin::Inbound(origin.clone());
@@ -174,6 +175,11 @@ async fn opaque(
             Speaker::Caller(Spoken::Http2) => {
                 drop(up);
                 return Box::pin(http::serve_http2(Rc::clone(worker), io, first, from())).await;
+            }
+            Speaker::Idle => {
+                told.too_long(worker);
+                up.reset();
+                return io.reset();
             }
             Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {}
         }
@@ -195,10 +201,5 @@ fn is_let_through(
         told.refused(worker, 0, "denied", &what);
         return false;
     }
-    let counted = worker.limits.connection(&port.limits, origin.source());
-    if let Err(refused) = &counted {
-        worker.observe.policies().limited.add(1);
-        told.refused(worker, 0, "rate-limited", &refused.what);
-    }
-    counted.is_ok()
+    tcp::counted(worker, port, origin.source(), told).is_ok()
 }

@@ -129,7 +129,8 @@ struct Requests {
 /// Waits for the first request.
 async fn requests(worker: Rc<Worker>, first: &mut BytesMut, io: &mut Io) -> Requests {
     let limits = &worker.config.limits;
-    let spoken = first::requests(io, first, limits.first_bytes, limits.head).await;
+    let (silence, head) = (limits.first_bytes, limits.head);
+    let spoken = first::requests(io, first, silence, head, &worker.drain).await;
     Requests { worker, spoken }
 }
 
@@ -252,8 +253,10 @@ async fn silent(
         return io.reset();
     };
     let mut up_first = BytesMut::new();
-    let more = worker.config.limits.silence * 4;
-    let speaker = first::race(&mut io, &mut first, &mut opened.io, &mut up_first, more).await;
+    let limits = &worker.config.limits;
+    let (more, idle) = (limits.silence * 4, opened.told.idle(&worker));
+    let up = &mut opened.io;
+    let speaker = first::race(&mut io, &mut first, up, &mut up_first, more, idle).await;
     let said = (speaker == Speaker::Server).then_some(&*up_first);
     worker.memory.learn(address, said);
     match speaker {
@@ -265,6 +268,11 @@ async fn silent(
         Speaker::Caller(Spoken::Tls) if callee.reads_hello() => {
             drop(opened);
             opaque(&worker, io, first, &origin, callee).await;
+        }
+        Speaker::Idle => {
+            opened.told.too_long(&worker);
+            opened.io.reset();
+            io.reset();
         }
         Speaker::Caller(Spoken::Tls | Spoken::Opaque) | Speaker::Server | Speaker::Nobody => {
             if tcp::local_unseen(&worker, &opened, &origin).is_err() {

@@ -152,6 +152,21 @@ impl Told {
         self.settle(worker, status, code, what, moved);
     }
 
+    /// How long nothing may move on it: what the backend's policy says, or the usual.
+    pub(crate) fn idle(&self, worker: &Worker) -> Duration {
+        self.idle.unwrap_or(worker.config.limits.tcp_idle)
+    }
+
+    /// Records that neither end said anything for too long.
+    pub(crate) fn too_long(&self, worker: &Worker) {
+        let moved = copy::Moved {
+            received: 0,
+            sent: 0,
+            end: copy::End::Idle,
+        };
+        self.done(worker, moved);
+    }
+
     /// Records how it went.
     fn done(&self, worker: &Worker, moved: copy::Moved) {
         let (code, what) = match moved.end {
@@ -425,7 +440,7 @@ pub(crate) async fn relay(
     let limits = &worker.config.limits;
     let half_closed = limits.tcp_half_closed;
     let patience = copy::Patience {
-        idle: told.idle.unwrap_or(limits.tcp_idle),
+        idle: told.idle(worker),
         half_closed: told.idle.map_or(half_closed, |idle| half_closed.min(idle)),
     };
     let moved = copy::both(
@@ -449,7 +464,7 @@ pub(crate) fn authorized_unseen(port: &InboundPort, origin: &InboundOrigin) -> R
     allows_unseen(port, origin.principal.as_ref())
 }
 
-/// As [`authorized_unseen`], for the way that was opened for a caller on this host.
+/// As [`authorized_unseen`], for the way that was opened for a caller on this host; its limits count it too.
 pub(crate) fn local_unseen(
     worker: &Worker,
     opened: &Opened,
@@ -459,10 +474,29 @@ pub(crate) fn local_unseen(
     let Some(port) = local_port(&snapshot, &opened.picked.endpoint) else {
         return Ok(());
     };
-    allows_unseen(port, Some(&origin.caller.principal)).map_err(|what| {
+    if let Err(what) = allows_unseen(port, Some(&origin.caller.principal)) {
         opened.told.refused(worker, 0, "denied", &what);
-        Refused
-    })
+        return Err(Refused);
+    }
+    let source = Source::local(&origin.caller, Some(origin.peer.ip()));
+    counted(worker, port, source, &opened.told)
+}
+
+/// Counts a connection in which no request will be seen; recorded when a limit refuses it.
+pub(crate) fn counted(
+    worker: &Worker,
+    port: &InboundPort,
+    source: Source<'_>,
+    told: &Told,
+) -> Result<(), Refused> {
+    worker
+        .limits
+        .connection(&port.limits, source)
+        .map_err(|refused| {
+            worker.observe.policies().limited.add(1);
+            told.refused(worker, 0, "rate-limited", &refused.what);
+            Refused
+        })
 }
 
 /// Whether a caller on this host may call a program of this host: the port's policies, as for any other.

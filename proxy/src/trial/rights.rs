@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, sync::Arc};
+    use std::{net::SocketAddr, sync::Arc, time::Duration};
 
     use bytes::Bytes;
     use mesh_identity::tls as configurations;
@@ -10,7 +10,10 @@ mod tests {
         endpoint::TunnelKind,
         principal::SpiffeId,
         service::AppProtocol,
-        snapshot::{Authorization, AuthorizationRule, BackendEndpoint, cell},
+        snapshot::{
+            Authorization, AuthorizationRule, BackendEndpoint, RateLimit, cell,
+            limit::{LimitFields, LimitKey, LimitScope},
+        },
     };
     use rustls_pki_types::ServerName;
     use tokio::{
@@ -113,6 +116,60 @@ mod tests {
                 let mut said = [0; 14];
                 service.read_exact(&mut said).await.unwrap();
                 assert_eq!(&said, b"GET / HTTP/1.1");
+            }
+        });
+    }
+
+    /// Opaque connections are counted wherever the caller is, each once.
+    #[test]
+    fn limits_hold_for_connections() {
+        run(async {
+            for (local, protocol) in [
+                (false, AppProtocol::Tcp),
+                (true, AppProtocol::Tcp),
+                (true, AppProtocol::Detect),
+            ] {
+                let world = World::new();
+                let program = listener().await;
+                let address = program.local_addr().unwrap();
+                let mut port = world.port(address, protocol);
+                port.limits = Arc::from([RateLimit {
+                    key: LimitKey(1),
+                    name: "shop/limit".into(),
+                    matches: Vec::new(),
+                    by: Arc::from([]),
+                    requests: 1,
+                    per: Duration::from_hours(2),
+                    burst: 2,
+                    scope: LimitScope::Host,
+                    fields: LimitFields::None,
+                }]);
+                let (a, b) = (world.caller_host(), world.serving_host(port.clone()));
+                if local {
+                    let mut endpoint = plain(1, address);
+                    endpoint.local = true;
+                    let mut snapshot = world.calling(protocol, [endpoint]);
+                    snapshot.inbound.by_address.insert(address, Arc::new(port));
+                    a.publish(snapshot);
+                } else {
+                    a.publish(world.calling(protocol, [world.meshed(1, address, b.tunnel)]));
+                }
+                for _ in 0..2 {
+                    let mut caller = world.dial(&a).await;
+                    let (mut service, _) = program.accept().await.unwrap();
+                    service.write_all(b"x").await.unwrap();
+                    assert_eq!(caller.read_u8().await.unwrap(), b'x', "{local}");
+                }
+                let mut caller = world.dial(&a).await;
+                caller.write_all(b"x").await.unwrap();
+                let read = caller.read(&mut [0]).await;
+                assert!(matches!(read, Ok(0) | Err(_)), "{local} {protocol:?}");
+                let told = if local { a.failures() } else { b.failures() };
+                assert_eq!(
+                    told.last().unwrap().0,
+                    "rate-limited",
+                    "{local} {protocol:?}"
+                );
             }
         });
     }
