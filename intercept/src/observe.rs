@@ -11,7 +11,7 @@ use crate::{
     apply::Settings,
     bypass,
     intent::reply_mark,
-    nft::Nft,
+    nft::{Nft, NftError},
     routes::{Routes, mark as mark_of, priority, rule_table},
     rules,
 };
@@ -49,12 +49,25 @@ pub async fn environment(boot: &Boot) -> Vec<Finding> {
 
 /// Whether our two tables are in the kernel: the owner's, the fallback's.
 pub async fn tables(settings: &Settings) -> (bool, bool) {
-    let Ok(nft) = Nft::find(settings.nft.as_deref()) else {
-        return (false, false);
-    };
-    let present = nft.tables().await.unwrap_or_default();
-    let has = |wanted: &str| present.iter().any(|name| name == wanted);
-    (has(rules::OWNER), has(rules::FALLBACK))
+    missing(settings)
+        .await
+        .map_or((false, false), |missing| (!missing.0, !missing.1))
+}
+
+/// The tables that a daemon with this configuration keeps in the kernel while it captures, and that are not there.
+pub async fn missing_tables(boot: &Boot) -> Result<Vec<&'static str>, NftError> {
+    let (owner, fallback) = missing(&Settings::from_boot(boot)).await?;
+    let lost = [(owner, rules::OWNER), (fallback, rules::FALLBACK)];
+    Ok(lost
+        .into_iter()
+        .filter_map(|(lost, name)| lost.then_some(name))
+        .collect())
+}
+
+async fn missing(settings: &Settings) -> Result<(bool, bool), NftError> {
+    let present = Nft::find(settings.nft.as_deref())?.tables().await?;
+    let lacks = |wanted: &str| present.iter().all(|name| name != wanted);
+    Ok((lacks(rules::OWNER), lacks(rules::FALLBACK)))
 }
 
 fn capabilities(findings: &mut Vec<Finding>) {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path, process::ExitCode, sync::Arc, time::Duration}
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_model::{
-    config::Boot,
+    config::{AccessLogDestination, Boot},
     finding::{Finding, Severity},
 };
 use tokio::sync::{mpsc, watch};
@@ -267,7 +267,10 @@ async fn recapture(daemon: &Arc<Daemon>) -> Result<(), String> {
 fn reload(daemon: &Daemon) -> Result<(), String> {
     notify::reloading();
     let mut outcome = Ok(());
-    match config::load(&daemon.config_path) {
+    let read = config::load(&daemon.config_path)
+        .map_err(|faults| config::faults_text(&faults).trim().replace('\n', " | "))
+        .and_then(|loaded| log_to(daemon, &loaded).map(|()| loaded));
+    match read {
         Ok(loaded) => {
             daemon
                 .ground
@@ -288,8 +291,7 @@ fn reload(daemon: &Daemon) -> Result<(), String> {
             daemon.ground.live.send_replace(Arc::new(loaded.live));
             tracing::info!("configuration read again");
         }
-        Err(faults) => {
-            let what = config::faults_text(&faults).trim().replace('\n', " | ");
+        Err(what) => {
             outcome = Err(what.clone());
             let finding = Finding::new(
                 "bad-configuration",
@@ -305,6 +307,21 @@ fn reload(daemon: &Daemon) -> Result<(), String> {
     }
     notify::ready(daemon.phase());
     outcome
+}
+
+/// The access log follows first: it is the one setting that can fail after the check, and then nothing is taken.
+fn log_to(daemon: &Daemon, loaded: &Loaded) -> Result<(), String> {
+    let Some(running) = daemon.running.load_full() else {
+        return Ok(());
+    };
+    let log = &loaded.live.access_log;
+    running.log_to(log).map_err(|error| {
+        let place = match &log.destination {
+            Some(AccessLogDestination::File(path)) => path.display().to_string(),
+            Some(AccessLogDestination::Stdout) | None => "the access log".to_owned(),
+        };
+        format!("access_log.destination: {place} cannot be opened: {error}")
+    })
 }
 
 async fn close(daemon: &Arc<Daemon>) {

@@ -259,6 +259,6 @@ pub struct AccessLog {
 pub enum AccessLogDestination {
     /// Standard output: the journal.
     Stdout,
-    /// A file, appended to; reopened on SIGHUP.
+    /// A file, appended to; opened anew by each reload.
     File(PathBuf),
 }

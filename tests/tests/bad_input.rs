@@ -179,6 +179,44 @@ fn a_bad_reload_keeps_the_last_good_configuration() {
             Ok(())
         }
     });
+    the_access_log_follows_reloads(&stage);
+}
+
+/// It begins at a reload, a rotated file is left alone, and one that cannot be opened refuses the reload.
+fn the_access_log_follows_reloads(stage: &Stage) {
+    let host = stage.host(2).unwrap();
+    let log = host.directory.join("access.log");
+    let logs_to = |path: &std::path::Path| {
+        let text = format!("[access_log]\ndestination = \"{}\"\n", path.display());
+        host.configure("conf.d/log.toml", &text).unwrap();
+        host.signal_meshd(nix::sys::signal::Signal::SIGHUP).unwrap();
+    };
+    let logged = |what: &str| {
+        eventually(what, Duration::from_secs(30), || {
+            stage.client(&["get", "http://capitalizer/"])?;
+            let text = std::fs::read_to_string(&log)?;
+            anyhow::ensure!(text.contains("default/capitalizer"), "{text}");
+            anyhow::Ok(())
+        });
+    };
+    logs_to(&log);
+    logged("the log begins");
+    std::fs::rename(&log, log.with_extension("1")).unwrap();
+    logs_to(&log);
+    logged("a new file takes the place of the one that was rotated away");
+    let nowhere = host.directory.join("nowhere/access.log");
+    logs_to(&nowhere);
+    let place = nowhere.display().to_string();
+    eventually("the reload is refused", Duration::from_secs(30), || {
+        let said = host.ctl_json(&["status"]).unwrap()["findings"].to_string();
+        if said.contains(&place) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    std::fs::write(&log, "").unwrap();
+    logged("the log before goes on");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use mesh_model::{
     admin::CheckRow,
     catalog::{Catalog, Liveness},
-    config::Capture,
     finding::{Finding, Severity},
     name::HostId,
     time::rfc3339,
@@ -13,6 +12,11 @@ use mesh_model::{
 
 use super::state;
 use crate::{clock, daemon::Daemon, running::Running};
+
+/// What the kernel captures.
+mod capture;
+/// Who may commit, and for how long.
+mod operators;
 
 /// Every line of the check.
 pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
@@ -40,7 +44,8 @@ pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
     rows.extend(hosts(&catalog, &running).await);
     rows.extend(authorities(&catalog));
     rows.extend(certificates(&running));
-    rows.extend(capture(daemon));
+    rows.extend(operators::rows(&catalog, clock::now_ms()));
+    rows.push(capture::line(&daemon.ground.boot, daemon.phase(), &running).await);
     let findings = state::findings(daemon, Some(&running));
     rows.extend(
         findings
@@ -196,20 +201,4 @@ fn rough(left: std::time::Duration) -> String {
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
     }
-}
-
-fn capture(daemon: &Daemon) -> Vec<CheckRow> {
-    vec![match (daemon.phase(), daemon.ground.boot.capture) {
-        ("bypassed", _) => row(
-            "capture",
-            "warning",
-            "bypassed: programs of this host go around the mesh",
-            "`meshctl unbypass`",
-        ),
-        (_, Capture::Off) => ok("capture", "off: programs use the explicit listener"),
-        (_, Capture::Mesh) => ok(
-            "capture",
-            "calls to mesh addresses and to registered ports are captured",
-        ),
-    }]
 }

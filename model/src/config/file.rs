@@ -178,7 +178,7 @@ written! {
 written! {
     /// Access log: one JSON object a line.
     FileAccessLog as "[access_log]" {
-        /// `stdout` (the journal), `off`, or a file, which is reopened on reload.
+        /// `stdout` (the journal), `off`, or a file, which a reload opens anew: rotate it by `mv` and `systemctl reload meshd`.
         destination: Option<String>, "\"off\"", "stdout, off, an absolute path";
         /// True: only failed requests.
         failures_only: Option<bool>, "false", "true, false";
