@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         env = "MESHD_CONFIG",
-        default_value = "/etc/meshd/meshd.toml",
+        default_value = config::DEFAULT,
         global = true
     )]
     config: PathBuf,
@@ -50,10 +50,10 @@ pub(crate) fn carry_out(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.check {
         return Ok(check(&arguments.config));
     }
-    let read = || {
-        config::load(&arguments.config)
-            .map_err(|faults| anyhow::anyhow!(config::faults_text(&faults)))
-    };
+    let told = |faults: Vec<_>| anyhow::anyhow!(config::faults_text(&faults));
+    let read = || config::load(&arguments.config).map_err(told);
+    // What must work when everything else fails does not need a configuration without faults.
+    let rescued = || config::rescued(&arguments.config).map_err(told);
     match &arguments.command {
         None => boot::daemon(&arguments.config, read()?),
         Some(Command::Config) => {
@@ -61,15 +61,15 @@ pub(crate) fn carry_out(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             telemetry::print(&mesh_model::config::effective(&loaded.boot, &loaded.live));
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Names) => boot::names(&read()?.boot),
-        Some(Command::Bypass) => boot::bypass(&read()?.boot, true),
-        Some(Command::Unbypass) => boot::bypass(&read()?.boot, false),
-        Some(Command::Uninstall) => boot::uninstall(&read()?.boot),
+        Some(Command::Names) => boot::names(&rescued()?),
+        Some(Command::Bypass) => boot::bypass(&rescued()?, true),
+        Some(Command::Unbypass) => boot::bypass(&rescued()?, false),
+        Some(Command::Uninstall) => boot::uninstall(&rescued()?),
         Some(Command::Restore) => {
             let mut text = String::new();
             std::io::Read::read_to_string(&mut std::io::stdin(), &mut text)
                 .context("cannot read the backup from standard input")?;
-            boot::restore(&read()?.boot, &text)
+            boot::restore(&rescued()?, &text)
         }
     }
 }

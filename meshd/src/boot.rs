@@ -8,7 +8,7 @@ use mesh_model::{
     config::{AccessLogDestination, Boot},
     finding::{Finding, Severity},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     adopt, called, clock,
     config::{self, Loaded},
     daemon::{Daemon, Request},
-    disk::Disk,
+    disk::{self, Disk},
     ground::Ground,
     intake::Host,
     metrics, names, notify, questions,
@@ -186,13 +186,19 @@ async fn attend(daemon: &Arc<Daemon>, mut requests: mpsc::Receiver<Request>) -> 
             },
             request = requests.recv() => match request {
                 None => return Ok(()),
-                Some(Request::Activate(answer)) => drop(answer.send(activate(daemon).await)),
-                Some(Request::Leave(answer)) => drop(answer.send(leave(daemon).await)),
+                Some(Request::Activate(answer)) => told(daemon, answer, activate(daemon).await),
+                Some(Request::Leave(answer)) => told(daemon, answer, leave(daemon).await),
                 Some(Request::Reload(answer)) => drop(answer.send(reload(daemon))),
-                Some(Request::Capture(answer)) => drop(answer.send(recapture(daemon).await)),
+                Some(Request::Capture(answer)) => told(daemon, answer, recapture(daemon).await),
             },
         }
     }
+}
+
+/// Answers whoever asked, after systemd has been told the phase that came of it.
+fn told(daemon: &Daemon, answer: oneshot::Sender<Result<(), String>>, outcome: Result<(), String>) {
+    notify::status(daemon.phase());
+    drop(answer.send(outcome));
 }
 
 /// Opens the rooms of a meshed host.
@@ -325,8 +331,8 @@ fn log_to(daemon: &Daemon, loaded: &Loaded) -> Result<(), String> {
 }
 
 async fn close(daemon: &Arc<Daemon>) {
-    notify::stopping();
     let timeout = daemon.ground.live.borrow().drain_timeout;
+    notify::stopping(timeout);
     if let Some(running) = daemon.running.swap(None) {
         running.close(timeout).await;
     }
@@ -362,14 +368,20 @@ pub(crate) fn names(boot: &Boot) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Time for a daemon that lives to see the marker and take its own table down.
+const OBEYS_WITHIN: Duration = Duration::from_secs(3);
+
 /// Bypass and its undoing, with the daemon dead.
 pub(crate) fn bypass(boot: &Boot, enter: bool) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
-        if enter {
-            mesh_intercept::bypass::enter(&boot.state_dir).await?;
-        } else {
+        if !enter {
             mesh_intercept::bypass::leave(&boot.state_dir)?;
+            telemetry::print("bypass is off: meshd is in this host's path whenever it runs\n");
+            return Ok(ExitCode::SUCCESS);
         }
+        let owner_left = mesh_intercept::bypass::enter(&boot.state_dir).await?;
+        swept(owner_left).await?;
+        telemetry::print("meshd is out of this host's path until `meshctl unbypass`\n");
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -377,15 +389,28 @@ pub(crate) fn bypass(boot: &Boot, enter: bool) -> anyhow::Result<ExitCode> {
 /// Removes what the kernel still has of us.
 pub(crate) fn uninstall(boot: &Boot) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
-        mesh_intercept::bypass::sweep(&boot.state_dir).await?;
+        let owner_left = mesh_intercept::bypass::sweep(&boot.state_dir).await?;
+        swept(owner_left).await?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Puts a backup into an empty state directory.
+/// Fails when the table that only its daemon may take down stands.
+async fn swept(owner_left: bool) -> anyhow::Result<()> {
+    if owner_left && !mesh_intercept::bypass::owner_gone(OBEYS_WITHIN).await? {
+        anyhow::bail!(
+            "table inet meshd stands: the meshd that holds it runs and does not take it down, and nobody else can; \
+             `systemctl kill -s KILL meshd`, or end that process: the table goes with it"
+        );
+    }
+    Ok(())
+}
+
+/// Puts a backup into an empty state directory that no daemon uses.
 pub(crate) fn restore(boot: &Boot, text: &str) -> anyhow::Result<ExitCode> {
     let backup =
         serde_json::from_str(text).context("the backup is not what `meshctl backup` writes")?;
+    let _unused = disk::lock_if_used(&boot.state_dir).context("`systemctl stop meshd` first")?;
     crate::admission::restore(&boot.state_dir, &backup)?;
     telemetry::print("restored; start meshd\n");
     Ok(ExitCode::SUCCESS)

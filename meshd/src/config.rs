@@ -4,10 +4,16 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use mesh_model::config::{Boot, ConfigError, Live, Sources};
+
+/// What can still be read of a configuration that has faults.
+mod rescue;
+
+pub(crate) use rescue::rescued;
 
 /// A configuration that was found good.
 #[derive(Debug, Clone)]
@@ -18,12 +24,20 @@ pub(crate) struct Loaded {
     pub(crate) live: Live,
 }
 
+/// The main file unless another one is named. It alone may be missing.
+pub(crate) const DEFAULT: &str = "/etc/meshd/meshd.toml";
+
 const MAX_FILE: u64 = 4 << 20;
 
 /// As [`load_files`], with the services that are tried; a trial that does not fit the rest is left out.
 pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<ConfigError>> {
     let loaded = load_files(path, &[])?;
-    let tried = toml_files(&crate::adopt::trial::directory(&loaded.boot.state_dir));
+    let trial = crate::adopt::trial::directory(&loaded.boot.state_dir);
+    // Whoever only checks may not look into the state directory.
+    let tried = toml_files(&trial).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what is tried cannot be read");
+        Vec::new()
+    });
     if tried.is_empty() {
         return Ok(loaded);
     }
@@ -37,19 +51,11 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<ConfigError>> {
 }
 
 /// Reads `path`, `conf.d/*.toml` and `services.d/*.toml` beside it, in this order, each by name, and `more`.
-/// A missing main file means defaults, so that a fresh install runs idle.
+/// Without the main file of the default place, and without a folder, defaults count, so that a fresh install runs
+/// idle. Whatever else cannot be read is a fault: a service whose file cannot be read has not been taken away.
 fn load_files(path: &Path, more: &[PathBuf]) -> Result<Loaded, Vec<ConfigError>> {
     let mut faults = Vec::new();
-    let mut files = Vec::new();
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    if path.exists() {
-        take(path, &mut files, &mut faults);
-    }
-    for folder in ["conf.d", "services.d"] {
-        for file in toml_files(&directory.join(folder)) {
-            take(&file, &mut files, &mut faults);
-        }
-    }
+    let mut files = found(path, &mut faults);
     for file in more {
         take(file, &mut files, &mut faults);
     }
@@ -62,6 +68,30 @@ fn load_files(path: &Path, more: &[PathBuf]) -> Result<Loaded, Vec<ConfigError>>
             Err(faults)
         }
     }
+}
+
+/// The files of a configuration, with the faults of those that cannot be read.
+fn found(path: &Path, faults: &mut Vec<ConfigError>) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    // A link that leads nowhere is there.
+    let missing =
+        std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if !(missing && path == Path::new(DEFAULT)) {
+        take(path, &mut files, faults);
+    }
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    for folder in ["conf.d", "services.d"] {
+        let folder = directory.join(folder);
+        match toml_files(&folder) {
+            Ok(list) => list.iter().for_each(|file| take(file, &mut files, faults)),
+            Err(error) => faults.push(unreadable(
+                &folder,
+                &error,
+                "make it a directory that meshd may read",
+            )),
+        }
+    }
+    files
 }
 
 /// All faults, one a line.
@@ -81,23 +111,42 @@ fn take(path: &Path, files: &mut Vec<(String, String)>, faults: &mut Vec<ConfigE
     });
     match read {
         Ok(text) => files.push((name, text)),
-        Err(error) => faults.push(ConfigError {
-            file: name,
-            line: 0,
-            key: String::new(),
-            what: format!("cannot be read: {error}"),
-            remedy: "make it a readable UTF-8 text file".to_owned(),
-        }),
+        Err(error) => faults.push(unreadable(
+            path,
+            &error,
+            "make it a readable UTF-8 text file",
+        )),
     }
 }
 
-fn toml_files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
+fn unreadable(path: &Path, error: &std::io::Error, remedy: &str) -> ConfigError {
+    ConfigError {
+        file: path.display().to_string(),
+        line: 0,
+        key: String::new(),
+        what: format!("cannot be read: {error}"),
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// The files of a folder by name; none when there is no folder.
+fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    // A link that leads nowhere is there.
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                && std::fs::symlink_metadata(folder).is_err() =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
     };
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
+    let all: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()?;
+    let mut found: Vec<PathBuf> = all
+        .into_iter()
         .filter(|path| {
             path.extension()
                 .is_some_and(|extension| extension == "toml")
@@ -109,7 +158,7 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
         })
         .collect();
     found.sort();
-    found
+    Ok(found)
 }
 
 /// The user ids of every user name that a `user` key mentions, by the host's own name service.
@@ -146,3 +195,6 @@ fn collect_users(value: &toml::Value, names: &mut Vec<String>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ use writer::{Order, Shared, Writer};
 
 /// The daemon's own table, beside those of the control state.
 const BOOT: &str = "boot";
+/// The file whose lock says that a daemon uses the directory.
+const LOCK: &str = "lock";
 /// Bytes of the file that may be held in memory: it is read whole once, at the start, and then only written. Rows
 /// come at random places, so that whatever is allowed here is filled by some hundred edits.
 const CACHE: usize = 1 << 18;
@@ -205,8 +207,17 @@ fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
     TableDefinition::new(name)
 }
 
+/// Keeps daemons away from a directory that one of them has used; a directory without a lock file has none to keep
+/// away, and gets no such file, which would belong to the caller.
+pub(crate) fn lock_if_used(state_dir: &Path) -> Result<Option<Flock<File>>, DiskError> {
+    if !state_dir.join(LOCK).exists() {
+        return Ok(None);
+    }
+    lock(state_dir).map(Some)
+}
+
 fn lock(state_dir: &Path) -> Result<Flock<File>, DiskError> {
-    let path = state_dir.join("lock");
+    let path = state_dir.join(LOCK);
     let io = |source| DiskError::Io {
         path: path.clone(),
         source,

@@ -7,6 +7,9 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
+/// Time for what comes after the drain: goodbyes, tables, files.
+const AFTER_DRAIN: Duration = Duration::from_secs(20);
+
 /// The daemon answers its admin socket.
 pub(crate) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -21,9 +24,23 @@ pub(crate) fn reloading() {
     }
 }
 
-/// The daemon drains and ends.
-pub(crate) fn stopping() {
-    send(&[NotifyState::Stopping]);
+/// What people see in `systemctl status` has changed.
+pub(crate) fn status(status: &str) {
+    send(&[NotifyState::Status(status)]);
+}
+
+/// The daemon drains for up to `drain`, then ends: systemd kills nobody who is still within that.
+pub(crate) fn stopping(drain: Duration) {
+    send(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(needed(drain)),
+    ]);
+}
+
+/// Microseconds that an end takes with this drain: what comes after it has its own, short limits.
+fn needed(drain: Duration) -> u32 {
+    let whole = drain.saturating_add(AFTER_DRAIN);
+    u32::try_from(whole.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Feeds the watchdog at half its interval until stopped: it starves when the control runtime hangs.
@@ -43,5 +60,17 @@ pub(crate) async fn watchdog(stop: CancellationToken) {
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot tell systemd");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_drain_is_asked_for_whole() {
+        assert_eq!(needed(Duration::from_secs(30)), 50_000_000);
+        assert_eq!(needed(Duration::from_hours(1)), 3_620_000_000);
+        assert_eq!(needed(Duration::MAX), u32::MAX);
     }
 }

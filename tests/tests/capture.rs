@@ -222,6 +222,40 @@ fn rules_are_kept_and_go() {
             Err(answer)
         }
     });
+    out_in_spite_of_everything(stage.host(2).unwrap());
+}
+
+/// Bypass beside a daemon that hangs, and with a configuration that has faults.
+fn out_in_spite_of_everything(host: &Host) {
+    eventually("its table is there", Duration::from_secs(30), || {
+        let text = rules(host);
+        if text.contains("table inet meshd ") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    host.signal_meshd(nix::sys::signal::Signal::SIGSTOP)
+        .unwrap();
+    let (code, out, said) = host
+        .ctl_full(&["-o", "json", "--timeout", "2s", "bypass"])
+        .unwrap();
+    assert_eq!(code, 1, "{out}{said}");
+    assert!(said.contains("systemctl kill -s KILL meshd"), "{said}");
+    assert!(said.contains("bypass-failed"), "{said}");
+    host.signal_meshd(nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    host.configure("conf.d/faults.toml", "nonsense = 1\n")
+        .unwrap();
+    let (code, out, said) = host.ctl_full(&["bypass"]).unwrap();
+    assert_eq!(code, 0, "{out}{said}");
+    assert!(out.contains("until `meshctl unbypass`"), "{out}");
+    assert!(
+        said.contains("faults.toml:1") && said.contains("nonsense"),
+        "{said}"
+    );
+    let text = rules(host);
+    assert!(!text.contains("meshd"), "{text}");
 }
 
 #[test]

@@ -241,6 +241,15 @@ fn damaged_keys_are_named_and_a_backup_restores_an_authority() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&backup).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+    // Beside a daemon that runs, idle as it is, nothing is restored.
+    let place = backup.display().to_string();
+    let (code, _, said) = mesh
+        .host(2)
+        .ctl_full(&["restore", "--file", &place])
+        .unwrap();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("systemctl stop meshd"), "{said}");
+    assert!(!mesh.host(2).directory.join("state/identity").exists());
     mesh.host(0).stop_meshd().unwrap();
 
     // A damaged key: the daemon says which file, and does not start.

@@ -250,7 +250,8 @@ fn bypass_holds_until_it_is_undone() {
             interceptor.remove(Removal::Stop).await.unwrap();
             drop(interceptor);
             assert!(!bypass::active(directory));
-            bypass::enter(directory).await.unwrap();
+            let owner_left = bypass::enter(directory).await.unwrap();
+            assert!(!owner_left && bypass::owner_gone(Duration::ZERO).await.unwrap());
             assert!(bypass::active(directory));
             assert_eq!(traces(), before);
             bypass::enter(directory).await.unwrap();

@@ -12,10 +12,7 @@ use mesh_model::admin::Backup;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{
-    Session,
-    daemon::{As, become_daemon},
-};
+use super::{Session, daemon::become_daemon};
 use crate::{
     args::{BackupArgs, RestoreArgs},
     failure::{Exit, Failure},
@@ -68,12 +65,7 @@ pub(crate) fn restore(session: &Session, args: &RestoreArgs) -> Result<Exit, Fai
         if args.change.dry_run {
             return checked(session, &mut std::io::stdin().lock(), "<stdin>");
         }
-        return Err(become_daemon(
-            args.config.as_deref(),
-            "restore",
-            As::Daemon,
-            None,
-        ));
+        return Err(become_daemon(args.config.as_deref(), "restore", None));
     }
     let place = args.file.display().to_string();
     let mut file = File::open(&args.file).map_err(|error| Failure::local(&place, &error))?;
@@ -86,7 +78,6 @@ pub(crate) fn restore(session: &Session, args: &RestoreArgs) -> Result<Exit, Fai
     Err(become_daemon(
         args.config.as_deref(),
         "restore",
-        As::Daemon,
         Some(Stdio::from(file)),
     ))
 }

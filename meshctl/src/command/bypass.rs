@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    Session,
-    daemon::{As, become_daemon},
-};
+use super::{Session, daemon::run_daemon};
 use crate::{
     args::BypassArgs,
     failure::{Exit, Failure},
@@ -23,12 +20,14 @@ pub(crate) enum Way {
 
 /// Bypasses, or undoes it.
 pub(crate) async fn run(session: &Session, args: &BypassArgs, way: Way) -> Result<Exit, Failure> {
-    let (verb, done) = match way {
-        Way::Out => (
-            "bypass",
-            "meshd is out of this host's path until `meshctl unbypass`",
+    let out = "meshd is out of this host's path until `meshctl unbypass`";
+    let (verb, done, by_hand) = match way {
+        Way::Out => ("bypass", out, out),
+        Way::In => (
+            "unbypass",
+            "meshd is in this host's path again",
+            "bypass is off: meshd is in this host's path whenever it runs",
         ),
-        Way::In => ("unbypass", "meshd is in this host's path again"),
     };
     if args.change.dry_run {
         session.printer.show(&json!({"would": verb}), |_| {
@@ -45,12 +44,8 @@ pub(crate) async fn run(session: &Session, args: &BypassArgs, way: Way) -> Resul
         Ok(_empty) => {}
         Err(failure) if failure.exit == Exit::Unreachable => {
             crate::print::note(&format!("meshd does not answer; running `meshd {verb}`"));
-            return Err(become_daemon(
-                args.config.as_deref(),
-                verb,
-                As::Caller,
-                None,
-            ));
+            run_daemon(args.config.as_deref(), verb)?;
+            return shown(session, verb, by_hand);
         }
         Err(failure) => return Err(failure),
     }
@@ -61,6 +56,10 @@ pub(crate) async fn run(session: &Session, args: &BypassArgs, way: Way) -> Resul
         };
         wait::phase(&session.client, phases, args.change.wait_timeout).await?;
     }
+    shown(session, verb, done)
+}
+
+fn shown(session: &Session, verb: &str, done: &str) -> Result<Exit, Failure> {
     session.printer.show(&json!({"done": verb}), |printer| {
         format!("{} {done}\n", printer.mark("ok"))
     })?;

@@ -35,6 +35,7 @@ runuser -u reader -- env MESHCTL_HOME=/tmp/reader meshctl init >/dev/null 2>&1; 
 
 # A mesh.
 must "init" meshctl init --name lab --wait
+step "systemd is told" soon 10 bash -c '[ "$(systemctl show --property=StatusText --value meshd.service)" = running ]'
 fact "operator's key" "$(stat -c '%a %U' /root/.config/meshctl/operator.key)"
 meshctl init >/dev/null 2>&1; fact "a second init" "exit $?"
 fact "files of the state that others may read" "$(find /var/lib/meshd -type f -perm /077 | wc -l)"
@@ -134,7 +135,10 @@ step "a call to the restarted service" soon 20 calls http://web.mesh.internal/
 printf 'nonsense = 1\n' >/etc/meshd/conf.d/bad.toml
 meshd --check >/test/bad 2>&1; fact "a bad configuration" "exit $?"
 step "the fault has file, line and key" grep -q 'bad.toml:1.*nonsense' /test/bad
+step "a reload with faults fails" bash -c '! systemctl reload meshd.service'
+step "the daemon goes on" systemctl is-active meshd.service
 rm /etc/meshd/conf.d/bad.toml
+step "a reload without faults" systemctl reload meshd.service
 
 # Bypass with the daemon dead; it is to survive the reboot.
 step "stop" systemctl stop meshd.service
