@@ -103,6 +103,8 @@ struct Shared {
     failures: Mutex<BTreeMap<SpiffeId, String>>,
     wanted: Mutex<BTreeSet<SpiffeId>>,
     authority_ends_ms: Mutex<Option<u64>>,
+    /// Why the last renewal of the own right as an authority failed, while none has worked since.
+    authority_failure: Mutex<Option<String>>,
 }
 
 impl Certificates {
@@ -139,6 +141,14 @@ impl Certificates {
             .into_iter()
             .chain(authority)
             .min_by_key(|(_, end)| *end)
+    }
+    /// Why this host's right as an authority could not be renewed, while that is so.
+    pub(crate) fn authority_failure(&self) -> Option<String> {
+        self.shared
+            .authority_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
     /// Wanted identities without a certificate in force.
     pub(crate) fn missing(&self) -> Vec<SpiffeId> {
@@ -373,7 +383,13 @@ impl Keeper {
         if self.authority.due_ms > now_ms {
             return;
         }
-        match obtain::authority(&self.settings).await {
+        let renewed = obtain::authority(&self.settings).await;
+        *self
+            .shared
+            .authority_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = renewed.as_ref().err().cloned();
+        match renewed {
             Ok(()) => {
                 self.authority = Plan {
                     due_ms: self.authority_due(),

@@ -138,6 +138,28 @@ enum Command {
     Ask(Box<dyn FnOnce(&mut Node) + Send>),
 }
 
+/// Opens the sockets of the control state and closes them again. Call it on a runtime.
+pub(crate) fn try_listen(address: SocketAddr, udp: bool) -> Result<(), StartError> {
+    sockets(address, udp, None).map(drop)
+}
+
+type Sockets = (tokio::net::TcpListener, Option<tokio::net::UdpSocket>);
+
+/// TCP, and UDP on the same port unless there is to be none.
+fn sockets(address: SocketAddr, udp: bool, mark: Option<u32>) -> Result<Sockets, StartError> {
+    let failed = |kind| {
+        move |source| StartError::Listen {
+            address,
+            kind,
+            source,
+        }
+    };
+    let listener = socket::listener(address, mark).map_err(failed("TCP"))?;
+    let bound = listener.local_addr().map_err(failed("TCP"))?;
+    let datagrams = udp.then(|| socket::datagrams(bound, mark).map_err(failed("UDP")));
+    Ok((listener, datagrams.transpose()?))
+}
+
 /// The handle of the control state.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -158,20 +180,7 @@ impl Cluster {
     /// Opens the sockets and loads what was known; the catalog is there when this returns. Call it on the
     /// runtime of the control side.
     pub(crate) fn start(start: Start) -> Result<Self, StartError> {
-        let listen = |kind| {
-            move |source| StartError::Listen {
-                address: start.listen,
-                kind,
-                source,
-            }
-        };
-        let listener = socket::listener(start.listen, start.mark).map_err(listen("TCP"))?;
-        let bound = listener.local_addr().map_err(listen("TCP"))?;
-        let udp = if start.udp {
-            Some(socket::datagrams(bound, start.mark).map_err(listen("UDP"))?)
-        } else {
-            None
-        };
+        let (listener, udp) = sockets(start.listen, start.udp, start.mark)?;
         let revoked = Revoked::default();
         let trust = host_trust(&start.identity, &revoked);
         let mut node = node(&start)?;

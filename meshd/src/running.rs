@@ -87,13 +87,15 @@ pub(crate) struct Running {
 
 impl Running {
     /// Opens every room; what was known is planned and obeyed before any peer or registry answers. The
-    /// handler answers other hosts.
+    /// handler answers other hosts. When it fails, whatever had begun has ended.
     pub(crate) async fn open(ground: &Arc<Ground>, handler: Handler) -> anyhow::Result<Self> {
         let identity = Arc::new(Identity::load(&ground.boot.state_dir)?);
-        let stop = ground.stop.child_token();
-        let opened = Box::pin(Self::open_rooms(ground, handler, identity, stop.clone())).await;
+        let (tasks, stop) = (TaskTracker::new(), ground.stop.child_token());
+        let rooms = Self::open_rooms(ground, handler, identity, tasks.clone(), stop.clone());
+        let opened = Box::pin(rooms).await;
         if opened.is_err() {
-            stop.cancel();
+            // None of them writes any more when the mesh that does not start is forgotten.
+            ended(&tasks, &stop).await;
         }
         opened
     }
@@ -102,9 +104,9 @@ impl Running {
         ground: &Arc<Ground>,
         handler: Handler,
         identity: Arc<Identity>,
+        tasks: TaskTracker,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let tasks = TaskTracker::new();
         let site = ground.admission_site();
         let tokens = Arc::new(Tokens::open(Arc::clone(&identity), &site)?);
         let joins = JoinServer::new(
@@ -178,12 +180,19 @@ impl Running {
         };
         // The first plan is obeyed before a listener opens; nothing is captured before there is one.
         reconcile.first().await;
-        let proxy = mesh_proxy::start(
-            proxy_config(ground, &capture),
+        let proxy = match mesh_proxy::start(
+            proxy_config(ground, capture.transparent()),
             reader.clone(),
             credentials,
             stop.clone(),
-        )?;
+        ) {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                // The kernel has nothing of this yet. Its keeper ends before another one may begin.
+                capture.remove(Removal::Stop).await;
+                return Err(error.into());
+            }
+        };
         tasks.spawn(reconcile.run(stop.clone()));
         // What is announced can be reached: the listeners are open.
         let announcements = Announcements::start(ground, told, stop.clone());
@@ -294,6 +303,11 @@ impl Running {
         self.certificates.first_expiry()
     }
 
+    /// Why this host's right as an authority could not be renewed, while that is so.
+    pub(crate) fn authority_failure(&self) -> Option<String> {
+        self.certificates.authority_failure()
+    }
+
     /// Binds a unit's cgroup to its name.
     pub(crate) fn enrol(&self, request: &Enrol) -> Result<(), String> {
         self.with_proxy(|proxy| proxy.enrol(Path::new(&request.cgroup), &request.unit))
@@ -368,20 +382,33 @@ impl Running {
 
     async fn end(&self) {
         self.announcements.end().await;
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some rooms did not close in time");
-        }
+        ended(&self.tasks, &self.stop).await;
     }
 }
 
-fn proxy_config(ground: &Ground, capture: &CaptureRoom) -> mesh_proxy::Config {
+/// Ends the rooms' tasks and waits for them, at most 5 s.
+async fn ended(tasks: &TaskTracker, stop: &CancellationToken) {
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(Duration::from_secs(5), tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some rooms did not close in time");
+    }
+}
+
+/// Opens every listener that the rooms need, and closes them again: what is taken is told before anything is made.
+/// Call it while the rooms are closed, on the runtime of the control side.
+pub(crate) fn try_listeners(ground: &Ground) -> anyhow::Result<()> {
+    let boot = &ground.boot;
+    cluster::try_listen(boot.cluster.listen, boot.cluster.udp)?;
+    mesh_proxy::try_listeners(&proxy_config(ground, boot.capture == Capture::Mesh))?;
+    Ok(())
+}
+
+fn proxy_config(ground: &Ground, transparent: bool) -> mesh_proxy::Config {
     let (boot, live) = (&ground.boot, ground.live.borrow());
-    let transparent = capture.transparent();
     mesh_proxy::Config {
         workers: boot.workers,
         outbound_port: transparent.then_some(boot.listeners.outbound_port),

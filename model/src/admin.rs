@@ -36,9 +36,11 @@
 //! | `POST /v1/join` | `Join` | stream of `JoinStep`, one JSON object a line |
 //! | `POST /v1/token` | `CreateToken` | `Token` |
 //! | `POST /v1/leave` | `Leave` | `{}` |
+//! | `POST /v1/leave/dry-run` | `Leave` | `{}`, or why it is refused |
 //! | `POST /v1/operator` | `AddOperator` | `Operator` with `grant` |
 //! | `POST /v1/bypass`, `POST /v1/unbypass` | `{}` | `{}` |
 //! | `POST /v1/enrol` | `Enrol` | `{}` |
+//! | `GET /v1/enrol?unit=` | | `Enrolled` |
 //! | `POST /v1/backup` | `{}` | `Backup` |
 //!
 //! Every refusal is `Refusal` with the matching HTTP status.
@@ -564,7 +566,7 @@ pub struct Token {
 /// Leave the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Leave {
-    /// Leave although this is the last authority.
+    /// Leave although this host holds the root or is the last authority.
     pub force: bool,
 }
 
@@ -588,6 +590,13 @@ pub struct Enrol {
     pub unit: String,
     /// Path of its cgroup under the v2 root.
     pub cgroup: String,
+}
+
+/// What a unit is recognised as.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// Services whose settings name the unit, or an instance of it when it is a template: `namespace/name`, in order.
+    pub services: Vec<String>,
 }
 
 /// Everything that an authority needs to be restored elsewhere: a secret.

@@ -79,5 +79,5 @@ pub use observe::{
     edges::{is_bucket, quantile_of},
     tap::Tap,
 };
-pub use start::{Proxy, StartError, start};
+pub use start::{Proxy, StartError, start, try_listeners};
 pub use upstream::Ejection;

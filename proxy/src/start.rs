@@ -130,6 +130,12 @@ pub fn start(
     Ok(proxy)
 }
 
+/// Binds every listener of the configuration and lets go of it again: for who wants to know beforehand whether
+/// [`start`] will find a port taken.
+pub fn try_listeners(config: &Config) -> Result<(), StartError> {
+    bind(config).map(drop)
+}
+
 /// Nothing counted; who looks at live requests is shared.
 fn cells(workers: usize) -> Vec<Arc<Cells>> {
     let taps = Arc::default();

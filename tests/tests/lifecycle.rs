@@ -200,6 +200,61 @@ fn a_blocked_port_is_named_and_tcp_alone_is_enough() {
     });
 }
 
+/// A program on this host has the port; the daemon that wants it says so, and has made nothing.
+fn refused_for_a_port(mesh: &mut Mesh, index: usize, taken: &str, arguments: &[&str]) {
+    let host = mesh.host(index);
+    let program = ["words", "--listen", taken];
+    host.start_app(5030, &program).unwrap();
+    eventually("the port is taken", Duration::from_secs(30), || {
+        let listening = host.sh("ss -Hltn")?;
+        anyhow::ensure!(listening.contains(taken), "{listening}");
+        anyhow::Ok(())
+    });
+    let (code, out, error) = host.ctl_full(arguments).unwrap();
+    let said = format!("{out}{error}");
+    assert_eq!(code, 1, "{said}");
+    let (_, port) = taken.rsplit_once(':').unwrap();
+    assert!(said.contains(port), "{port} is not named: {said}");
+    assert!(!host.directory.join("state/identity").exists());
+    host.end_programs();
+}
+
+#[test]
+fn what_the_daemon_cannot_open_is_told_before_a_mesh_is_made_or_a_token_spent() {
+    need!(namespaces);
+    need!(root);
+    let mut mesh = Mesh::new(Kind::Users, 2).unwrap();
+    let folder = mesh.host(0).directory.join("logs");
+    let log = format!("[access_log]\ndestination = \"{}/log\"\n", folder.display());
+    for (host, more) in mesh.hosts.iter_mut().zip([&*log, ""]) {
+        let text = host.default_config(more);
+        host.configure("meshd.toml", &text).unwrap();
+        host.start_meshd().unwrap();
+    }
+    let init = ["init", "--name", "demo", "--trust-domain", "demo.example"];
+    for taken in ["127.0.0.1:15001", "0.0.0.0:15008", "0.0.0.0:7947"] {
+        refused_for_a_port(&mut mesh, 0, taken, &init);
+    }
+    // What is only seen at the start itself is taken back whole.
+    let h1 = mesh.host(0);
+    let (code, _, error) = h1.ctl_full(&init).unwrap();
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("access log"), "{error}");
+    assert!(!h1.directory.join("state/identity").exists());
+    assert_eq!(h1.ctl_json(&["status"]).unwrap()["phase"], "idle");
+    std::fs::create_dir(&folder).unwrap();
+    h1.ctl(&init).unwrap();
+    let token = h1
+        .ctl(&["token", "create", "--ttl", "10m", "--uses", "1"])
+        .unwrap();
+    let path = mesh.directory.path().join("token");
+    std::fs::write(&path, token).unwrap();
+    let place = path.display().to_string();
+    let join = ["join", "--token-file", &place];
+    refused_for_a_port(&mut mesh, 1, "127.0.0.1:15001", &join);
+    mesh.host(1).ctl(&join).unwrap();
+}
+
 #[test]
 fn a_clock_that_is_off_by_a_day_is_told_and_nothing_changes() {
     need!(namespaces);
@@ -296,11 +351,19 @@ fn a_host_that_leaves_leaves_nothing() {
     need!(namespaces);
     need!(root);
     let mut stage = Stage::set(Kind::Users, say).unwrap();
-    let (code, _, error) = stage
-        .host(0)
-        .unwrap()
-        .ctl_full(&["leave", "--dry-run"])
-        .unwrap();
+    // The first host holds the root: without a backup of it no authority could be made any more.
+    for arguments in [&["leave", "--dry-run"][..], &["leave"]] {
+        let (code, _, error) = stage.host(0).unwrap().ctl_full(arguments).unwrap();
+        assert_eq!(code, 1, "{arguments:?}: {error}");
+        assert!(error.contains("root"), "{error}");
+        assert!(error.contains("meshctl backup"), "{error}");
+    }
+    let h1 = stage.host(0).unwrap();
+    assert!(h1.directory.join("state/identity/root.key").exists());
+    assert_eq!(h1.ctl_json(&["status"]).unwrap()["phase"], "running");
+    // The other authority may go, though it does not yet.
+    let other = stage.host(1).unwrap();
+    let (code, _, error) = other.ctl_full(&["leave", "--dry-run"]).unwrap();
     assert_eq!(code, 0, "{error}");
     stage.host(2).unwrap().ctl(&["leave"]).unwrap();
     let h3 = stage.host(2).unwrap();

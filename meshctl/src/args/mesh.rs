@@ -77,7 +77,8 @@ pub(crate) struct TokenCreate {
 /// Flags of `leave`.
 #[derive(Debug, Args)]
 pub(crate) struct LeaveArgs {
-    /// Leave although this host is the last authority: the mesh can then renew nothing
+    /// Leave although this host holds the root (`meshctl backup` first) or is the last authority: without the one no
+    /// authority can be made or renewed, without the other nothing can be renewed
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

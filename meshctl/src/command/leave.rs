@@ -14,8 +14,13 @@ use crate::{
 /// Leaves.
 pub(crate) async fn run(session: &Session, args: &LeaveArgs) -> Result<Exit, Failure> {
     let mesh = mesh_of(&session.client).await?;
-    if !args.change.dry_run {
-        let wish = Leave { force: args.force };
+    let wish = Leave { force: args.force };
+    if args.change.dry_run {
+        let _empty: Value = session
+            .client
+            .change("/v1/leave/dry-run", &wish, &args.change.reason)
+            .await?;
+    } else {
         let _empty: Value = session
             .client
             .change("/v1/leave", &wish, &args.change.reason)

@@ -24,13 +24,14 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{
-    answer::{Answer, Outcome, from_outcome, refuse, unknown},
+    answer::{Answer, Outcome, Refused, from_outcome, refuse, unknown},
     request::parse,
     state::{hex, joined},
 };
 use crate::{
     admission, clock,
     daemon::{Daemon, Request},
+    running,
 };
 
 /// Answers the requests that only the owner of this host may make.
@@ -40,6 +41,8 @@ pub(super) async fn write(daemon: &Arc<Daemon>, parts: &[&str], body: &Bytes) ->
         ["v1", "join"] => join(daemon, body).await,
         ["v1", "token"] => from_outcome(token(daemon, body)),
         ["v1", "leave"] => from_outcome(leave(daemon, body).await),
+        // A path of its own: a daemon that does not know it does not leave.
+        ["v1", "leave", "dry-run"] => from_outcome(may_leave(daemon, body).map(|()| json!({}))),
         ["v1", "operator"] => from_outcome(operator(daemon, body).await),
         ["v1", "bypass"] => from_outcome(bypass(daemon, true).await),
         ["v1", "unbypass"] => from_outcome(bypass(daemon, false).await),
@@ -73,11 +76,24 @@ async fn may_capture(daemon: &Daemon) -> Outcome<()> {
     }
 }
 
+/// With a taken port the host would be in the mesh, and its daemon could not start; a token would be spent.
+fn may_listen(daemon: &Daemon) -> Outcome<()> {
+    running::try_listeners(&daemon.ground).map_err(|error| {
+        refuse(
+            409,
+            "port-in-use",
+            format!("{error:#}"),
+            "end the program that has the port, or choose another in /etc/meshd/meshd.toml and restart meshd",
+        )
+    })
+}
+
 async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
     already_joined(daemon)?;
     let request: Init = parse(body)?;
     check_init(&request)?;
     may_capture(daemon).await?;
+    may_listen(daemon)?;
     let made = admission::init(daemon.ground.admission_site(), &request).map_err(|error| {
         refuse(
             409,
@@ -86,20 +102,33 @@ async fn init(daemon: &Arc<Daemon>, body: &Bytes) -> Outcome<InitAnswer> {
             "nothing was changed; correct it and try again",
         )
     })?;
-    daemon.ask(Request::Activate).await.map_err(|error| {
-        refuse(
-            500,
-            "start-failed",
-            error,
-            "see `meshctl status` and the daemon's log",
-        )
-    })?;
+    if let Err(error) = daemon.ask(Request::Activate).await {
+        return Err(undone(daemon, error));
+    }
     let running = joined(daemon)?;
     running
         .cluster
         .add_grants(vec![Grant::Operator(made.operator_grant)])
         .await;
     Ok(made.answer)
+}
+
+/// A mesh that does not start was never made: nobody has its operator's grant, and nobody could leave it.
+fn undone(daemon: &Daemon, error: String) -> Refused {
+    let remedy = match admission::forget(&daemon.ground.boot.state_dir) {
+        Ok(()) => {
+            daemon.ground.disk.clear();
+            "nothing was kept; correct it and try again"
+        }
+        Err(error) => {
+            tracing::error!(
+                error = cause::chain(&error),
+                "the identity of a mesh that did not start is still there"
+            );
+            "remove `identity` in the state directory, correct it and try again"
+        }
+    };
+    refuse(500, "start-failed", error, remedy)
 }
 
 fn check_init(request: &Init) -> Outcome<()> {
@@ -133,7 +162,11 @@ fn check_init(request: &Init) -> Outcome<()> {
 
 async fn join(daemon: &Arc<Daemon>, body: &Bytes) -> Answer {
     let asked = already_joined(daemon).and_then(|()| parse::<Join>(body));
-    let request = match (asked, may_capture(daemon).await) {
+    let able = match may_capture(daemon).await {
+        Ok(()) if asked.is_ok() => may_listen(daemon),
+        other => other,
+    };
+    let request = match (asked, able) {
         (Ok(request), Ok(())) => request,
         (Err(refused), _) | (_, Err(refused)) => return from_outcome::<()>(Err(refused)),
     };
@@ -190,7 +223,7 @@ async fn joining(daemon: &Arc<Daemon>, request: &Join, steps: mpsc::Sender<JoinS
         Err(error) => JoinStep {
             what: error,
             state: "error".to_owned(),
-            remedy: "the identity is kept; see `meshctl status` and the daemon's log".to_owned(),
+            remedy: "the identity is kept: correct it, then `systemctl restart meshd`".to_owned(),
             done: false,
             error: "start-failed".to_owned(),
         },
@@ -208,6 +241,16 @@ fn token(daemon: &Daemon, body: &Bytes) -> Outcome<Token> {
 }
 
 async fn leave(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
+    may_leave(daemon, body)?;
+    daemon
+        .ask(Request::Leave)
+        .await
+        .map_err(|error| refuse(500, "leave-failed", error, "see the daemon's log"))?;
+    Ok(json!({}))
+}
+
+/// Refuses where the mesh would lose what it cannot make anew, unless the caller means it.
+fn may_leave(daemon: &Daemon, body: &Bytes) -> Outcome<()> {
     let running = joined(daemon)?;
     let request: Leave = parse(body)?;
     let catalog = running.cluster.catalog();
@@ -222,19 +265,31 @@ async fn leave(daemon: &Daemon, body: &Bytes) -> Outcome<serde_json::Value> {
                     !host.leaving && !matches!(host.liveness, Liveness::Down | Liveness::Left)
                 })
         });
-    if running.identity.is_authority() && !others && !request.force {
-        return Err(refuse(
+    let identity = &running.identity;
+    match lost(identity.is_root(), identity.is_authority() && !others) {
+        Some(refused) if !request.force => Err(refused),
+        _ => Ok(()),
+    }
+}
+
+/// What the mesh would lose for good with a host that holds its root, or is its last authority.
+fn lost(root: bool, last_authority: bool) -> Option<Refused> {
+    if root {
+        return Some(refuse(
+            409,
+            "last-root",
+            "this host alone holds the mesh's root: without it no authority can be made or renewed",
+            "`meshctl backup --file FILE` first and keep it safe, then say --force",
+        ));
+    }
+    last_authority.then(|| {
+        refuse(
             409,
             "last-authority",
             "this host is the last living authority: without it nobody can join or renew",
-            "let another one join with `meshctl token create --authority`, or say --force",
-        ));
-    }
-    daemon
-        .ask(Request::Leave)
-        .await
-        .map_err(|error| refuse(500, "leave-failed", error, "see the daemon's log"))?;
-    Ok(json!({}))
+            "start another one, or let one join with `meshctl token create --authority` on the host where `meshctl init` ran; or say --force",
+        )
+    })
 }
 
 async fn operator(daemon: &Daemon, body: &Bytes) -> Outcome<Operator> {
@@ -326,4 +381,18 @@ fn backup(daemon: &Daemon) -> Outcome<Backup> {
             "back up a host that is an authority",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_mesh_would_lose() {
+        let code = |root, last| lost(root, last).map(|refused| refused.body["code"].clone());
+        assert_eq!(code(true, false), Some("last-root".into()));
+        assert_eq!(code(true, true), Some("last-root".into()));
+        assert_eq!(code(false, true), Some("last-authority".into()));
+        assert_eq!(code(false, false), None);
+    }
 }
