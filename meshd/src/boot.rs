@@ -17,7 +17,7 @@ use crate::{
     adopt, called, clock,
     config::{self, Loaded},
     daemon::{Daemon, Request},
-    disk::{self, Disk},
+    disk::{self, Disk, DiskError},
     ground::Ground,
     intake::Host,
     metrics, names, notify, questions,
@@ -410,7 +410,15 @@ async fn swept(owner_left: bool) -> anyhow::Result<()> {
 pub(crate) fn restore(boot: &Boot, text: &str) -> anyhow::Result<ExitCode> {
     let backup =
         serde_json::from_str(text).context("the backup is not what `meshctl backup` writes")?;
-    let _unused = disk::lock_if_used(&boot.state_dir).context("`systemctl stop meshd` first")?;
+    let _unused = disk::lock_if_used(&boot.state_dir).map_err(|error| {
+        let used = matches!(error, DiskError::InUse(_));
+        let error = anyhow::Error::from(error);
+        if used {
+            error.context("`systemctl stop meshd` first")
+        } else {
+            error
+        }
+    })?;
     crate::admission::restore(&boot.state_dir, &backup)?;
     telemetry::print("restored; start meshd\n");
     Ok(ExitCode::SUCCESS)
