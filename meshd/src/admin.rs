@@ -23,6 +23,7 @@ use crate::daemon::Daemon;
 mod adopt;
 mod answer;
 mod check;
+mod enrol;
 mod lifecycle;
 mod live;
 mod registry;

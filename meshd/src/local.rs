@@ -63,18 +63,14 @@ impl LocalHealth {
     pub(crate) fn take(&mut self, services: &[Arc<LocalService>]) {
         self.running.retain(|instance, running| {
             let now = services.iter().find(|one| one.instance == *instance);
-            match now.filter(|now| same_question(now, &running.service)) {
-                Some(now) => {
-                    running.service = Arc::clone(now);
-                    true
-                }
-                None => {
-                    running.stop.cancel();
-                    self.states
-                        .send_if_modified(|states| states.remove(instance).is_some());
-                    false
-                }
+            if let Some(now) = now.filter(|now| same_question(now, &running.service)) {
+                running.service = Arc::clone(now);
+                return true;
             }
+            running.stop.cancel();
+            self.states
+                .send_if_modified(|states| states.remove(instance).is_some());
+            false
         });
         for service in services {
             if !self.running.contains_key(&service.instance) {
@@ -151,7 +147,7 @@ mod tests {
         );
         service.health = Some(HealthCheck {
             kind: HealthKind::Tcp { port: 1 },
-            interval: Duration::from_secs(300),
+            interval: Duration::from_mins(5),
             timeout: Duration::from_secs(1),
             unhealthy_after: 100,
             healthy_after: 100,

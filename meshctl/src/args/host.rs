@@ -11,7 +11,8 @@ use super::ChangeArgs;
 #[command(
     after_help = "Writes /etc/systemd/system/UNIT.d/50-meshd.conf, whose ExecStartPre binds the \
     unit's cgroup to its service before the main process starts. Which service that is says a \
-    [[service]] with `unit = \"UNIT\"` in /etc/meshd/services.d."
+    [[service]] with `unit = \"UNIT\"` in /etc/meshd/services.d. A unit \
+    that systemd does not know is refused."
 )]
 pub(crate) struct EnrolArgs {
     /// The unit, such as web.service

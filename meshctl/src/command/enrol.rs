@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_model::admin::Enrol;
+use mesh_model::admin::{Enrol, Enrolled};
 use serde_json::{Value, json};
 
 use super::Session;
@@ -28,6 +28,9 @@ pub(crate) async fn run(session: &Session, args: &EnrolArgs) -> Result<Exit, Fai
     }
     let file = args.units.join(format!("{unit}.d")).join(DROP_IN);
     let place = file.display().to_string();
+    if !args.remove {
+        there_is(&unit, args.change.dry_run)?;
+    }
     if args.change.dry_run {
         let verb = if args.remove { "remove" } else { "write" };
         session
@@ -58,8 +61,13 @@ pub(crate) async fn run(session: &Session, args: &EnrolArgs) -> Result<Exit, Fai
             Err(failure) => return Err(failure),
         }
     }
+    let named = if args.remove {
+        None
+    } else {
+        named_by(session, &unit).await
+    };
     session.printer.show(
-        &json!({"unit": unit, "file": place, "reloaded": systemd, "cgroup": bound}),
+        &json!({"unit": unit, "file": place, "reloaded": systemd, "cgroup": bound, "services": named}),
         |printer| {
             let ok = printer.mark("ok");
             let mut text = if args.remove {
@@ -69,6 +77,13 @@ pub(crate) async fn run(session: &Session, args: &EnrolArgs) -> Result<Exit, Fai
             };
             if let Some(cgroup) = &bound {
                 writeln!(text, "{ok} it runs: {cgroup} is bound now");
+            }
+            if named.as_ref().is_some_and(Vec::is_empty) {
+                writeln!(
+                    text,
+                    "‼ no service is recognised by it: write `unit = \"{unit}\"` into its [[service]], then \
+                     `systemctl reload meshd`"
+                );
             }
             if !systemd {
                 text.push_str("‼ systemd was not told: run `systemctl daemon-reload`\n");
@@ -101,6 +116,41 @@ async fn starting(session: &Session, args: &EnrolArgs, unit: &str) -> Result<Exi
             .show(&json!({"unit": unit, "cgroup": cgroup}), |_| String::new())?;
     }
     Ok(Exit::Done)
+}
+
+/// Refuses a unit that systemd does not know; without systemd nobody can say.
+fn there_is(unit: &str, dry_run: bool) -> Result<(), Failure> {
+    let state = || systemctl(&["show", "--property=LoadState", "--value", "--", unit]);
+    let mut found = state();
+    if is_missing(found.as_deref()) && !dry_run && systemctl(&["daemon-reload"]).is_some() {
+        // Its file may be newer than what systemd has read.
+        found = state();
+    }
+    if is_missing(found.as_deref()) {
+        return Err(Failure::new(
+            Exit::Finding,
+            "no-such-unit",
+            unit,
+            "systemd knows no such unit",
+            "install it first, or correct the name: `systemctl list-unit-files`",
+        ));
+    }
+    Ok(())
+}
+
+fn is_missing(load_state: Option<&str>) -> bool {
+    load_state.is_some_and(|state| state.trim() == "not-found")
+}
+
+/// The services that the daemon recognises by the unit; `None` when it does not say.
+async fn named_by(session: &Session, unit: &str) -> Option<Vec<String>> {
+    let escaped = unit.replace('\\', "%5C");
+    let client = session.client.within(Duration::from_secs(5));
+    let told: Enrolled = client
+        .get(&format!("/v1/enrol?unit={escaped}"))
+        .await
+        .ok()?;
+    Some(told.services)
 }
 
 async fn bind(session: &Session, unit: &str, cgroup: &str, reason: &str) -> Result<(), Failure> {
@@ -199,6 +249,14 @@ mod tests {
         assert_eq!(unit_name("a.b").unwrap(), "a.b.service");
         for bad in ["", "../etc/x", "a b", "web.socket", ".service"] {
             assert!(unit_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_systemd_does_not_find_is_missing() {
+        assert!(is_missing(Some("not-found\n")));
+        for there in [None, Some("loaded\n"), Some("masked\n"), Some("")] {
+            assert!(!is_missing(there), "{there:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use hyper::{Method, Request, body::Incoming};
 use super::{
     Caller, adopt,
     answer::{Answer, from_outcome, refuse, unknown},
-    check, lifecycle, live, registry,
+    check, enrol, lifecycle, live, registry,
     request::{self, Query, parse},
     resources, state, story,
 };
@@ -51,6 +51,7 @@ async fn read(daemon: &Arc<Daemon>, parts: &[&str], query: &Query) -> Answer {
         ["v1", "converged"] => from_outcome(resources::converged(daemon, query)),
         ["v1", "check"] => from_outcome(Ok(check::rows(daemon).await)),
         ["v1", "adopt"] => from_outcome(adopt::list(daemon).await),
+        ["v1", "enrol"] => from_outcome(Ok(enrol::enrolled(daemon, query))),
         ["v1", "registry"] => from_outcome(registry::sources(daemon)),
         ["v1", "registry", "views"] => from_outcome(registry::views(daemon, query)),
         ["v1", "why", id] => from_outcome(story::why(daemon, id).await),
