@@ -28,6 +28,15 @@ impl Fault {
         }
     }
 
+    /// The same, because the other end takes no more requests on this connection.
+    pub(crate) fn is_left_out(&self) -> bool {
+        self.is_unprocessed()
+            && match self {
+                Self::Other(error) => error.is_go_away(),
+                Self::Linked(broken) => matches!(broken, Broken::Unprocessed),
+            }
+    }
+
     /// Why the stream was reset, if it was.
     pub(crate) fn reset(&self) -> Option<Reason> {
         match self {

@@ -9,7 +9,7 @@ use super::{
     headers::RequestId,
     message::{Framing, Request, Response, Version},
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Retry};
 
 /// Writes the head of an answer to a failed request into `response`; its body.
 ///
@@ -25,9 +25,10 @@ pub(crate) fn compose(
     let code = failure.code.as_str();
     let id = id.as_str();
     response.clear();
-    response
-        .fields
-        .push(convert::ERROR.as_bytes(), error(code, host, id).as_bytes());
+    response.fields.push(
+        convert::ERROR.as_bytes(),
+        error(failure, host, id).as_bytes(),
+    );
     if request.wishes.grpc && request.version == Version::Http2 {
         response.status = 200;
         response.grpc = true;
@@ -62,12 +63,25 @@ pub(crate) fn compose(
 }
 
 /// The value of `mesh-error`.
-fn error(code: &str, host: &str, id: &str) -> String {
+fn error(failure: &Failure, host: &str, id: &str) -> String {
     let mut text = String::with_capacity(96);
+    let code = failure.code;
+    // A code whose requests may have been processed, and this one was not.
+    let left_out = failure.retry == Retry::Safe && code.documented().retry == Retry::IfRepeatable;
+    let word = if left_out { UNPROCESSED } else { "" };
     // Writing to a string does not fail.
-    let written = write!(text, "{code}; host={host}; id={id}");
+    let written = write!(text, "{}{word}; host={host}; id={id}", code.as_str());
     debug_assert!(written.is_ok());
     text
+}
+
+/// What `mesh-error` says behind its code when nobody has looked at the request.
+const UNPROCESSED: &str = "; unprocessed";
+
+/// Whether a `mesh-error` that another daemon sent says so.
+pub(crate) fn is_left_out(value: &[u8]) -> bool {
+    let mut words = value.split(|byte| *byte == b';').skip(1);
+    words.any(|word| word.trim_ascii() == b"unprocessed")
 }
 
 /// The code in a `mesh-error` that another daemon sent.
@@ -162,6 +176,13 @@ mod tests {
             format!("no-endpoint; host=alpha; id={}", id.as_str()).into_bytes()
         );
         assert_eq!(code_of(&value), Some(Code::NoEndpoint));
+
+        assert!(!is_left_out(&value));
+        let failure = Failure::new(Code::UpstreamReset, "").with_retry(Retry::Safe);
+        compose(&failure, &request, "alpha", &id, &mut response);
+        let value = response.fields.named(b"mesh-error").next().unwrap();
+        assert_eq!(code_of(value), Some(Code::UpstreamReset));
+        assert!(is_left_out(value));
 
         request.set_method(b"HEAD");
         assert_eq!(compose(&failure, &request, "alpha", &id, &mut response), "");

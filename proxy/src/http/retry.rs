@@ -68,7 +68,9 @@ pub(crate) fn after_answer(
             match documented.retry {
                 Retry::Safe => true,
                 Retry::Never => false,
-                Retry::IfRepeatable => broken_far(code, response.status, policy, request),
+                Retry::IfRepeatable => {
+                    left_out(response) || broken_far(code, response.status, policy, request)
+                }
             }
         }
         None => listed(response, trailers, policy, request),
@@ -148,6 +150,12 @@ pub(crate) fn far_code(response: &Response) -> Option<Code> {
         .named(super::convert::ERROR.as_bytes())
         .next()
         .and_then(reply::code_of)
+}
+
+/// Whether the `mesh-error` of another daemon says that nobody has looked at the request.
+pub(crate) fn left_out(response: &Response) -> bool {
+    let mut values = response.fields.named(super::convert::ERROR.as_bytes());
+    values.next().is_some_and(reply::is_left_out)
 }
 
 /// The default repeats what HTTP calls idempotent; a route that says what to repeat means every method.

@@ -235,6 +235,11 @@ impl H2Handle {
     pub(crate) async fn settled(&self) {
         self.life.settled.cancelled().await;
     }
+
+    /// The connection takes no further exchanges; those that run go on.
+    pub(crate) fn refuses(&self) {
+        self.life.closed.set(true);
+    }
 }
 
 type Opened = Result<Rc<Connection>, DialError>;

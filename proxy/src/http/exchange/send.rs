@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::{Exchange, Stop, acting};
 use crate::{
-    failure::{Blame, Code, Failure},
+    failure::{Blame, Code, Failure, Retry},
     http::{
         alarm,
         asked::Asked,
@@ -68,7 +68,7 @@ pub(crate) struct Up {
     /// When its answer's head was there.
     answered: Option<Instant>,
     /// The right on a shared connection, kept to the end of the exchange.
-    _handle: Option<H2Handle>,
+    handle: Option<H2Handle>,
     interims: u32,
 }
 
@@ -229,7 +229,10 @@ async fn judge(
     let far = up.daemon.then(|| retry::far_code(response)).flatten();
     let grpc = response.grpc.then(|| response.grpc_status()).flatten();
     let grpc = grpc.or_else(|| trailers.and_then(message::grpc_status));
-    report(&up, far, response.status, grpc, since);
+    // A request that the program has not looked at says nothing about it.
+    if !(far.is_some() && retry::left_out(response)) {
+        report(&up, far, response.status, grpc, since);
+    }
     let pause = (course.left > 0)
         .then(|| retry::after_answer(response, trailers, up.daemon, way.retry, request))
         .flatten()
@@ -410,6 +413,18 @@ async fn attempt(
             }))
         }
         Err(Wrong::Stop(stop)) => Err(stop),
+        Err(Wrong::LeftOut(what)) => {
+            // The connection is over and nobody's fault: another one will do, whatever the method.
+            if let Some(handle) = &up.handle {
+                handle.refuses();
+            }
+            exchange.story.tried(&what, since);
+            Ok(Err(Missed {
+                failure: Failure::new(Code::UpstreamReset, what).with_retry(Retry::Safe),
+                blame: None,
+                stale: may_repeat(exchange),
+            }))
+        }
         Err(Wrong::Dead(what)) => {
             // A kept connection may be replaced when nothing can have been done twice.
             let harmless = exchange.messages.request.is_idempotent();

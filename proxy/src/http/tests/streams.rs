@@ -334,46 +334,118 @@ fn resets_keep_their_reason() {
     }
 }
 
-/// A stream above the last one of a GOAWAY was not processed: it is tried again, whatever the method.
-#[test]
-fn requests_that_a_goaway_leaves_out_are_tried_again() {
-    run(async {
-        let stage = Stage::new(Path::Straight, AppProtocol::Http2).await;
-        let listener = Rc::clone(&stage.listener);
+/// Reads until these bytes were there.
+async fn until(stream: &mut TcpStream, seen: &mut Vec<u8>, wanted: &[u8]) {
+    while !seen.windows(wanted.len()).any(|window| window == wanted) {
+        assert_ne!(soon(stream.read_buf(seen)).await.unwrap(), 0);
+    }
+}
+
+/// GOAWAY with `NO_ERROR`.
+fn leave(last: u32) -> Vec<u8> {
+    frame(7, 0, 0, &[last.to_be_bytes(), [0; 4]].concat())
+}
+
+/// Answers each request on its further connections with its body.
+async fn echoes(listener: &tokio::net::TcpListener) {
+    loop {
+        let (again, _) = listener.accept().await.unwrap();
         tokio::task::spawn_local(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            // SETTINGS, and once a request is there GOAWAY with last stream 0 and NO_ERROR.
-            stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
-            let mut seen = Vec::new();
-            while !seen.windows(4).any(|window| window == b"body") {
-                assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
-            }
-            stream
-                .write_all(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0")
-                .await
-                .unwrap();
-            let (again, _) = listener.accept().await.unwrap();
             let mut connection = server::handshake(again).await.unwrap();
             while let Some(Ok((request, mut respond))) = connection.accept().await {
                 tokio::task::spawn_local(async move {
                     let mut body = request.into_body();
-                    let piece = body.data().await.unwrap().unwrap();
+                    let piece = body.data().await.map(Result::unwrap).unwrap_or_default();
                     let mut send = respond.send_response(Response::new(()), false).unwrap();
                     send.send_data(piece, true).unwrap();
                 });
             }
         });
-        let mut send = client(stage.world.dial(&stage.a).await).await;
-        let request = Request::post("http://web/").body(()).unwrap();
-        let (answer, mut there) = send.send_request(request, false).unwrap();
-        there.send_data(Bytes::from_static(b"body"), true).unwrap();
-        let answer = soon(answer).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert_eq!(
-            soon(answer.into_body().data()).await.unwrap().unwrap(),
-            "body"
-        );
-    });
+    }
+}
+
+/// Streams above the last one of a GOAWAY were not processed: they are tried again, whatever the method, and
+/// nobody is to blame.
+#[test]
+fn requests_that_a_goaway_leaves_out_are_tried_again() {
+    const ASKED: usize = 6;
+    for path in BOTH {
+        run(async move {
+            let stage = Stage::new(path, AppProtocol::Http2).await;
+            let listener = Rc::clone(&stage.listener);
+            tokio::task::spawn_local(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // SETTINGS, and once the requests are there GOAWAY with last stream 0.
+                stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+                let mut seen = Vec::new();
+                for number in 0..ASKED {
+                    until(&mut stream, &mut seen, format!("body{number}").as_bytes()).await;
+                }
+                stream.write_all(&leave(0)).await.unwrap();
+                echoes(&listener).await;
+            });
+            let mut send = client(stage.world.dial(&stage.a).await).await;
+            let mut answers = Vec::new();
+            for number in 0..ASKED {
+                let request = Request::post("http://web/").body(()).unwrap();
+                let (answer, mut there) = send.send_request(request, false).unwrap();
+                let body = Bytes::from(format!("body{number}"));
+                there.send_data(body, true).unwrap();
+                answers.push(answer);
+            }
+            for (number, answer) in answers.into_iter().enumerate() {
+                let answer = soon(answer).await.unwrap();
+                assert_eq!(answer.status(), 200, "{path:?} {number}");
+                let body = soon(answer.into_body().data()).await.unwrap().unwrap();
+                assert_eq!(body, format!("body{number}"), "{path:?}");
+            }
+            assert!(stage.a.shared.ejected().is_empty(), "{path:?}");
+        });
+    }
+}
+
+/// A connection that takes no more requests and lives on for one that runs is replaced for the others.
+#[test]
+fn a_goaway_beside_a_request_that_runs() {
+    for path in BOTH {
+        run(async move {
+            let stage = Stage::new(path, AppProtocol::Http2).await;
+            let listener = Rc::clone(&stage.listener);
+            let (told, heard) = tokio::sync::oneshot::channel();
+            tokio::task::spawn_local(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+                let mut seen = Vec::new();
+                until(&mut stream, &mut seen, b"held").await;
+                // A question behind the GOAWAY: its answer shows that the GOAWAY was read.
+                stream.write_all(&leave(1)).await.unwrap();
+                stream
+                    .write_all(&frame(6, 0, 0, b"question"))
+                    .await
+                    .unwrap();
+                until(&mut stream, &mut seen, b"question").await;
+                told.send(()).unwrap();
+                tokio::task::spawn_local(async move {
+                    // It goes on to be held, and read.
+                    while let Ok(1..) = stream.read_buf(&mut seen).await {}
+                });
+                echoes(&listener).await;
+            });
+            let mut send = client(stage.world.dial(&stage.a).await).await;
+            let request = Request::post("http://web/").body(()).unwrap();
+            let (_held, mut there) = send.send_request(request, false).unwrap();
+            there.send_data(Bytes::from_static(b"held"), false).unwrap();
+            soon(heard).await.unwrap();
+            for number in 0..3 {
+                let request = Request::post("http://web/").body(()).unwrap();
+                let (answer, mut there) = send.send_request(request, false).unwrap();
+                there.send_data(Bytes::from_static(b"more"), true).unwrap();
+                let answer = soon(answer).await.unwrap();
+                assert_eq!(answer.status(), 200, "{path:?} {number}");
+            }
+            assert!(stage.a.shared.ejected().is_empty(), "{path:?}");
+        });
+    }
 }
 
 /// Nobody reads, so nobody may send on and on: what is under way is bounded by the windows.

@@ -157,7 +157,7 @@ fn open_h1(
         permit: None,
         answered: None,
         reused,
-        _handle: None,
+        handle: None,
         interims: 0,
     })
 }
@@ -226,7 +226,7 @@ fn over(exchange: &Exchange<'_>, stream: Stream, handle: H2Handle) -> Box<Up> {
         permit: None,
         answered: None,
         reused: false,
-        _handle: Some(handle),
+        handle: Some(handle),
         interims: 0,
     })
 }
@@ -282,6 +282,8 @@ async fn open_other(
     })
     .await;
     if let Err(error) = ready? {
+        // After a GOAWAY it lives on for the streams that run, and takes no other.
+        handle.refuses();
         return Ok(Err(closed(chain(&error))));
     }
     if !handle.mesh {
@@ -314,7 +316,12 @@ async fn open_other(
             let stream = Stream::opened(answer, send, ended);
             Ok(over(exchange, stream, handle))
         }
-        Err(error) => Err(closed(chain(&error))),
+        Err(error) => {
+            if error.is_go_away() || error.is_io() {
+                handle.refuses();
+            }
+            Err(closed(chain(&error)))
+        }
     })
 }
 

@@ -40,6 +40,8 @@ pub(super) enum Wrong {
     Stop(Stop),
     /// The connection ended before the first byte of an answer.
     Dead(String),
+    /// The other end ends the connection, and has not looked at the request.
+    LeftOut(String),
 }
 
 impl From<Failure> for Wrong {
@@ -181,6 +183,9 @@ fn wrong(fault: HeadFault, up: &Up) -> Wrong {
         }
         HeadFault::H1(ReadError::Head(fault)) | HeadFault::H2(AnswerError::Head(fault)) => {
             Failure::new(Code::BadResponse, fault.to_string()).into()
+        }
+        HeadFault::H2(AnswerError::Stream(error)) if error.is_left_out() => {
+            Wrong::LeftOut(chain(&error))
         }
         HeadFault::H2(AnswerError::Stream(error)) => {
             let unprocessed = error.is_unprocessed();
