@@ -82,6 +82,11 @@ impl Picked {
         self.tally(true, Some(latency), now);
     }
 
+    /// Whether who asks for a connection to it may have to wait for a place among the backend's connections.
+    pub(crate) fn may_queue(&self) -> bool {
+        self.group.policy().limits.max_connections != u32::MAX
+    }
+
     /// When it was picked.
     pub(crate) fn since(&self) -> Instant {
         self.since

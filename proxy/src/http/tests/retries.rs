@@ -13,7 +13,8 @@ use http::{HeaderMap, HeaderValue, Response};
 use mesh_model::{
     service::AppProtocol,
     snapshot::{
-        Backend, Retry, RetryOn, Rule, Target, Timeouts, TrafficPolicy, traffic::CircuitLimits,
+        Backend, Retry, RetryOn, Rule, Target, Timeouts, TrafficPolicy,
+        traffic::{Balance, CircuitLimits},
     },
 };
 
@@ -133,6 +134,70 @@ fn slow_tries_are_given_up_for_every_method_where_the_route_says_so() {
         assert_eq!(soon(quick.request()).await.unwrap().text(), "hi");
         quick.say(&ok("quick")).await;
         assert_eq!(soon(client.answer()).await.unwrap().text(), "quick");
+    });
+}
+
+/// A try whose time ends while its connection is opened sent nothing: it is made again elsewhere, whatever the
+/// method, and counts against the endpoint.
+#[test]
+fn endpoints_that_do_not_take_a_connection_in_time() {
+    run(async {
+        let stage = Stage::new(Path::Tunnel, AppProtocol::Http).await;
+        stage.program(|heard| ok(heard.text()));
+        // It takes connections and never shakes hands.
+        let silent = listener().await;
+        let there = silent.local_addr().unwrap();
+        let dead = |key| stage.world.meshed(key, stage.address, there);
+        let publish = |endpoints: Vec<_>, attempts, bound| {
+            let snapshot = stage.calling(AppProtocol::Http, endpoints);
+            stage.a.publish(attach(snapshot, |backend| {
+                let policy = TrafficPolicy {
+                    balance: Balance::RoundRobin,
+                    ..TrafficPolicy::default()
+                };
+                let backend = Backend {
+                    policy: Arc::new(policy),
+                    ..(**backend).clone()
+                };
+                vec![Rule {
+                    retry: Retry {
+                        attempts,
+                        ..Retry::default()
+                    },
+                    timeouts: Timeouts {
+                        backend_request: Some(Duration::from_millis(bound)),
+                        ..Timeouts::default()
+                    },
+                    ..rule(Target::Backend(Arc::new(backend)))
+                }]
+            }));
+        };
+        let endpoint = stage.endpoint(1, stage.address);
+        let mut client = stage.dial().await;
+        assert_eq!(
+            soon(client.ask(POST)).await.status(),
+            200,
+            "its tunnel is open"
+        );
+        let bound = 2000;
+        publish(vec![endpoint, dead(2)], 1, bound);
+        let mut retried = false;
+        for _ in 0..4 {
+            let begun = Instant::now();
+            let heard = soon(client.ask(POST)).await;
+            assert_eq!((heard.status(), heard.text()), (200, "hi"));
+            retried |= begun.elapsed() >= Duration::from_millis(bound);
+            if retried {
+                break;
+            }
+        }
+        assert!(retried, "the silent endpoint was never asked");
+        publish(vec![dead(3), dead(4)], 0, 50);
+        for _ in 0..9 {
+            assert!(soon(client.ask(POST)).await.status() >= 500);
+        }
+        let ejected = stage.a.shared.ejected();
+        assert!(!ejected.is_empty(), "nothing was held against them");
     });
 }
 

@@ -18,6 +18,7 @@ use crate::{
         carrier::Carrier,
         convert::{self, Hop, Towards},
         exchange::{Exchange, SOON, Stop},
+        grpc,
         h1::{
             self,
             write::{self, RequestExtras},
@@ -31,7 +32,7 @@ use crate::{
         wire::Wire,
     },
     link::Link,
-    upstream::{DialError, H1Connection, H2Handle, HttpUpstream, Picked, Speaker},
+    upstream::{DialError, Failed, H1Connection, H2Handle, HttpUpstream, Picked, Speaker},
 };
 
 /// Opens, or takes from the pool, and writes the head.
@@ -42,7 +43,10 @@ pub(super) async fn connect(
     by: Option<Instant>,
 ) -> Result<Result<Box<Up>, (Missed, Option<Picked>)>, Stop> {
     let protocol = route::spoken(way.protocol, &exchange.messages.request, &exchange.words);
-    let dialled = dial(exchange, way, picked.as_ref(), protocol, by).await?;
+    let dialled = match dial(exchange, way, picked.as_ref(), protocol, by).await {
+        Ok(dialled) => dialled,
+        Err(stop) => return overdue(exchange, stop, picked).map(Err),
+    };
     let opened = match dialled {
         Ok(HttpUpstream::H1(lent)) => {
             let reused = lent.reused;
@@ -109,6 +113,40 @@ fn poll_patience(
     }
     let by = exchange.bound(by);
     exchange.alarm.poll(cx, by).map(|()| exchange.late())
+}
+
+/// A bound passed while a connection was waited for: nothing was sent, and its endpoint has not answered.
+fn overdue(
+    exchange: &Exchange<'_>,
+    stop: Stop,
+    picked: Option<Picked>,
+) -> Result<(Missed, Option<Picked>), Stop> {
+    let Stop::Failed(failure) = stop else {
+        return Err(stop);
+    };
+    // Who may have waited for a place among the backend's connections has not asked the endpoint.
+    let asked = picked.as_ref().filter(|picked| !picked.may_queue());
+    match failure.code {
+        Code::UpstreamTimeout => {
+            let blame = asked.map(|_| Failed::Timeout);
+            let missed = Missed {
+                failure: failure.with_retry(Retry::Safe),
+                blame,
+                stale: false,
+            };
+            Ok((missed, picked))
+        }
+        Code::RequestTimeout => {
+            // How short a caller's own time is says nothing about the endpoint.
+            if let Some(picked) = asked
+                && grpc::deadline(&exchange.messages.request).is_none()
+            {
+                picked.failed(Failed::Timeout);
+            }
+            Err(failure.into())
+        }
+        _ => Err(failure.into()),
+    }
 }
 
 fn not_reached(error: &DialError) -> Missed {
