@@ -18,7 +18,8 @@ pub(super) fn page(root: &Path) -> anyhow::Result<String> {
     let mut page = head("Error codes", &format!("`{TABLE}`"));
     page.push_str(concat!(
         "Every answer that the mesh makes itself carries `mesh-error: <code>; host=<host name>; id=<id>` ",
-        "(gRPC: in the metadata of the trailers-only answer). The same code and id are in the access log, and ",
+        "(gRPC: in the metadata of the trailers-only answer); between daemons the word `unprocessed` may stand behind ",
+        "the code: the program certainly did nothing with the request. The same code and id are in the access log, and ",
         "`meshctl why <id>` tells the story from both hosts. The list is closed: a code is never reused for ",
         "another meaning. Answers without the header are the application's own.\n\n",
         "*Tried again*: `no`; `idempotent` (only methods that may be repeated, or when the route says so); ",
