@@ -163,6 +163,9 @@ fn rules_are_kept_and_go() {
     let answer = stage.client(&["get", "http://words/"]).unwrap();
     assert!(answer.starts_with("200"), "{answer}");
 
+    let (_, said, _) = stage.host(2).unwrap().ctl_full(&["check"]).unwrap();
+    assert!(said.contains("registered ports are captured"), "{said}");
+
     // Nobody else can delete the owner table.
     assert!(
         stage
