@@ -71,6 +71,13 @@ pub struct HostFacts {
     pub statuses: BTreeMap<String, Arc<ResourceStatus>>,
 }
 
+impl HostFacts {
+    /// True while it is expected to answer: it has not said goodbye, and nobody found it down.
+    pub fn is_living(&self) -> bool {
+        !self.leaving && !matches!(self.liveness, Liveness::Down | Liveness::Left)
+    }
+}
+
 /// A resource as it stands now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {

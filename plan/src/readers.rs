@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{
-    catalog::{Catalog, HostFacts, Liveness},
+    catalog::{Catalog, HostFacts},
     config::SourceConfig,
     document::{Spec, service_source::ServiceSourceSpec},
     grant::covers,
@@ -82,8 +82,7 @@ fn able(host: &HostFacts, spec: &ServiceSourceSpec, now_ms: u64) -> bool {
         .hosts
         .iter()
         .all(|(key, value)| labels.is_some_and(|labels| labels.get(key) == Some(value)));
-    let lives = !matches!(host.liveness, Liveness::Down | Liveness::Left)
-        && !host.leaving
+    let lives = host.is_living()
         && (host.lease_until_ms == 0 || host.lease_until_ms > now_ms)
         && (grant.not_after_ms == 0 || grant.not_after_ms > now_ms);
     // What it may not tell of would be missing for everybody.
@@ -119,7 +118,7 @@ mod tests {
     use std::sync::Arc;
 
     use mesh_model::{
-        catalog::Resource,
+        catalog::{Liveness, Resource},
         commit::CommitId,
         document::parse_documents,
         fact::{HostInfo, SourceTerms},

@@ -27,8 +27,9 @@ use mesh_model::{
     service::AppProtocol,
     snapshot::{
         Authorization, Backend, BackendEndpoint, BackendKey, Caller, ConnectionTerms, EndpointKey,
-        Frontend, HostRights, InboundPort, MeshView, RuleTable, Snapshot,
+        Frontend, HostRights, InboundPort, MeshView, RateLimit, RuleTable, Snapshot,
         cell::{self, Publisher},
+        limit::{LimitFields, LimitKey, LimitScope},
     },
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -359,6 +360,21 @@ pub(crate) fn plain(key: u64, address: SocketAddr) -> BackendEndpoint {
         host: Some(B),
         host_name: "b".into(),
         labels: Arc::default(),
+    }
+}
+
+/// A limit of a host that lets `burst` through, and one more in two hours.
+pub(crate) fn limit(key: u64, burst: u32) -> RateLimit {
+    RateLimit {
+        key: LimitKey(key),
+        name: "shop/limit".into(),
+        matches: Vec::new(),
+        by: Arc::from([]),
+        requests: 1,
+        per: Duration::from_hours(2),
+        burst,
+        scope: LimitScope::Host,
+        fields: LimitFields::None,
     }
 }
 

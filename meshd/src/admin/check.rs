@@ -55,7 +55,7 @@ pub(super) async fn rows(daemon: &Daemon) -> Vec<CheckRow> {
         )
     }));
     rows.extend(certificates(&running));
-    rows.extend(operators::rows(&catalog, clock::now_ms()));
+    rows.extend(operators::rows(&catalog, now_ms));
     rows.push(capture::line(&daemon.ground.boot, daemon.phase(), &running).await);
     let findings = state::findings(daemon, Some(&running));
     rows.extend(
@@ -155,8 +155,7 @@ fn living(catalog: &Catalog) -> BTreeMap<HostId, String> {
         .filter_map(|grant| HostId::from_slice(&grant.host_id))
         .filter_map(|id| {
             let host = catalog.hosts.get(&id)?;
-            (!host.leaving && !matches!(host.liveness, Liveness::Down | Liveness::Left))
-                .then(|| (id, state::host_name(host, id)))
+            host.is_living().then(|| (id, state::host_name(host, id)))
         })
         .collect()
 }

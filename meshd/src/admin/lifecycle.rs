@@ -13,7 +13,6 @@ use mesh_model::{
         AddOperator, Backup, CreateToken, Enrol, Init, InitAnswer, Join, JoinStep, Leave, Operator,
         Token,
     },
-    catalog::Liveness,
     cause,
     grant::{OperatorGrant, Signed},
     name::{HostId, ServiceName},
@@ -260,10 +259,8 @@ fn may_leave(daemon: &Daemon, body: &Bytes) -> Outcome<()> {
         .iter()
         .filter_map(|grant| HostId::from_slice(&grant.host_id))
         .any(|id| {
-            Some(id) != own
-                && catalog.hosts.get(&id).is_some_and(|host| {
-                    !host.leaving && !matches!(host.liveness, Liveness::Down | Liveness::Left)
-                })
+            let host = catalog.hosts.get(&id);
+            Some(id) != own && host.is_some_and(|host| host.is_living())
         });
     let identity = &running.identity;
     match lost(identity.is_root(), identity.is_authority() && !others) {

@@ -6,12 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mesh_identity::{Credential, leaf::LeafRequest};
 use mesh_model::{
-    catalog::{Catalog, Liveness},
-    cause,
-    fact::HostInfo,
-    grant::Signed,
-    name::HostId,
-    principal::SpiffeId,
+    catalog::Catalog, cause, fact::HostInfo, grant::Signed, name::HostId, principal::SpiffeId,
 };
 use prost::Message as _;
 use rustls_pki_types::CertificateDer;
@@ -163,9 +158,8 @@ fn authorities(catalog: &Catalog, own: HostId) -> Vec<HostId> {
     all.dedup();
     fastrand::shuffle(&mut all);
     let down = |host: &HostId| {
-        catalog.hosts.get(host).is_none_or(|facts| {
-            facts.leaving || matches!(facts.liveness, Liveness::Down | Liveness::Left)
-        })
+        let facts = catalog.hosts.get(host);
+        facts.is_none_or(|facts| !facts.is_living())
     };
     all.sort_by_key(down);
     all

@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, sync::Arc, time::Duration};
+    use std::{net::SocketAddr, sync::Arc};
 
     use bytes::Bytes;
     use mesh_identity::tls as configurations;
@@ -10,10 +10,7 @@ mod tests {
         endpoint::TunnelKind,
         principal::SpiffeId,
         service::AppProtocol,
-        snapshot::{
-            Authorization, AuthorizationRule, BackendEndpoint, RateLimit, cell,
-            limit::{LimitFields, LimitKey, LimitScope},
-        },
+        snapshot::{Authorization, AuthorizationRule, BackendEndpoint, cell},
     };
     use rustls_pki_types::ServerName;
     use tokio::{
@@ -22,7 +19,7 @@ mod tests {
     };
     use tokio_rustls::TlsConnector;
 
-    use crate::trial::{A, Host, World, eventually, listener, nowhere, plain, run};
+    use crate::trial::{A, Host, World, eventually, limit, listener, nowhere, plain, run};
 
     fn only(principal: &str) -> Authorization {
         let rule = AuthorizationRule {
@@ -133,17 +130,7 @@ mod tests {
                 let program = listener().await;
                 let address = program.local_addr().unwrap();
                 let mut port = world.port(address, protocol);
-                port.limits = Arc::from([RateLimit {
-                    key: LimitKey(1),
-                    name: "shop/limit".into(),
-                    matches: Vec::new(),
-                    by: Arc::from([]),
-                    requests: 1,
-                    per: Duration::from_hours(2),
-                    burst: 2,
-                    scope: LimitScope::Host,
-                    fields: LimitFields::None,
-                }]);
+                port.limits = Arc::from([limit(1, 2)]);
                 let (a, b) = (world.caller_host(), world.serving_host(port.clone()));
                 if local {
                     let mut endpoint = plain(1, address);

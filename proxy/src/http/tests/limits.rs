@@ -1,33 +1,19 @@
 //! Rate limits of a port: requests, callers, hosts, connections.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use mesh_model::{
     service::AppProtocol,
     snapshot::{
         RateLimit, RequestMatch,
-        limit::{LimitBy, LimitFields, LimitKey, LimitScope},
+        limit::{LimitBy, LimitFields},
         rule::PathMatch,
     },
 };
 use tokio::io::AsyncReadExt as _;
 
 use super::{Path, Stage, http2, ok, soon};
-use crate::trial::run;
-
-fn limit(key: u64, burst: u32) -> RateLimit {
-    RateLimit {
-        key: LimitKey(key),
-        name: "shop/limit".into(),
-        matches: Vec::new(),
-        by: Arc::from([]),
-        requests: 1,
-        per: Duration::from_hours(2),
-        burst,
-        scope: LimitScope::Host,
-        fields: LimitFields::None,
-    }
-}
+use crate::trial::{limit, run};
 
 async fn limited(limits: impl IntoIterator<Item = RateLimit>) -> Stage {
     let limits = limits.into_iter().collect();

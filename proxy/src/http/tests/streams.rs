@@ -308,14 +308,17 @@ fn resets_keep_their_reason() {
             run(async move {
                 let stage = Stage::new(path, AppProtocol::Http2).await;
                 let listener = Rc::clone(&stage.listener);
+                let read = Rc::new(tokio::sync::Notify::new());
+                let was_read = Rc::clone(&read);
                 tokio::task::spawn_local(async move {
                     let (stream, _) = listener.accept().await.unwrap();
                     let mut connection = server::handshake(stream).await.unwrap();
                     while let Some(Ok((_, mut respond))) = connection.accept().await {
                         let mut send = respond.send_response(Response::new(()), false).unwrap();
                         send.send_data(Bytes::from_static(b"some"), false).unwrap();
+                        let was_read = Rc::clone(&was_read);
                         tokio::task::spawn_local(async move {
-                            tokio::time::sleep(Duration::from_millis(20)).await;
+                            was_read.notified().await;
                             send.send_reset(reason);
                         });
                     }
@@ -327,6 +330,7 @@ fn resets_keep_their_reason() {
                     .unwrap();
                 let mut body = answer.into_body();
                 assert_eq!(soon(body.data()).await.unwrap().unwrap(), "some");
+                read.notify_one();
                 let error = soon(body.data()).await.unwrap().unwrap_err();
                 assert_eq!(error.reason(), Some(reason), "{path:?}");
             });
